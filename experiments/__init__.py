@@ -1,0 +1,1 @@
+"""Ablation tables as YAML, one file each; `recipes/` says where they are measured."""

@@ -1,0 +1,1 @@
+"""Recipes as YAML: data, model size and training."""

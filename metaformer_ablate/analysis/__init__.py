@@ -1,0 +1,1 @@
+"""From records to tables. Everything here reads records only and trains nothing."""

@@ -1,0 +1,207 @@
+"""What a model costs: parameters, multiply-adds and what was not counted; speed and memory on this machine.
+
+Multiply-adds (MACs) are fvcore's "flops" of one image, as in the paper's third version: convolutions, linear layers
+and matrix products (attention too, by a handler of ours), GroupNorm at 5 an element and BatchNorm at 2. Not counted:
+pooling, element-wise operators, and LayerNorm, which the authors write out of element-wise operators.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from metaformer_ablate.data.catalogue import DATASETS
+from metaformer_ablate.data.files import cache_folder, write_quietly
+from metaformer_ablate.spec import RunSpec, digest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# Raised whenever the same model would be counted differently; counts in the cache are of one version.
+COUNTING = 1
+
+# Operators that may stay uncounted: they move or combine elements and multiply no matrices. Any other operator that
+# fvcore does not know is an error, so that a new mixer cannot hide its cost.
+DECLARED_UNCOUNTED = frozenset(
+    f"aten::{name}"
+    for name in "add add_ sub rsub mul mul_ div avg_pool2d gelu mean softmax layer_norm pow sqrt rsqrt square".split()
+)
+
+
+class UncountedOperator(Exception):
+    """A model uses an operator that is neither counted nor declared as uncounted."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counts of one model for one image. `params` are trained, `frozen_params` are not."""
+
+    params: int
+    frozen_params: int
+    macs: int
+    macs_by_operator: dict[str, int]
+    uncounted: dict[str, int]  # operator: calls
+
+
+def count(spec: RunSpec, image_size: int | None = None) -> Cost:
+    """Counts the model of a spec at its own resolution or at `image_size` pixels. Remembered by what it depends on."""
+    key = digest([spec.cost_key(), image_size, COUNTING, _fvcore_version()])
+    memory = cache_folder() / "costs" / f"{key[:24]}.json"
+    try:
+        return Cost(**json.loads(memory.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass
+    from metaformer_ablate.models.build import build_model
+
+    size = image_size or spec.data.image_size
+    cost = count_model(build_model(spec, image_size=image_size), (DATASETS[spec.data.name].channels, size, size))
+    write_quietly(memory, json.dumps(asdict(cost)))
+    return cost
+
+
+@cache
+def _fvcore_version() -> str:
+    return version("fvcore")
+
+
+def count_model(net: nn.Module, image: tuple[int, int, int]) -> Cost:
+    """Counts a model for one image of (channels, height, width).
+
+    Raises UncountedOperator for an operator that is neither counted nor declared.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit, on which fvcore stands, is announced as deprecated
+        from fvcore.nn import FlopCountAnalysis
+
+        was_training = net.training
+        net.eval()
+        uncounted: Counter[str] = Counter()
+        analysis = FlopCountAnalysis(net, torch.zeros(1, *image))
+        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+        analysis.set_op_handle("aten::layer_norm", _not_counted("aten::layer_norm", uncounted))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        by_operator = {name: int(n) for name, n in sorted(analysis.by_operator().items()) if n}
+        uncounted.update(analysis.unsupported_ops())
+        net.train(was_training)
+    if unknown := sorted(set(uncounted) - DECLARED_UNCOUNTED):
+        raise UncountedOperator(
+            f"{type(net).__name__} uses {', '.join(unknown)}, which is neither counted nor declared as uncounted "
+            f"(cost.py: add a handler, or the name to DECLARED_UNCOUNTED)"
+        )
+    sizes = [(p.numel(), p.requires_grad) for p in net.parameters()]
+    return Cost(
+        params=sum(n for n, trained in sizes if trained),
+        frozen_params=sum(n for n, trained in sizes if not trained),
+        macs=sum(by_operator.values()),
+        macs_by_operator=by_operator,
+        uncounted=dict(sorted(uncounted.items())),
+    )
+
+
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Two matrix products a head: queries x keys, weights x values. fvcore counts fused attention as nothing."""
+    query, key, value = (node.type().sizes() for node in inputs[:3])  # [..., N, D], [..., M, D], [..., M, E]
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _not_counted(name: str, calls: Counter[str]) -> Any:
+    def handle(inputs: list[Any], outputs: list[Any]) -> int:
+        calls[name] += 1
+        return 0
+
+    return handle
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Inference in fp32 on this machine. Memory: growth of the process on a CPU, of the allocator on a GPU."""
+
+    images_per_second: float
+    peak_memory_bytes: int | None
+    batch_size: int
+    device: str
+    threads: int
+
+
+def measure_speed(spec: RunSpec, device: torch.device, batch_size: int, seconds: float = 1.0) -> Speed:
+    """Times inference of random images of the spec's resolution: median over batches for about `seconds`."""
+    import time
+    from statistics import median
+
+    import torch
+
+    from metaformer_ablate.models.build import build_model
+
+    size = spec.data.image_size
+    net = build_model(spec).eval().to(device, memory_format=torch.channels_last)
+    images = torch.rand(batch_size, DATASETS[spec.data.name].channels, size, size, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    times: list[float] = []
+    with torch.inference_mode():
+        before = start_peak_memory(device)
+        net(images)
+        peak = peak_memory(device)
+        while sum(times) < seconds or len(times) < 3:
+            start = time.perf_counter()
+            net(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - start)
+    growth = None if peak is None or before is None else max(peak - before, 0)
+    return Speed(batch_size / median(times), growth, batch_size, device_name(device), torch.get_num_threads())
+
+
+def start_peak_memory(device: torch.device) -> int | None:
+    """Begins to watch the peak of memory; the bytes in use now, None where the system does not tell."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    try:
+        with open("/proc/self/clear_refs", "w") as stream:  # Linux: the peak starts again from what is resident now
+            stream.write("5")
+    except OSError:
+        pass
+    return peak_memory(device)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Peak bytes since `start_peak_memory`: allocated on a GPU, resident of the whole process on a CPU."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        with open("/proc/self/status") as stream:
+            return next(int(line.split()[1]) * 1024 for line in stream if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the chip, as records and tables give it."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    import platform
+
+    try:
+        with open("/proc/cpuinfo") as stream:
+            return next(line.split(":", 1)[1].strip() for line in stream if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,81 @@
+"""Augmentation of whole batches on the device they lie on.
+
+What differs from sample to sample is drawn on the batch's device, what is one value a batch on the CPU, both from the
+global generators: the task seeds them for each step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metaformer_ablate.spec import DataSpec
+
+
+class Augment:
+    """uint8 images [B, C, H, W] and labels [B] to normalised float images and training targets."""
+
+    def __init__(
+        self, spec: DataSpec, num_classes: int, mean: tuple[float, ...], std: tuple[float, ...], memory_format: str
+    ):
+        self.spec, self.num_classes = spec, num_classes
+        self._format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+        self._mean, self._std = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 -> float of mean 0 and standard deviation 1 a channel over the training images."""
+        mean, std = self._mean.to(images.device), self._std.to(images.device)
+        images = (images.float() / 255 - mean) / std
+        return images.contiguous(memory_format=self._format)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Crop, flip, normalise, then Mixup or CutMix. Targets are labels [B], or shares [B, classes] when mixed."""
+        if self.spec.crop_padding:
+            images = random_crop(images, self.spec.crop_padding)
+        if self.spec.flip:
+            mirrored = torch.rand(len(images), device=images.device) < 0.5
+            images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+        images = self.normalise(images)
+        if not self.spec.mixup and not self.spec.cutmix:
+            return images, labels
+        return self._mix(images, labels)
+
+    def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        cut = bool(self.spec.cutmix)
+        if self.spec.cutmix_switch is not None:  # both are on
+            cut = torch.rand(()).item() < self.spec.cutmix_switch
+        alpha = torch.tensor(self.spec.cutmix if cut else self.spec.mixup)
+        kept = torch.distributions.Beta(alpha, alpha).sample().item()
+        images, kept = cutmix(images, kept) if cut else mixup(images, kept)
+        shares = F.one_hot(labels, self.num_classes).to(images.dtype)
+        return images, kept * shares + (1 - kept) * shares.flip(0)
+
+
+def random_crop(images: Tensor, padding: int) -> Tensor:
+    """[B, C, H, W] -> [B, C, H, W]: black padding on each side, then a window at random, its own for each image."""
+    batch, _, height, width = images.shape
+    padded = F.pad(images, (padding,) * 4)
+    top, left = torch.randint(0, 2 * padding + 1, (2, batch, 1), device=images.device)
+    rows = (top + torch.arange(height, device=images.device)).unsqueeze(2)  # [B, H, 1]
+    columns = (left + torch.arange(width, device=images.device)).unsqueeze(1)  # [B, 1, W]
+    sample = torch.arange(batch, device=images.device).view(-1, 1, 1)
+    return padded[sample, :, rows, columns].permute(0, 3, 1, 2)  # [B, H, W, C] -> [B, C, H, W]
+
+
+def mixup(images: Tensor, kept: float) -> tuple[Tensor, float]:
+    """Each image with its mirror in the batch (arXiv 1710.09412); the pairing is random because the order is."""
+    return kept * images + (1 - kept) * images.flip(0), kept
+
+
+def cutmix(images: Tensor, kept: float) -> tuple[Tensor, float]:
+    """A box of the mirror image in the batch (arXiv 1905.04899), and the share that was in fact kept."""
+    height, width = images.shape[-2:]
+    ratio = (1 - kept) ** 0.5
+    centre_y, centre_x = int(torch.randint(0, height, ())), int(torch.randint(0, width, ()))
+    half_y, half_x = int(height * ratio) // 2, int(width * ratio) // 2
+    top, bottom = max(centre_y - half_y, 0), min(centre_y + half_y, height)
+    left, right = max(centre_x - half_x, 0), min(centre_x + half_x, width)
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / (height * width)

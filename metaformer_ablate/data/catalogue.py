@@ -1,0 +1,84 @@
+"""The data sets by name: what `show` and `cost` have to know of them without the data. Holds no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Facts of a data set. `files` are relative to the data folder; their bytes make the data fingerprint."""
+
+    about: str
+    num_classes: int
+    channels: int
+    native_size: int | None  # pixels a side; None: images differ
+    train_images: int
+    test_images: int
+    files: tuple[str, ...] = ()
+    in_memory: bool = True  # held as tensors on the training device, augmented there in batches
+
+
+DATASETS: dict[str, DataSet] = {
+    "digits": DataSet(
+        "scikit-learn's 1,797 handwritten digits of 8 x 8, embedded; image i is evaluated on if i % 5 == 4",
+        num_classes=10,
+        channels=1,
+        native_size=8,
+        train_images=1438,
+        test_images=359,
+    ),
+    "fashion_mnist": DataSet(
+        "Fashion-MNIST, 28 x 28 grey, the official 60,000 / 10,000 split",
+        num_classes=10,
+        channels=1,
+        native_size=28,
+        train_images=60_000,
+        test_images=10_000,
+        files=tuple(
+            f"FashionMNIST/raw/{part}-{kind}-ubyte"
+            for part in ("train", "t10k")
+            for kind in ("images-idx3", "labels-idx1")
+        ),
+    ),
+    "cifar10": DataSet(
+        "CIFAR-10, 32 x 32 colour, the official 50,000 / 10,000 split",
+        num_classes=10,
+        channels=3,
+        native_size=32,
+        train_images=50_000,
+        test_images=10_000,
+        files=tuple(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6))
+        + ("cifar-10-batches-py/test_batch", "cifar-10-batches-py/batches.meta"),
+    ),
+    "cifar100": DataSet(
+        "CIFAR-100, 32 x 32 colour, the official 50,000 / 10,000 split",
+        num_classes=100,
+        channels=3,
+        native_size=32,
+        train_images=50_000,
+        test_images=10_000,
+        files=("cifar-100-python/train", "cifar-100-python/test", "cifar-100-python/meta"),
+    ),
+    "imagenet": DataSet(
+        "ImageNet-1K, 1,281,167 training and 50,000 validation images",
+        num_classes=1000,
+        channels=3,
+        native_size=None,
+        train_images=1_281_167,
+        test_images=50_000,
+        in_memory=False,
+    ),
+}
+
+# Of an evaluation on `holdout`, every tenth training image: recipes are chosen there, never on the test split.
+HOLDOUT_EVERY = 10
+
+
+def split_sizes(name: str, evaluate_on: str) -> tuple[int, int]:
+    """How many images are trained on and evaluated on."""
+    facts = DATASETS[name]
+    if evaluate_on == "test":
+        return facts.train_images, facts.test_images
+    held_out = facts.train_images // HOLDOUT_EVERY
+    return facts.train_images - held_out, held_out

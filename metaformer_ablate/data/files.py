@@ -1,0 +1,91 @@
+"""Where the data lies, what of it is missing, and its fingerprint. Holds no torch, so that `show` can ask."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from metaformer_ablate.data.catalogue import DATASETS
+from metaformer_ablate.yaml_reader import RequestError
+
+TORCHVISION_CLASS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+
+def cache_folder() -> Path:
+    """The user's cache of this package: downloads, counts and checksums; anything in it can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metaformer_ablate"
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """The folder that holds data sets. One that the user named is only read; the default one is downloaded into."""
+
+    path: Path
+    given: bool
+
+    @classmethod
+    def choose(cls, option: str | None) -> DataFolder:
+        """--data, else $ABLATE_DATA, else a folder in the user's cache."""
+        named = option or os.environ.get("ABLATE_DATA")
+        if not named:
+            return cls(cache_folder() / "data", given=False)
+        path = Path(named)
+        if not path.is_dir():
+            raise RequestError(f"{'--data' if option else 'ABLATE_DATA'} is {named!r}, which is not a folder")
+        return cls(path, given=True)
+
+    def files(self, name: str) -> list[Path]:
+        """The files that a data set consists of, there or not."""
+        if name == "digits":
+            found = importlib.util.find_spec("sklearn")  # finds, does not import: that takes over a second
+            home = Path(next(iter(found.submodule_search_locations or []))) if found else Path("sklearn")
+            return [home / "datasets" / "data" / "digits.csv.gz"]
+        return [self.path / file for file in DATASETS[name].files]
+
+    def missing(self, name: str) -> list[Path]:
+        return [path for path in self.files(name) if not path.is_file()]
+
+    def how_to_get(self, name: str) -> str:
+        """A command that puts a data set into this folder."""
+        return f"python -c \"from torchvision.datasets import {TORCHVISION_CLASS[name]} as D; D('{self.path}', download=True)\""
+
+    def fingerprint(self, name: str) -> str | None:
+        """First 16 hex digits of a SHA-256 over the data set's files; None while they are not all there.
+
+        Hashes are remembered by size and time of change, so that asking again costs no reading.
+        """
+        files = self.files(name)
+        if not files or self.missing(name):
+            return None
+        memory = cache_folder() / "fingerprints.json"
+        try:
+            known = json.loads(memory.read_text())
+        except (OSError, ValueError):
+            known = {}
+        parts, learnt = [], False
+        for path in files:
+            stat = path.stat()
+            key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+            if key not in known:
+                with path.open("rb") as stream:
+                    known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+                learnt = True
+            parts.append(f"{path.name}:{known[key]}")
+        if learnt:
+            write_quietly(memory, json.dumps(known))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def write_quietly(path: Path, text: str) -> None:
+    """Writes a cache file whole; a cache that cannot be written is no reason to stop."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        pass

@@ -1,0 +1,172 @@
+"""Small image sets as tensors: reading, splitting, resizing, and the epochs of batches over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from metaformer_ablate.data.catalogue import DATASETS, HOLDOUT_EVERY
+from metaformer_ablate.data.files import TORCHVISION_CLASS, DataFolder
+from metaformer_ablate.spec import DataSpec
+from metaformer_ablate.yaml_reader import RequestError
+
+
+class ImageTensors(Dataset):
+    """uint8 images [N, C, H, W] and int64 labels [N]. An index may be a tensor of indices: then a batch."""
+
+    def __init__(self, images: Tensor, labels: Tensor):
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+    def to(self, device: torch.device) -> ImageTensors:
+        return ImageTensors(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """What is trained on, what is evaluated on, and mean and standard deviation a channel of the former (0 to 1)."""
+
+    train: ImageTensors
+    evaluation: ImageTensors
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to(self, device: torch.device) -> ImageData:
+        return ImageData(self.train.to(device), self.evaluation.to(device), self.mean, self.std)
+
+
+def load_images(spec: DataSpec, folder: DataFolder) -> ImageData:
+    """Reads a data set that fits in memory, as the spec splits and sizes it.
+
+    Raises RequestError where files are missing in a folder that the user named, or cannot be downloaded.
+    """
+    if spec.name == "digits":
+        images, labels = _digits()
+        # The set has no official split. Every fifth image is evaluated on: 359 of 1,797, every class 34 to 39 times.
+        test = torch.arange(len(labels)) % 5 == 4
+        train_part = ImageTensors(images[~test], labels[~test])
+        test_part = ImageTensors(images[test], labels[test])
+    else:
+        train_part, test_part = _torchvision(spec.name, folder)
+    if spec.evaluate_on == "holdout":
+        held = torch.arange(len(train_part)) % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
+        held[(len(train_part) // HOLDOUT_EVERY) * HOLDOUT_EVERY :] = False
+        test_part = ImageTensors(train_part.images[held], train_part.labels[held])
+        train_part = ImageTensors(train_part.images[~held], train_part.labels[~held])
+    train_part.images = _resize(train_part.images, spec.image_size)
+    test_part.images = _resize(test_part.images, spec.image_size)
+    mean, std = _moments(train_part.images)
+    return ImageData(train_part, test_part, mean, std)
+
+
+def _digits() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)  # [1797, 8, 8], from 0..16
+    return images.unsqueeze(1), torch.from_numpy(digits.target).long()
+
+
+def _torchvision(name: str, folder: DataFolder) -> tuple[ImageTensors, ImageTensors]:
+    missing = folder.missing(name)
+    if missing and folder.given:
+        names = ", ".join(str(path.relative_to(folder.path)) for path in missing)
+        raise RequestError(
+            f"{folder.path}: {name} is not there: missing {names}; get it with: {folder.how_to_get(name)}"
+        )
+    import torchvision.datasets
+
+    dataset = getattr(torchvision.datasets, TORCHVISION_CLASS[name])
+    parts = []
+    for train in (True, False):
+        try:
+            part = dataset(str(folder.path), train=train, download=bool(missing))
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            if missing:
+                raise RequestError(
+                    f"{name} cannot be downloaded into {folder.path} ({reason}); where there is a network: "
+                    f"{folder.how_to_get(name)}; then pass the folder with --data"
+                ) from None
+            raise RequestError(f"{folder.path}: {name} cannot be read: {reason}") from None
+        images = torch.as_tensor(part.data)
+        images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        parts.append(ImageTensors(images.contiguous(), torch.as_tensor(part.targets).long()))
+    facts = DATASETS[name]
+    if (len(parts[0]), len(parts[1])) != (facts.train_images, facts.test_images):
+        raise RequestError(
+            f"{folder.path}: {name} holds {len(parts[0])} and {len(parts[1])} images; "
+            f"allowed: {facts.train_images} and {facts.test_images}"
+        )
+    return parts[0], parts[1]
+
+
+def _resize(images: Tensor, size: int) -> Tensor:
+    """[N, C, h, w] uint8 -> [N, C, size, size] uint8, bilinear, with antialiasing where it shrinks."""
+    if images.shape[-2:] == (size, size):
+        return images
+    resized = F.interpolate(images.float(), size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel of pixels scaled to 0..1. Exact: sums of integers, whatever the threads."""
+    count = images.numel() // images.shape[1]
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        values = torch.bincount(images[:, channel].flatten(), minlength=256).double()
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        first = float((values * levels).sum()) / count
+        second = float((values * levels.square()).sum()) / count
+        mean.append(round(first, 6))
+        std.append(round(max(second - first**2, 1e-12) ** 0.5, 6))
+    return tuple(mean), tuple(std)
+
+
+def derive_seed(seed: int, *of: int | str) -> int:
+    """A seed of its own for each use: what is drawn for (seed, epoch, step) depends on nothing drawn before."""
+    import hashlib
+
+    text = ":".join(str(part) for part in (seed, *of))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class EpochBatches(Sampler):
+    """Indices of full batches in an order that follows from (seed, epoch) alone. Lightning calls `set_epoch`."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, device: torch.device):
+        self.count, self.batch_size, self.seed, self.device = count, batch_size, seed, device
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
+        order = torch.randperm(self.count, generator=generator).to(self.device)
+        return iter(order[: len(self) * self.batch_size].view(-1, self.batch_size))
+
+
+def train_loader(data: ImageTensors, batch_size: int, seed: int) -> DataLoader:
+    """Batches [B, C, H, W] uint8 and labels [B] where the data lies. The images left over after full batches wait."""
+    order = EpochBatches(len(data), batch_size, seed, data.images.device)
+    return DataLoader(data, sampler=order, batch_size=None)
+
+
+def evaluation_loader(data: ImageTensors, batch_size: int = 512) -> DataLoader:
+    """Every image once, in the order of the data set."""
+    slices = [slice(i, i + batch_size) for i in range(0, len(data), batch_size)]
+    return DataLoader(data, sampler=slices, batch_size=None)

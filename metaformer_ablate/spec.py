@@ -1,0 +1,548 @@
+"""What to run: the resolved spec of a run, how it comes out of layers of settings, and its id. Loads no torch.
+
+A `RunSpec` holds everything that can change a result and nothing else, so its id can name the result. Settings
+come in layers (recipe, experiment, row, command line), later over earlier; `resolve` merges them, checks them and
+sets to null every field that the chosen parts do not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from metaformer_ablate.data.catalogue import DATASETS, split_sizes
+from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS, readers
+from metaformer_ablate.models.zoo import NAMED, SIZES
+from metaformer_ablate.yaml_reader import RequestError, kind, nearest, parse
+
+# Raised by hand whenever the same spec would train differently; CHANGELOG.md says why.
+SEMANTICS = 1
+
+
+def unknown(what: str, found: str, allowed: Iterable[str]) -> str:
+    """`unknown token mixer 'poling' (did you mean 'pooling'?); allowed: pooling, identity`."""
+    names = list(allowed)
+    return f"unknown {what} {found!r}{nearest(found, names)}; allowed: {', '.join(names)}"
+
+
+def _name_in(what: str, table: Mapping[str, Any] | tuple[str, ...]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in table:
+            raise ValueError(unknown(what, value, table))
+        return value
+
+    return AfterValidator(check)
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("allowed: an odd integer of at least 1")
+    return value
+
+
+def _float(value: Any) -> Any:
+    # YAML writes 1 for 1.0; the canonical JSON must not depend on it.
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+T = TypeVar("T")
+Real = Annotated[float, BeforeValidator(_float)]
+Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[Real, Field(ge=0, lt=1)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+NotNegative = Annotated[Real, Field(ge=0)]
+AboveZero = Annotated[Real, Field(gt=0)]
+MixerName = Annotated[str, _name_in("token mixer", MIXERS)]
+NormName = Annotated[str, _name_in("norm", NORMS)]
+ActivationName = Annotated[str, _name_in("activation", ACTIVATIONS)]
+Stages = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _f(default: Any, allowed: str) -> Any:
+    """A field with its default and what it may be, in words: the end of every error message about it."""
+    return Field(default=default, description=allowed)
+
+
+class ConvSpec(_Strict):
+    """Geometry of an embedding: one convolution, with a norm after it (stem) or before it (down-sampling)."""
+
+    kernel: Positive = _f(3, "an integer of at least 1")
+    stride: Positive = _f(2, "an integer of at least 1")
+    padding: Annotated[int, Field(ge=0)] = _f(1, "an integer of at least 0")
+
+
+class ModelSpec(_Strict):
+    """The MetaFormer (paper, section 3 and table 1). A resolved field that the chosen parts do not read is null.
+
+    Fields with one entry a stage may be written as one value for all stages.
+    """
+
+    depths: Stages[Positive] = _f((2, 2, 6, 2), "a list of integers of at least 1, one a stage")
+    dims: Stages[Positive] = _f((64, 128, 320, 512), "a list of integers of at least 1, one a stage")
+    token_mixer: Stages[MixerName] = _f("pooling", "one name or one a stage, of: " + ", ".join(MIXERS))
+    pool_size: Stages[Odd | None] = _f(3, "an odd integer of at least 1, or one a stage")
+    norm: NormName = _f("mln", "one of: " + ", ".join(NORMS))
+    norm_eps: AboveZero | None = _f(1e-5, "a number above 0")
+    norm_bias: bool | None = _f(True, "true or false")
+    activation: ActivationName | None = _f("gelu", "one of: " + ", ".join(ACTIVATIONS))
+    residual: bool = _f(True, "true or false")
+    channel_mlp: bool = _f(True, "true or false")
+    mlp_ratio: AboveZero | None = _f(4.0, "a number above 0")
+    layer_scale: AboveZero | None = _f(1e-5, "a number above 0, or null for none")
+    drop_path: Rate | None = _f(0.1, "a number of at least 0 and below 1: the rate of the last block")
+    stem: ConvSpec = _f(ConvSpec(kernel=7, stride=4, padding=2), "kernel, stride and padding")
+    downsample: ConvSpec = _f(ConvSpec(kernel=3, stride=2, padding=1), "kernel, stride and padding")
+
+
+class DataSpec(_Strict):
+    """The images: which set, at what size, how augmented, and which split is evaluated."""
+
+    name: Annotated[str, _name_in("data set", DATASETS)] = _f(..., "one of: " + ", ".join(DATASETS))
+    image_size: Annotated[int, Field(ge=4, le=4096)] = _f(..., "an integer from 4 to 4096: pixels a side")
+    evaluate_on: Annotated[str, _name_in("split", ("test", "holdout"))] = _f(
+        "test", "test, or holdout (every tenth training image, for choosing a recipe)"
+    )
+    flip: bool | None = _f(False, "true or false: flip left to right at random")
+    crop_padding: Annotated[int, Field(ge=0)] | None = _f(
+        0, "an integer of at least 0: pixels of padding before a random crop"
+    )
+    crop_scale: Stages[Share] | None = _f((0.08, 1.0), "two numbers from 0 to 1: the share of the picture in a crop")
+    rand_augment: str | None = _f(None, "a policy string as timm reads it, or null for none")
+    random_erasing: Share | None = _f(0.0, "a number from 0 to 1: probability")
+    eval_crop: Annotated[Real, Field(gt=0, le=1)] | None = _f(
+        0.9, "a number above 0 and at most 1: the share of the resized side that the centre crop keeps"
+    )
+    mixup: NotNegative = _f(0.0, "a number of at least 0: alpha, 0 for none")
+    cutmix: NotNegative = _f(0.0, "a number of at least 0: alpha, 0 for none")
+    cutmix_switch: Share | None = _f(0.5, "a number from 0 to 1: how often CutMix is drawn where both are on")
+
+
+class TrainSpec(_Strict):
+    """Optimiser, schedule and what of the machine can change a result."""
+
+    epochs: Positive = _f(300, "an integer of at least 1")
+    batch_size: Annotated[int, Field(ge=2)] = _f(1024, "an integer of at least 2: images a step in all")
+    optimizer: Annotated[str, _name_in("optimizer", ("adamw",))] = _f("adamw", "adamw")
+    lr: AboveZero = _f(1e-3, "a number above 0: the peak learning rate")
+    weight_decay: NotNegative = _f(0.05, "a number of at least 0")
+    betas: Stages[Rate] = _f((0.9, 0.999), "two numbers of at least 0 and below 1")
+    eps: AboveZero = _f(1e-8, "a number above 0")
+    schedule: Annotated[str, _name_in("schedule", ("cosine", "constant"))] = _f("cosine", "cosine or constant")
+    schedule_unit: Annotated[str, _name_in("unit", ("step", "epoch"))] = _f("step", "step or epoch")
+    warmup_epochs: NotNegative = _f(5.0, "a number of at least 0")
+    warmup_lr: NotNegative | None = _f(1e-6, "a number of at least 0: the learning rate that warm-up begins with")
+    min_lr: NotNegative | None = _f(1e-5, "a number of at least 0: the learning rate that the cosine ends with")
+    cooldown_epochs: Annotated[int, Field(ge=0)] = _f(0, "an integer of at least 0: epochs at min_lr after the cosine")
+    label_smoothing: Rate = _f(0.0, "a number of at least 0 and below 1")
+    clip_grad: AboveZero | None = _f(None, "a number above 0: the largest norm of the gradient, or null for none")
+    precision: Annotated[str, _name_in("precision", ("fp32", "bf16"))] = _f("fp32", "fp32 or bf16")
+    memory_format: Annotated[str, _name_in("memory format", ("contiguous", "channels_last"))] = _f(
+        "channels_last", "contiguous or channels_last"
+    )
+    compile: bool = _f(False, "true or false")
+    threads: Annotated[int, Field(ge=1, le=256)] = _f(1, "an integer from 1 to 256: CPU threads of the run")
+
+
+class RunSpec(_Strict):
+    """One run, fully resolved."""
+
+    model: ModelSpec
+    data: DataSpec
+    train: TrainSpec
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    semantics: int = SEMANTICS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: what spec.yaml holds and the id is made of."""
+        return json.loads(self.model_dump_json())
+
+    @property
+    def run_id(self) -> str:
+        """The first 12 hex digits of the SHA-256 of the canonical JSON of the resolved spec with the seed."""
+        return digest(self.to_dict())[:12]
+
+    def with_seed(self, seed: int) -> RunSpec:
+        return self.model_copy(update={"seed": seed})
+
+    def cost_key(self) -> str:
+        """Names what parameters and MACs depend on: the model, the channels, the classes and the resolution."""
+        facts = DATASETS[self.data.name]
+        shape = [facts.channels, facts.num_classes, self.data.image_size]
+        model = {k: v for k, v in self.to_dict()["model"].items() if k not in ("drop_path", "layer_scale")}
+        model["layer_scale"] = self.model.layer_scale is not None
+        return digest([model, shape])
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON: keys sorted, no spaces, ASCII."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Layers of settings
+
+
+@dataclass
+class Layer:
+    """Settings from one place. `values` has dotted paths; `strict` says that a setting nothing reads is an error."""
+
+    values: dict[str, Any]
+    where: Callable[[str], str]  # path -> what an error calls the place: "experiments/x.yaml:12"
+    strict: bool = False
+    about: str = ""  # "row 'pool5'": named in errors
+
+
+def flatten(tree: Mapping[Any, Any], where: Callable[[str], str], prefix: str = "") -> dict[str, Any]:
+    """{"model": {"stem": {"kernel": 3}}} -> {"model.stem.kernel": 3}. Keys may be dotted already, at any depth."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise RequestError(f"{where(prefix)}: the key {key!r} is not a string")
+        path = f"{prefix}.{key}" if prefix else key
+        inner = flatten(value, where, path) if isinstance(value, Mapping) and path not in _LEAVES else {path: value}
+        if isinstance(value, Mapping) and not inner:
+            raise RequestError(f"{where(path)}: {path} is an empty mapping")
+        if repeated := sorted(flat.keys() & inner.keys()):
+            raise RequestError(f"{where(path)}: {repeated[0]} is set twice")
+        flat.update(inner)
+    return flat
+
+
+def override_layer(words: Iterable[str]) -> Layer:
+    """The layer of `key.path=value` words of a command line; each value is read as YAML."""
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise RequestError(
+                f"command line: {word!r} is not an override; write key.path=value, for example train.epochs=10"
+            )
+        value = parse(text, f"command line: {key}")
+        new = flatten({key: value}, lambda path: "command line")
+        if repeated := sorted(values.keys() & new.keys()):
+            raise RequestError(f"command line: {repeated[0]} is set twice")
+        values.update(new)
+    return Layer(values, lambda path: "command line", strict=True)
+
+
+def _leaves(model: type[BaseModel], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        path = f"{prefix}.{name}"
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            found.update(_leaves(info.annotation, path))
+        else:
+            found[path] = info
+    return found
+
+
+SECTIONS: dict[str, type[_Strict]] = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec}
+_LEAVES: dict[str, Any] = {p: info for name, cls in SECTIONS.items() for p, info in _leaves(cls, name).items()}
+# Short for other fields; none of them stays in the resolved spec.
+_SHORTHANDS = {
+    "model.name": "a named model: " + ", ".join(NAMED),
+    "model.size": "a size: " + ", ".join(SIZES),
+    "train.epoch_factor": "a number above 0: the recipe's epochs times it",
+}
+# Of the model's fields, those with one entry a stage; a single value stands for all stages.
+STAGED = ("token_mixer", "pool_size")
+
+
+def check_path(path: str, where: str) -> None:
+    """Raises unless a dotted path is a setting."""
+    known = [*_LEAVES, *_SHORTHANDS]
+    if path in known:
+        return
+    inside = [p for p in known if p.startswith(path + ".")]
+    if inside:
+        raise RequestError(f"{where}: {path} must be a mapping with: {', '.join(p[len(path) + 1 :] for p in inside)}")
+    parent = path.rpartition(".")[0]
+    siblings = [p for p in known if p.rpartition(".")[0] == parent]
+    allowed = f"; allowed in {parent}: {', '.join(p[len(parent) + 1 :] for p in siblings)}" if siblings else ""
+    if not siblings:
+        allowed = f"; settings begin with {', '.join(f'{s}.' for s in SECTIONS)}"
+    raise RequestError(f"{where}: unknown key {path!r}{nearest(path, known)}{allowed}")
+
+
+def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
+    """Merges layers, later over earlier, and checks the result.
+
+    `model.size` and `model.name` are presets: values set in the same or a later layer stand over them, and what they
+    set themselves is cleared of earlier layers. Raises RequestError for anything unknown, of a wrong type, out of
+    range or contradictory, and for a strict setting that the chosen parts do not read.
+    """
+    merged = _merge(layers)
+    values = _with_presets(merged)
+    model = _validate(ModelSpec, "model", _per_stage(values.get("model", {}), merged), merged)
+    data = _validate(DataSpec, "data", values.get("data", {}), merged)
+    train = _validate(TrainSpec, "train", values.get("train", {}), merged)
+    spec = RunSpec(
+        model=_without_inert(model, "model", _inert_model(model), merged),
+        data=_without_inert(data, "data", _inert_data(data), merged),
+        train=_without_inert(train, "train", _inert_train(train), merged),
+        seed=seed,
+    )
+    _check_together(spec, merged)
+    return spec
+
+
+@dataclass
+class _Merged:
+    """The settings of all layers, and which layer each came from."""
+
+    explicit: dict[str, tuple[Any, Layer]] = field(default_factory=dict)
+    named: tuple[str, Layer] | None = None
+    size: tuple[str, Layer] | None = None
+    epoch_factor: tuple[float, Layer] | None = None
+
+    def where(self, path: str) -> str:
+        """`file:line: row 'x': ` of what set a path, or of what holds it; empty for a default."""
+        chosen = self.explicit.get(path)
+        if chosen is None:
+            inside = [v for p, v in self.explicit.items() if p.startswith(path + ".")]
+            preset = (self.size or self.named) if path in ("model.depths", "model.dims") else self.named
+            source = inside[0][1] if inside else preset[1] if preset and path.startswith("model.") else None
+        else:
+            source = chosen[1]
+        if source is None:
+            return ""
+        about = f"{source.about}: " if source.about else ""
+        return f"{source.where(path)}: {about}"
+
+
+def _merge(layers: Iterable[Layer]) -> _Merged:
+    merged = _Merged()
+    for layer in layers:
+        for path in layer.values:
+            check_path(path, layer.where(path))
+        values = dict(layer.values)
+        name, size = values.pop("model.name", None), values.pop("model.size", None)
+        if name is not None and size is not None:
+            raise RequestError(f"{layer.where('model.size')}: set model.name or model.size, not both")
+        for key, chosen, table in (("model.name", name, NAMED), ("model.size", size, SIZES)):
+            if chosen is not None and (not isinstance(chosen, str) or chosen not in table):
+                what = "model" if table is NAMED else "size"
+                raise RequestError(f"{layer.where(key)}: {key}: {unknown(what, str(chosen), table)}")
+        cleared: set[str] = set()
+        if name is not None:
+            merged.named, merged.size = (name, layer), None
+            cleared = {f"model.{key}" for key in NAMED[name]}
+        if size is not None:
+            merged.size = (size, layer)
+        if name is not None or size is not None:
+            cleared |= {"model.depths", "model.dims"}
+        merged.explicit = {p: v for p, v in merged.explicit.items() if p not in cleared}
+        if "train.epoch_factor" in values:
+            factor = values.pop("train.epoch_factor")
+            if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < 1e6:
+                raise RequestError(
+                    f"{layer.where('train.epoch_factor')}: train.epoch_factor is {factor!r}; "
+                    f"allowed: {_SHORTHANDS['train.epoch_factor']}"
+                )
+            merged.epoch_factor = (factor, layer)
+        if "train.epochs" in values:
+            merged.epoch_factor = None
+        merged.explicit.update({path: (value, layer) for path, value in values.items()})
+    return merged
+
+
+def _with_presets(merged: _Merged) -> dict[str, Any]:
+    """Nested values of the presets with the explicit settings over them."""
+    flat: dict[str, Any] = {}
+    named = dict(NAMED[merged.named[0]]) if merged.named else {}
+    size = SIZES[merged.size[0]] if merged.size else SIZES[named.pop("size")] if "size" in named else None
+    named.pop("size", None)
+    if size is not None:
+        flat |= {"model.drop_path": size.drop_path, "model.layer_scale": size.layer_scale}
+    flat |= {f"model.{key}": value for key, value in named.items()}
+    if size is not None:
+        flat |= {"model.depths": size.depths, "model.dims": size.dims}
+    flat |= {path: value for path, (value, _) in merged.explicit.items()}
+    if merged.epoch_factor and isinstance(flat.get("train.epochs"), int):
+        flat["train.epochs"] = max(1, round(flat["train.epochs"] * merged.epoch_factor[0]))
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, leaf = path.split(".")
+        target = nested
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[leaf] = value
+    for path in ("model.stem", "model.downsample"):  # a part of a geometry keeps the rest of the default
+        section, leaf = path.split(".")
+        if leaf in nested.get(section, {}):
+            default = SECTIONS[section].model_fields[leaf].default.model_dump()
+            nested[section][leaf] = {**default, **nested[section][leaf]}
+    return nested
+
+
+def _per_stage(values: dict[str, Any], merged: _Merged) -> dict[str, Any]:
+    """Writes single values out for all stages and checks the lengths of lists."""
+    fields = ModelSpec.model_fields
+    lists = {key: values.get(key, fields[key].default) for key in ("depths", "dims", *STAGED)}
+    depths = lists["depths"]
+    if not isinstance(depths, (list, tuple)) or not depths:
+        raise _bad("model.depths", depths, f"allowed: {fields['depths'].description}", merged)
+    stages = len(depths)
+    for key, value in lists.items():
+        if key in STAGED and not isinstance(value, (list, tuple)):
+            lists[key] = [value] * stages
+        elif isinstance(value, (list, tuple)) and len(value) != stages:
+            raise RequestError(
+                f"{merged.where(f'model.{key}')}model.{key} has {len(value)} entries, {list(value)}; "
+                f"allowed: {'one value, or ' if key in STAGED else ''}{stages} entries, "
+                f"one for each stage of depths {list(depths)}"
+            )
+    return {**values, **{key: list(v) if isinstance(v, tuple) else v for key, v in lists.items()}}
+
+
+def _bad(path: str, value: Any, allowed: str, merged: _Merged) -> RequestError:
+    shown = list(value) if isinstance(value, tuple) else value
+    return RequestError(f"{merged.where(path)}{path} is {shown!r} ({kind(shown)}); {allowed}")
+
+
+S = TypeVar("S", bound=_Strict)
+
+
+def _validate(model: type[S], section: str, values: dict[str, Any], merged: _Merged) -> S:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        keys = [str(key) for key in first["loc"]]
+        path = ".".join([section, *keys])
+        while path not in _LEAVES:  # inside a list: the field is what has a description
+            path = path.rpartition(".")[0]
+            if not path:
+                raise RequestError(f"{section} must be a mapping with: {', '.join(model.model_fields)}") from None
+        if first["type"] == "missing":
+            raise RequestError(f"{path} is not set; allowed: {_LEAVES[path].description}") from None
+        reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else ""
+        allowed = reason or f"allowed: {_LEAVES[path].description}"
+        value: Any = values
+        for key in path.split(".")[1:]:
+            value = value[key]
+        if path in merged.explicit:  # as it was written, not spread over the stages
+            value = merged.explicit[path][0]
+        raise _bad(path, value, allowed, merged) from None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What nothing reads
+
+
+def _inert_model(model: ModelSpec) -> dict[str, str]:
+    """{field, or field.i for stage i: why nothing reads it}."""
+    inert: dict[str, str] = {}
+    mixers = [MIXERS[name] for name in model.token_mixer]
+    for option in sorted({o for part in MIXERS.values() for o in part.reads if o in STAGED}):
+        for i, mixer in enumerate(mixers):
+            if option not in mixer.reads:
+                can = ", ".join(readers(option, MIXERS))
+                inert[f"{option}.{i}"] = f"token_mixer {model.token_mixer[i]} does not read it (it is for {can})"
+    for option in ("norm_eps", "norm_bias"):
+        if option not in NORMS[model.norm].reads:
+            inert[option] = f"norm {model.norm} does not read it"
+    if not model.residual:
+        inert["layer_scale"] = inert["drop_path"] = "residual is false"
+    if not model.channel_mlp:
+        inert["mlp_ratio"] = inert["activation"] = "channel_mlp is false"
+    return inert
+
+
+def _inert_data(data: DataSpec) -> dict[str, str]:
+    if DATASETS[data.name].in_memory:
+        inert = dict.fromkeys(
+            ("crop_scale", "rand_augment", "random_erasing", "eval_crop"), f"the images of {data.name} are small"
+        )
+    else:
+        inert = {"crop_padding": f"the images of {data.name} are cropped by crop_scale"}
+    if not (data.mixup and data.cutmix):
+        inert["cutmix_switch"] = "mixup and cutmix are not both on"
+    return inert
+
+
+def _inert_train(train: TrainSpec) -> dict[str, str]:
+    inert = {}
+    if train.schedule == "constant":
+        inert["min_lr"] = "the schedule is constant"
+    if not train.warmup_epochs:
+        inert["warmup_lr"] = "warmup_epochs is 0"
+    return inert
+
+
+def _without_inert(section: S, name: str, inert: dict[str, str], merged: _Merged) -> S:
+    """The section with inert fields null. Raises where a row or the command line sets one of them."""
+    update: dict[str, Any] = {}
+    for key, why in inert.items():
+        option, _, stage = key.partition(".")
+        path = f"{name}.{option}"
+        value, layer = merged.explicit.get(path, (None, None))
+        if layer is not None and layer.strict and value is not None:
+            # One value for all stages is read where any stage reads it; an entry of a list stands for its own stage.
+            if not stage:
+                unread = True
+            elif isinstance(value, list):
+                unread = value[int(stage)] is not None
+            else:
+                unread = all(f"{option}.{i}" in inert for i in range(len(getattr(section, option))))
+            if unread:
+                at = f" at stage {int(stage) + 1}" if isinstance(value, list) else ""
+                raise RequestError(f"{merged.where(path)}{path} is {value!r}, but nothing reads it{at}: {why}")
+        if stage:
+            entries = list(update.get(option, getattr(section, option)))
+            entries[int(stage)] = None
+            update[option] = tuple(entries)
+        else:
+            update[option] = None
+    return section.model_copy(update=update)
+
+
+def _check_together(spec: RunSpec, merged: _Merged) -> None:
+    """What no single field can tell: the geometry leaves a map in every stage, the schedule fits the epochs."""
+    for stage, (height, _) in enumerate(stage_sizes(spec)):
+        if height < 1:
+            raise RequestError(
+                f"{merged.where('data.image_size')}data.image_size is {spec.data.image_size}, which leaves nothing in "
+                f"stage {stage + 1} after a stem of stride {spec.model.stem.stride} and down-sampling of stride "
+                f"{spec.model.downsample.stride}; allowed: a larger image or smaller strides"
+            )
+    for i, (option, mixer) in enumerate(zip(spec.model.pool_size, spec.model.token_mixer, strict=True)):
+        if option is None and "pool_size" in MIXERS[mixer].reads:
+            raise _bad("model.pool_size", spec.model.pool_size, f"allowed at stage {i + 1}: an odd integer", merged)
+    train = spec.train
+    if train.warmup_epochs >= train.epochs and train.warmup_epochs > 0:
+        raise RequestError(
+            f"{merged.where('train.epochs')}train.warmup_epochs is {train.warmup_epochs:g} and train.epochs is "
+            f"{train.epochs}; allowed: fewer warm-up epochs than epochs"
+        )
+    images, _ = split_sizes(spec.data.name, spec.data.evaluate_on)
+    if train.batch_size > images:
+        raise RequestError(
+            f"{merged.where('train.batch_size')}train.batch_size is {train.batch_size}; allowed: at most {images}, "
+            f"the training images of {spec.data.name}"
+        )
+
+
+def stage_sizes(spec: RunSpec) -> list[tuple[int, int]]:
+    """(height, width) of the feature map in each stage, in tokens."""
+    size, sizes = spec.data.image_size, []
+    for stage in range(len(spec.model.depths)):
+        conv = spec.model.downsample if stage else spec.model.stem
+        size = (size + 2 * conv.padding - conv.kernel) // conv.stride + 1
+        sizes.append((size, size))
+    return sizes

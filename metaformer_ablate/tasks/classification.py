@@ -1,0 +1,155 @@
+"""Image classification: a LightningModule that is given a net."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from metaformer_ablate.data.augment import Augment
+from metaformer_ablate.data.sources import derive_seed
+from metaformer_ablate.spec import TrainSpec
+
+
+class Diverged(Exception):
+    """The loss is NaN or infinite. `step` counts optimiser steps from 0."""
+
+    def __init__(self, step: int):
+        super().__init__(f"the loss is not finite at step {step}")
+        self.step = step
+
+
+class Classification(pl.LightningModule):
+    """Trains `net` from uint8 images [B, C, H, W] and labels [B]; logs train/loss, val/loss, val/top1 and val/top5.
+
+    Accuracies are in percent. After a validation epoch `labels` and `logits` hold the whole evaluation split, in its
+    order.
+    """
+
+    def __init__(self, net: nn.Module, train: TrainSpec, augment: Augment, steps_per_epoch: int, seed: int):
+        super().__init__()
+        self.net, self.spec, self.augment = net, train, augment
+        self.steps_per_epoch, self.seed = steps_per_epoch, seed
+        self.logits, self.labels = torch.empty(0), torch.empty(0)
+        self._batches: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    # Training
+
+    def on_train_epoch_start(self) -> None:
+        self._loss_sum = torch.zeros((), device=self.device)
+        self._first_bad = torch.full((), -1, device=self.device)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        # Augmentation and stochastic depth follow from (seed, epoch, step), not from what was drawn before, so that
+        # a run that is resumed draws the same.
+        torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx))
+        images, targets = self.augment(*batch)
+        loss = F.cross_entropy(self(images), targets, label_smoothing=self.spec.label_smoothing)
+        self._watch(loss.detach())
+        return loss
+
+    def _watch(self, loss: Tensor) -> None:
+        """Adds up the loss where it lies. On a GPU a look at it would wait for the device, so that is left to the end."""
+        self._loss_sum += loss
+        if self.device.type == "cpu":
+            if not math.isfinite(loss.item()):
+                raise Diverged(self.global_step)
+        else:
+            first = (self._first_bad < 0) & ~loss.isfinite()
+            self._first_bad = torch.where(first, self.global_step, self._first_bad)
+
+    def check_finite(self) -> None:
+        """Raises Diverged if a loss of the epoch was not finite."""
+        if (step := int(self._first_bad.item())) >= 0:
+            raise Diverged(step)
+
+    @property
+    def train_loss(self) -> float:
+        """Mean loss over the steps of the epoch."""
+        return float(self._loss_sum.item()) / self.steps_per_epoch
+
+    # Evaluation
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, labels = batch
+        self._batches.append((self(self.augment.normalise(images)).float(), labels))
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        self.logits = torch.cat([logits for logits, _ in self._batches])
+        self.labels = torch.cat([labels for _, labels in self._batches])
+        self._batches.clear()
+        self.log_dict({f"val/{name}": value for name, value in measure(self.logits, self.labels).items()})
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    # Optimisation
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        spec = self.spec
+        optimizer = torch.optim.AdamW(
+            weight_decay_groups(self.net, spec.weight_decay),
+            lr=spec.lr,
+            betas=(spec.betas[0], spec.betas[1]),
+            eps=spec.eps,
+            fused=True,
+        )
+        factor = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate(spec, step, self.steps_per_epoch) / spec.lr
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+
+
+def measure(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """loss (cross-entropy without smoothing), top1 and top5 in percent, of logits [N, classes] and labels [N]."""
+    classes = logits.shape[1]
+    result = {"loss": F.cross_entropy(logits, labels)}
+    for k in (1, 5):
+        result[f"top{k}"] = 100 * multiclass_accuracy(
+            logits, labels, num_classes=classes, top_k=min(k, classes), average="micro", validate_args=False
+        )
+    return result
+
+
+def weight_decay_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW: what is decayed, and what is not.
+
+    Not decayed: biases and everything with one dimension or none, that is norm weights, LayerScale and the scalars of
+    activations. They set offsets and gains, which have no reason to be near zero. This is the rule of the authors'
+    script (timm's `param_groups_weight_decay`).
+    """
+    trained = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    exempt = [p for name, p in trained if p.ndim <= 1 or name.endswith(".bias")]
+    decayed = [p for name, p in trained if not (p.ndim <= 1 or name.endswith(".bias"))]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+
+
+def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step, counted from 0.
+
+    Linear from `warmup_lr` to `lr` over the warm-up, then along a cosine that began at step 0 and reaches `min_lr` at
+    the end, as timm's schedule with `warmup_prefix=False`; `min_lr` in the cool-down. `schedule_unit: epoch` holds the
+    value of the epoch's first step for the whole epoch.
+    """
+    total = spec.epochs * steps_per_epoch
+    warmup = spec.warmup_epochs * steps_per_epoch
+    if spec.schedule_unit == "epoch":
+        step -= step % steps_per_epoch
+    if step < warmup:
+        assert spec.warmup_lr is not None
+        return spec.warmup_lr + (spec.lr - spec.warmup_lr) * step / warmup
+    if spec.schedule == "constant":
+        return spec.lr
+    assert spec.min_lr is not None
+    if step >= total:
+        return spec.min_lr
+    return spec.min_lr + (spec.lr - spec.min_lr) * (1 + math.cos(math.pi * step / total)) / 2
