@@ -41,7 +41,11 @@ def _run(arguments: list[str]) -> int | None:
     from metaformer_ablate.records import StoreError
 
     try:
-        return ablate.main(arguments, prog_name="ablate", standalone_mode=False)
+        # Not `ablate.main`: of a reader that left (`ablate table | head`) that makes a failure, code 1.
+        with ablate.make_context("ablate", arguments) as context:
+            return ablate.invoke(context)
+    except click.exceptions.Exit as stop:  # --help and --version
+        return stop.exit_code
     except RequestError as error:
         return _fail(str(error), 2)
     except StoreError as error:
@@ -217,20 +221,23 @@ def show_command(
     by_id = {state.run_id: state for state in states}
     rows = []
     for row in chosen.experiment.rows.values():
-        cost = count(chosen.spec(row.name, 0))
+        spec = chosen.specs.get(row.name)  # none where the row is not applicable
+        cost = None if spec is None else count(spec)
         rows.append(
             {
                 "name": row.name,
                 "label": row.label,
                 "group": row.group,
-                "set": row.layer.values,
-                "params": cost.params,
-                "frozen_params": cost.frozen_params,
-                "macs": cost.macs,
-                "uncounted": cost.uncounted,
+                "set": row.sets(chosen.recipe.name),
+                "params": cost and cost.params,
+                "frozen_params": cost and cost.frozen_params,
+                "macs": cost and cost.macs,
+                "uncounted": cost and cost.uncounted,
+                "pooling_additions": cost and cost.pooling_additions,
+                "pooling_bytes": cost and cost.pooling_bytes,
                 "paper": row.paper,
-                "notes": row_notes(row, chosen.spec(row.name, 0)),
-                "runs": [as_dict(by_id[chosen.spec(row.name, seed).run_id]) for seed in wanted],
+                "notes": row_notes(chosen, row.name),
+                "runs": [] if spec is None else [as_dict(by_id[spec.with_seed(seed).run_id]) for seed in wanted],
             }
         )
     tree = {
@@ -253,31 +260,38 @@ def _show_text(chosen: Any, tree: dict[str, Any]) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    from metaformer_ablate.analysis.tables import format_billions, format_millions
+    from metaformer_ablate.analysis.tables import format_billions, format_millions, text_width
     from metaformer_ablate.progress import duration
 
     title = f"{chosen.experiment.title} ({tree['experiment']}) under {chosen.recipe.title} ({tree['recipe']})"
     drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    for heading in ("Row", "Label", "Sets", "Params (M)", "MACs (G)", "Paper: params, MACs, top-1", "Runs"):
+    headings = ["Row", "Label", "Params (M)", "MACs (G)"]
+    headings += ["Pooling: additions (M), MB"] if any(row["pooling_additions"] for row in tree["rows"]) else []
+    headings += ["Paper: params, MACs, top-1", "Runs"]
+    for heading in headings:
         drawn.add_column(heading, justify="right" if "(" in heading else "left", overflow="fold")
     for row in tree["rows"]:
         name = row["name"] + (" *" if row["name"] == tree["baseline"] else "")
-        sets = ", ".join(f"{path.removeprefix('model.')}={value}" for path, value in row["set"].items()) or "-"
         paper = row["paper"]
         printed = ", ".join(str(paper.get(key, "-")) for key in ("params_m", "macs_g", "top1")) if paper else "-"
         counts: dict[str, int] = {}
         for run in row["runs"]:
             counts[run["status"]] = counts.get(run["status"], 0) + 1
-        runs = ", ".join(f"{n} {status}" for status, n in counts.items())
-        cells = [name, row["label"], sets, format_millions(row["params"], row["frozen_params"])]
-        cells += [format_billions(row["macs"]), printed, runs]
+        runs = ", ".join(f"{n} {status}" for status, n in counts.items()) or "not applicable"
+        cells = [name, row["label"], format_millions(row["params"], row["frozen_params"]), format_billions(row["macs"])]
+        if "Pooling: additions (M), MB" in headings:
+            additions, moved = row["pooling_additions"], row["pooling_bytes"]
+            cells.append(f"{additions / 1e6:.2f}, {moved / 1e6:.2f}" if additions else "-")
+        cells += [printed, runs]
         drawn.add_row(*(Text(cell) for cell in cells))
     stream = io.StringIO()
-    console = Console(file=stream, width=132, color_system=None, highlight=False)
+    console = Console(file=stream, width=text_width(), color_system=None, highlight=False)
     console.print(drawn)
     for row in tree["rows"]:
-        for note in row["notes"]:
-            console.print(Text(f"{row['name']}: {note}"))
+        sets = ", ".join(f"{path}={json.dumps(value)}" for path, value in row["set"].items())
+        for note in [f"sets {sets}" if sets else "", *row["notes"]]:
+            if note:
+                console.print(Text(f"{row['name']}: {note}"))
     console.print(Text(f"* baseline. To run: {tree['to_run']}, about {duration(tree['estimated_seconds'])}."))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
@@ -441,7 +455,9 @@ def cost_command(
     words: tuple[str, ...], recipe: str | None, device: str, batch: int, no_speed: bool, as_json: bool
 ) -> None:
     """Parameters, multiply-adds by operator, what was not counted, images a second and peak memory."""
-    from metaformer_ablate.cost import count, measure_speed
+    from dataclasses import asdict
+
+    from metaformer_ablate.cost import count, macs_at_224, measure_speed
     from metaformer_ablate.experiment import find_all, load_recipe, plan
     from metaformer_ablate.models.zoo import NAMED
     from metaformer_ablate.spec import Layer, override_layer, resolve, unknown
@@ -461,12 +477,9 @@ def cost_command(
     rows = []
     for row, spec in specs.items():
         cost = count(spec)
-        line: dict[str, Any] = {"name": row, "params": cost.params, "frozen_params": cost.frozen_params}
-        line |= {"macs": cost.macs, "macs_224": count(spec, 224).macs, "macs_by_operator": cost.macs_by_operator}
-        line |= {"uncounted": cost.uncounted, "image_size": spec.data.image_size}
+        line: dict[str, Any] = {"name": row, **asdict(cost), "macs_224": macs_at_224(spec)}
+        line["image_size"] = spec.data.image_size
         if not no_speed:
-            from dataclasses import asdict
-
             from metaformer_ablate.run import choose_device
 
             line |= asdict(measure_speed(spec, choose_device(device), batch))
@@ -479,21 +492,22 @@ def cost_command(
 
 
 def _cost_text(line: dict[str, Any], recipe: str) -> str:
+    frozen = f", {line['frozen_params']:,} frozen" if line["frozen_params"] else ""
+    scales = line["params"] - line["layer_scale_params"]
+    at_224 = "" if line["macs_224"] is None else f" ({line['macs_224']:,} at 224 x 224)"
     text = [f"{line['name']} at {line['image_size']} x {line['image_size']} (recipe {recipe})"]
-    text += [
-        f"  parameters          {line['params']:,} trained"
-        + (f", {line['frozen_params']:,} frozen" * bool(line["frozen_params"]))
-    ]
-    text += [f"  multiply-adds       {line['macs']:,} an image ({line['macs_224']:,} at 224 x 224)"]
+    text += [f"  parameters          {line['params']:,} trained{frozen} ({scales:,} without LayerScale, as in table 1)"]
+    text += [f"  multiply-adds       {line['macs']:,} an image{at_224}"]
     text += [f"    {operator:<18}{macs:,}" for operator, macs in line["macs_by_operator"].items()]
     text += ["  not counted         " + ", ".join(f"{op} ({calls} calls)" for op, calls in line["uncounted"].items())]
+    text += [f"  activations         {line['activations']:,} elements out of convolutions and matrix products"]
+    if line["pooling_additions"]:
+        moved = f"{line['pooling_bytes']:,} bytes moved in fp32"
+        text += [f"  pooling             {line['pooling_additions']:,} additions, {moved}"]
     if "images_per_second" in line:
         memory = line["peak_memory_bytes"]
-        text += [
-            f"  inference           {line['images_per_second']:,.1f} images a second (batch {line['batch_size']}, "
-            f"fp32, {line['device']}, {line['threads']} threads)"
-        ]
-        text += [
-            f"  peak memory         {'unknown' if memory is None else f'{memory / 2**20:,.0f} MiB'} above the model"
-        ]
+        how = f"batch {line['batch_size']}, fp32, {line['device']}, {line['threads']} threads"
+        text += [f"  inference           {line['images_per_second']:,.1f} images a second ({how})"]
+        shown = "unknown" if memory is None else f"{memory / 2**20:,.0f} MiB above the model"
+        text += [f"  peak memory         {shown}"]
     return "\n".join(text)

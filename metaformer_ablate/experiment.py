@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,24 +12,35 @@ from typing import Any
 
 from metaformer_ablate.models.parts import MIXERS
 from metaformer_ablate.spec import Layer, RunSpec, flatten, override_layer, resolve, stage_sizes, unknown
+from metaformer_ablate.spec import not_applicable as reason_not_applicable
 from metaformer_ablate.yaml_reader import RequestError, YamlFile, kind, nearest
 
 _EXPERIMENT_KEYS = ("title", "baseline", "set", "rows")
-_ROW_KEYS = ("label", "group", "set", "paper", "notes")
+_ROW_KEYS = ("label", "group", "set", "under", "paper", "notes")
 _PAPER_KEYS = ("table", "top1", "params_m", "frozen_params_m", "macs_g", "note")
+MOST_SEEDS = 10_000
 _RECIPE_KEYS = ("title", "model", "data", "train")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of an ablation table. `paper` holds the paper's numbers for it, as printed; may be empty."""
+    """One line of an ablation table. `paper` holds the paper's numbers for it, as printed; may be empty.
+
+    `under` has what the row sets under one recipe alone, by the recipe's name: the paper's rows do not all share one.
+    """
 
     name: str
     label: str
     group: str
     layer: Layer
+    under: dict[str, Layer]
     paper: dict[str, Any]
     notes: tuple[str, ...]
+
+    def sets(self, recipe: str) -> dict[str, Any]:
+        """What the row sets under a recipe: dotted path to value."""
+        extra = self.under[recipe].values if recipe in self.under else {}
+        return {**self.layer.values, **extra}
 
 
 @dataclass(frozen=True)
@@ -54,14 +66,23 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment under a recipe with overrides: the resolved spec of each row, its seed still 0."""
+    """An experiment under a recipe with overrides: the resolved spec of each row, its seed still 0.
+
+    Rows that make no sense under the recipe are in `not_applicable`, with the reason, and not in `specs`.
+    """
 
     experiment: Experiment
     recipe: Recipe
     specs: dict[str, RunSpec] = field(default_factory=dict)
+    not_applicable: dict[str, str] = field(default_factory=dict)
 
     def spec(self, row: str, seed: int) -> RunSpec:
         return self.specs[row].with_seed(seed)
+
+    @property
+    def data_name(self) -> str:
+        """The data set, which all rows share."""
+        return next((spec.data.name for spec in self.specs.values()), str(self.recipe.layer.values.get("data.name")))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -190,7 +211,7 @@ def load_experiment(name: str) -> Experiment:
             raise RequestError(f"{file.where('rows')}: the row name {key!r} is not a string; quote it")
         rows[key] = _row(file, key, rows_tree[key])
     baseline = tree["baseline"]
-    if baseline not in rows:
+    if not isinstance(baseline, str) or baseline not in rows:
         raise RequestError(f"{file.where('baseline')}: baseline: {unknown('row', str(baseline), rows)}")
     return Experiment(
         name=path.stem,
@@ -207,20 +228,26 @@ def _row(file: YamlFile, name: str, tree: Any) -> Row:
     tree = _check_keys(file, tree if tree is not None else {}, _ROW_KEYS, *at)
     paper = _check_keys(file, tree.get("paper") or {}, _PAPER_KEYS, *at, "paper")
     for key, value in paper.items():
-        is_text = key == "note"
-        if isinstance(value, str) != is_text or isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            allowed = "a line of text" if is_text else "a number as the paper prints it"
+        kinds: tuple[type, ...] = {"note": (str,), "table": (int, str)}.get(key, (int, float))
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not finite:
+            allowed = "a line of text" if key == "note" else "a number as the paper prints it"
             path = ".".join((*at, "paper", key))
             raise RequestError(f"{file.where(*at, 'paper', key)}: {path} is {value!r}; allowed: {allowed}")
     notes = tree.get("notes") or []
     notes = [notes] if isinstance(notes, str) else notes
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise RequestError(f"{file.where(*at, 'notes')}: {'.'.join(at)}.notes must be a list of lines of text")
+    under_tree = _check_keys(file, tree.get("under") or {}, list(find_all("recipe")), *at, "under")
     return Row(
         name=name,
         label=_text(file, tree, name, *at, "label"),
         group=_text(file, tree, "Rows", *at, "group"),
         layer=_settings(file, tree.get("set"), (*at, "set"), strict=True, about=f"row {name!r}"),
+        under={
+            recipe: _settings(file, values, (*at, "under", recipe), strict=True, about=f"row {name!r}")
+            for recipe, values in under_tree.items()
+        },
         paper=dict(paper),
         notes=tuple(notes),
     )
@@ -228,7 +255,7 @@ def _row(file: YamlFile, name: str, tree: Any) -> Row:
 
 def first_title(path: Path) -> str:
     """The title of an experiment or recipe without checking the rest: `ablate list` shows what it finds."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("title:"):
             return line.removeprefix("title:").strip().strip("\"'")
     return ""
@@ -243,43 +270,85 @@ def plan(experiment: str, recipe: str = "digits", overrides: Sequence[str] = ())
     chosen, under = load_experiment(experiment), load_recipe(recipe)
     from_command_line = override_layer(overrides)
     specs: dict[str, RunSpec] = {}
+    not_applicable: dict[str, str] = {}
     seen: dict[str, str] = {}
     for row in chosen.rows.values():
         over = Layer(from_command_line.values, from_command_line.where, True, f"row {row.name!r}")
-        spec = resolve([under.layer, chosen.layer, row.layer, over])
+        extra = [row.under[under.name]] if under.name in row.under else []
+        spec = resolve([under.layer, chosen.layer, row.layer, *extra, over])
         if (other := seen.setdefault(spec.run_id, row.name)) != row.name:
             cause = "" if not overrides else f" under the overrides {' '.join(overrides)}"
             raise RequestError(
                 f"{chosen.source}: rows {other!r} and {row.name!r} are the same run{cause}; "
                 f"each row of an experiment must differ from every other"
             )
-        specs[row.name] = spec
-    return Plan(chosen, under, specs)
+        if (why := reason_not_applicable(spec)) is not None:
+            not_applicable[row.name] = why
+        else:
+            specs[row.name] = spec
+    return Plan(chosen, under, specs, not_applicable)
 
 
-def row_notes(row: Row, spec: RunSpec) -> list[str]:
-    """A row's own notes, then the stages where a window covers the whole map or there is nothing to mix."""
-    notes = list(row.notes)
+def row_notes(plan: Plan, name: str) -> list[str]:
+    """What a reader of a row has to know: its own notes, what of its data and training is not the baseline's, and the
+    stages where a window covers the whole map or there is nothing to mix."""
+    notes = list(plan.experiment.rows[name].notes)
+    if name in plan.not_applicable:
+        return [*notes, f"not applicable: {plan.not_applicable[name]}"]
+    spec = plan.specs[name]
+    baseline = plan.specs.get(plan.experiment.baseline)
+    if baseline is not None and (changes := differences(spec, baseline, ("data", "train"))):
+        notes.append(
+            "not the baseline's recipe: " + ", ".join(f"{path} {there} -> {here}" for path, here, there in changes)
+        )
+    covered: dict[str, list[str]] = {}
     for i, (height, width) in enumerate(stage_sizes(spec)):
-        name = spec.model.token_mixer[i]
-        part = MIXERS[name]
-        window = getattr(spec.model, part.window)[i] if part.window else None
+        mixer = spec.model.stages()[2][i]
+        part = MIXERS[mixer]
+        window = spec.model.at_stage(part.window, i) if part.window else None
+        place = f"stage {i + 1} ({height} x {width})"
         if not part.mixes:
             continue
         if height == width == 1:
-            notes.append(f"stage {i + 1} is 1 x 1: {name} has nothing to mix there")
+            covered.setdefault(f"{mixer} has nothing to mix", []).append(place)
         elif window is not None and window // 2 >= max(height, width) - 1:
-            notes.append(f"stage {i + 1} is {height} x {width}: a window of {window} covers the whole map")
+            covered.setdefault(f"a window of {window} covers the whole map", []).append(place)
+    notes += [f"{what} in {', '.join(places)}" for what, places in covered.items()]
     return notes
+
+
+def differences(
+    spec: RunSpec, baseline: RunSpec, sections: Sequence[str] = ("model", "data", "train")
+) -> list[tuple[str, Any, Any]]:
+    """(path, value, the baseline's value) of every resolved field that differs, seeds apart."""
+    found = []
+    for section in sections:
+        here, there = (_flat(tree.to_dict()[section], section) for tree in (spec, baseline))
+        for path in sorted(here.keys() | there.keys()):
+            if here.get(path) != there.get(path):
+                found.append((path, here.get(path), there.get(path)))
+    return found
+
+
+def _flat(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}"
+        flat |= _flat(value, path) if isinstance(value, dict) else {path: value}
+    return flat
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """`3` means seeds 0, 1, 2; `0,2,5` means those; `4,` means seed 4 alone."""
     allowed = "allowed: a number of seeds (3 means 0,1,2) or a list of different seeds of at least 0 (0,1,2)"
+    words = text.removesuffix(",").split(",")
     try:
-        seeds = tuple(int(word) for word in text.split(",") if word.strip()) if "," in text else tuple(range(int(text)))
+        numbers = tuple(int(word) for word in words)
     except ValueError:
         raise RequestError(f"--seeds is {text!r}; {allowed}") from None
+    if "," not in text and numbers[0] > MOST_SEEDS:
+        raise RequestError(f"--seeds is {text!r}; {allowed}, at most {MOST_SEEDS} of them")
+    seeds = numbers if "," in text else tuple(range(numbers[0]))
     if not seeds or min(seeds) < 0 or max(seeds) >= 2**31:
         raise RequestError(f"--seeds is {text!r}; {allowed}")
     if len(set(seeds)) < len(seeds):

@@ -22,11 +22,13 @@ def say(text: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3 min`, `2 h 05 min`."""
+    """`42 s`, `3 min`, `2 h 05 min`, `12 days`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
+    if seconds > 2 * 86400:
+        return f"{seconds / 86400:,.0f} days"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min"
 

@@ -177,7 +177,7 @@ class Store:
                 import numpy as np
 
                 with (temporary / "predictions.npz").open("wb") as stream:
-                    np.savez_compressed(stream, **predictions)
+                    np.savez_compressed(stream, **predictions)  # type: ignore[arg-type]
             if log is not None:
                 (temporary / "log.txt").write_text(log, encoding="utf-8")
             data = {"format": FORMAT, "run_id": run_id, **data}

@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from metaformer_ablate.cost import count, device_name, peak_memory, start_peak_memory
+from metaformer_ablate.cost import count, device_name, macs_at_224, peak_memory, start_peak_memory
 from metaformer_ablate.data.augment import Augment
 from metaformer_ablate.data.catalogue import DATASETS
 from metaformer_ablate.data.files import DataFolder
@@ -99,12 +99,12 @@ class Runner:
         predictions = log = None
         memory_before = start_peak_memory(self.device)
         try:
-            cost, cost_224 = count(spec), count(spec, 224)
+            cost = count(spec)
             common |= {
                 "params": cost.params,
                 "frozen_params": cost.frozen_params,
                 "macs": cost.macs,
-                "macs_224": cost_224.macs,
+                "macs_224": macs_at_224(spec),
                 "uncounted": cost.uncounted,
             }
             task = self._train(spec, data, watch)

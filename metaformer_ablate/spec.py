@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from metaformer_ablate.data.catalogue import DATASETS, split_sizes
 from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS, readers
-from metaformer_ablate.models.zoo import NAMED, SIZES
+from metaformer_ablate.models.zoo import COMPARATORS, NAMED, SIZES
 from metaformer_ablate.yaml_reader import RequestError, kind, nearest, parse
 
 # Raised by hand whenever the same spec would train differently; CHANGELOG.md says why.
@@ -46,8 +48,10 @@ def _odd(value: int) -> int:
 
 
 def _float(value: Any) -> Any:
-    # YAML writes 1 for 1.0; the canonical JSON must not depend on it.
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    # YAML writes 1 for 1.0, and -0.0 is 0.0; the canonical JSON must not depend on it.
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return float(value) + 0.0 if abs(value) < 1e300 else math.inf if value > 0 else -math.inf
 
 
 def _tuple(value: Any) -> Any:
@@ -66,6 +70,7 @@ MixerName = Annotated[str, _name_in("token mixer", MIXERS)]
 NormName = Annotated[str, _name_in("norm", NORMS)]
 ActivationName = Annotated[str, _name_in("activation", ACTIVATIONS)]
 Stages = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
+Pair = Annotated[tuple[T, ...], BeforeValidator(_tuple), Field(min_length=2, max_length=2)]
 
 
 class _Strict(BaseModel):
@@ -83,29 +88,66 @@ class ConvSpec(_Strict):
     kernel: Positive = _f(3, "an integer of at least 1")
     stride: Positive = _f(2, "an integer of at least 1")
     padding: Annotated[int, Field(ge=0)] = _f(1, "an integer of at least 0")
+    norm: NormName = _f("none", "one of: " + ", ".join(NORMS))
 
 
 class ModelSpec(_Strict):
-    """The MetaFormer (paper, section 3 and table 1). A resolved field that the chosen parts do not read is null.
+    """The MetaFormer (paper, section 3 and table 1), or a comparator. A field that nothing reads is null.
 
-    Fields with one entry a stage may be written as one value for all stages.
+    Fields with one entry a stage may be written as one value for all stages. Where `timm` or `comparator` names a
+    model, only `drop_path` and `init_from` are read beside it.
     """
 
-    depths: Stages[Positive] = _f((2, 2, 6, 2), "a list of integers of at least 1, one a stage")
-    dims: Stages[Positive] = _f((64, 128, 320, 512), "a list of integers of at least 1, one a stage")
-    token_mixer: Stages[MixerName] = _f("pooling", "one name or one a stage, of: " + ", ".join(MIXERS))
-    pool_size: Stages[Odd | None] = _f(3, "an odd integer of at least 1, or one a stage")
-    norm: NormName = _f("mln", "one of: " + ", ".join(NORMS))
+    timm: str | None = _f(None, "the name of a model of timm")
+    comparator: Annotated[str, _name_in("comparator", COMPARATORS)] | None = _f(
+        None, "one of: " + ", ".join(COMPARATORS)
+    )
+    depths: Stages[Positive] | None = _f((2, 2, 6, 2), "a list of integers of at least 1, one a stage")
+    dims: Stages[Positive] | None = _f((64, 128, 320, 512), "a list of integers of at least 1, one a stage")
+    token_mixer: Stages[MixerName] | None = _f("pooling", "one name or one a stage, of: " + ", ".join(MIXERS))
+    pool_size: Stages[Odd | None] | None = _f(3, "an odd integer of at least 1, or one a stage")
+    kernel_size: Stages[Odd | None] | None = _f(
+        None, "an odd integer of at least 1, or one a stage; null for the mixer's own"
+    )
+    window: Stages[Positive | None] | None = _f(7, "an integer of at least 1, or one a stage")
+    head_dim: Positive | None = _f(32, "an integer of at least 1 that divides the width of each stage with attention")
+    mixer_bias: bool | None = _f(True, "true or false")
+    mixer_expansion: AboveZero | None = _f(2.0, "a number above 0")
+    token_mlp_ratio: AboveZero | None = _f(0.5, "a number above 0: hidden width over channels")
+    norm: NormName | None = _f("mln", "one of: " + ", ".join(NORMS))
     norm_eps: AboveZero | None = _f(1e-5, "a number above 0")
     norm_bias: bool | None = _f(True, "true or false")
     activation: ActivationName | None = _f("gelu", "one of: " + ", ".join(ACTIVATIONS))
-    residual: bool = _f(True, "true or false")
-    channel_mlp: bool = _f(True, "true or false")
+    residual: bool | None = _f(True, "true or false")
+    channel_mlp: bool | None = _f(True, "true or false")
     mlp_ratio: AboveZero | None = _f(4.0, "a number above 0")
+    mlp_bias: bool | None = _f(True, "true or false")
     layer_scale: AboveZero | None = _f(1e-5, "a number above 0, or null for none")
+    res_scale: Stages[AboveZero | None] | None = _f(None, "a number above 0 or null for none, or one a stage")
     drop_path: Rate | None = _f(0.1, "a number of at least 0 and below 1: the rate of the last block")
-    stem: ConvSpec = _f(ConvSpec(kernel=7, stride=4, padding=2), "kernel, stride and padding")
-    downsample: ConvSpec = _f(ConvSpec(kernel=3, stride=2, padding=1), "kernel, stride and padding")
+    position_embedding: Stages[bool] | None = _f(False, "true or false, or one a stage")
+    stem: ConvSpec | None = _f(ConvSpec(kernel=7, stride=4, padding=2), "kernel, stride, padding and norm")
+    downsample: ConvSpec | None = _f(ConvSpec(kernel=3, stride=2, padding=1), "kernel, stride, padding and norm")
+    head: Annotated[str, _name_in("head", ("linear", "mlp"))] | None = _f("linear", "linear or mlp")
+    head_norm: Annotated[str, _name_in("place", ("before_pool", "after_pool"))] | None = _f(
+        "before_pool", "before_pool (the model's norm) or after_pool (Layer Normalization)"
+    )
+    head_dropout: Rate | None = _f(0.0, "a number of at least 0 and below 1")
+    conv_init: Annotated[str, _name_in("initialisation", ("torch", "trunc_normal"))] | None = _f(
+        "torch", "torch (PyTorch's default) or trunc_normal (of 0.02)"
+    )
+    # The file is not part of a run's identity, its content is: `init_from` stays out of the id, its SHA-256 is in it.
+    init_from: str | None = Field(default=None, exclude=True, description="a path of weights to start from")
+    init_sha256: str | None = _f(None, "set by the file")
+
+    def stages(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
+        """depths, dims and token mixers; all empty for a comparator."""
+        return self.depths or (), self.dims or (), self.token_mixer or ()
+
+    def at_stage(self, name: str, stage: int) -> Any:
+        """A field's value at a stage, from 0: its own entry where the field has one a stage."""
+        value = getattr(self, name)
+        return value[stage] if isinstance(value, tuple) else value
 
 
 class DataSpec(_Strict):
@@ -120,7 +162,7 @@ class DataSpec(_Strict):
     crop_padding: Annotated[int, Field(ge=0)] | None = _f(
         0, "an integer of at least 0: pixels of padding before a random crop"
     )
-    crop_scale: Stages[Share] | None = _f((0.08, 1.0), "two numbers from 0 to 1: the share of the picture in a crop")
+    crop_scale: Pair[Share] | None = _f((0.08, 1.0), "two numbers from 0 to 1: the share of the picture in a crop")
     rand_augment: str | None = _f(None, "a policy string as timm reads it, or null for none")
     random_erasing: Share | None = _f(0.0, "a number from 0 to 1: probability")
     eval_crop: Annotated[Real, Field(gt=0, le=1)] | None = _f(
@@ -139,7 +181,7 @@ class TrainSpec(_Strict):
     optimizer: Annotated[str, _name_in("optimizer", ("adamw",))] = _f("adamw", "adamw")
     lr: AboveZero = _f(1e-3, "a number above 0: the peak learning rate")
     weight_decay: NotNegative = _f(0.05, "a number of at least 0")
-    betas: Stages[Rate] = _f((0.9, 0.999), "two numbers of at least 0 and below 1")
+    betas: Pair[Rate] = _f((0.9, 0.999), "two numbers of at least 0 and below 1")
     eps: AboveZero = _f(1e-8, "a number above 0")
     schedule: Annotated[str, _name_in("schedule", ("cosine", "constant"))] = _f("cosine", "cosine or constant")
     schedule_unit: Annotated[str, _name_in("unit", ("step", "epoch"))] = _f("step", "step or epoch")
@@ -182,7 +224,9 @@ class RunSpec(_Strict):
         """Names what parameters and MACs depend on: the model, the channels, the classes and the resolution."""
         facts = DATASETS[self.data.name]
         shape = [facts.channels, facts.num_classes, self.data.image_size]
-        model = {k: v for k, v in self.to_dict()["model"].items() if k not in ("drop_path", "layer_scale")}
+        model = {
+            k: v for k, v in self.to_dict()["model"].items() if k not in ("drop_path", "layer_scale", "init_sha256")
+        }
         model["layer_scale"] = self.model.layer_scale is not None
         return digest([model, shape])
 
@@ -240,12 +284,17 @@ def override_layer(words: Iterable[str]) -> Layer:
     return Layer(values, lambda path: "command line", strict=True)
 
 
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    kinds = [k for k in (annotation, *get_args(annotation)) if isinstance(k, type) and issubclass(k, BaseModel)]
+    return kinds[0] if kinds else None
+
+
 def _leaves(model: type[BaseModel], prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, info in model.model_fields.items():
         path = f"{prefix}.{name}"
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            found.update(_leaves(info.annotation, path))
+        if (inner := _section_of(info.annotation)) is not None:
+            found.update(_leaves(inner, path))
         else:
             found[path] = info
     return found
@@ -253,6 +302,7 @@ def _leaves(model: type[BaseModel], prefix: str) -> dict[str, Any]:
 
 SECTIONS: dict[str, type[_Strict]] = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec}
 _LEAVES: dict[str, Any] = {p: info for name, cls in SECTIONS.items() for p, info in _leaves(cls, name).items()}
+del _LEAVES["model.init_sha256"]  # follows from the file
 # Short for other fields; none of them stays in the resolved spec.
 _SHORTHANDS = {
     "model.name": "a named model: " + ", ".join(NAMED),
@@ -260,7 +310,9 @@ _SHORTHANDS = {
     "train.epoch_factor": "a number above 0: the recipe's epochs times it",
 }
 # Of the model's fields, those with one entry a stage; a single value stands for all stages.
-STAGED = ("token_mixer", "pool_size")
+STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "position_embedding")
+# What token mixers may read, besides the place they stand in.
+MIXER_OPTIONS = tuple(dict.fromkeys(option for part in MIXERS.values() for option in part.reads))
 
 
 def check_path(path: str, where: str) -> None:
@@ -289,6 +341,8 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
     merged = _merge(layers)
     values = _with_presets(merged)
     model = _validate(ModelSpec, "model", _per_stage(values.get("model", {}), merged), merged)
+    if model.init_from is not None:
+        model = model.model_copy(update={"init_sha256": _file_digest(model.init_from, merged)})
     data = _validate(DataSpec, "data", values.get("data", {}), merged)
     train = _validate(TrainSpec, "train", values.get("train", {}), merged)
     spec = RunSpec(
@@ -309,6 +363,7 @@ class _Merged:
     named: tuple[str, Layer] | None = None
     size: tuple[str, Layer] | None = None
     epoch_factor: tuple[float, Layer] | None = None
+    home: str = ""  # `file: ` of the first layer, which has to set what has no default
 
     def where(self, path: str) -> str:
         """`file:line: row 'x': ` of what set a path, or of what holds it; empty for a default."""
@@ -328,6 +383,7 @@ class _Merged:
 def _merge(layers: Iterable[Layer]) -> _Merged:
     merged = _Merged()
     for layer in layers:
+        merged.home = merged.home or f"{layer.where('')}: "
         for path in layer.values:
             check_path(path, layer.where(path))
         values = dict(layer.values)
@@ -335,17 +391,21 @@ def _merge(layers: Iterable[Layer]) -> _Merged:
         if name is not None and size is not None:
             raise RequestError(f"{layer.where('model.size')}: set model.name or model.size, not both")
         for key, chosen, table in (("model.name", name, NAMED), ("model.size", size, SIZES)):
-            if chosen is not None and (not isinstance(chosen, str) or chosen not in table):
+            if key in layer.values and (not isinstance(chosen, str) or chosen not in table):
                 what = "model" if table is NAMED else "size"
                 raise RequestError(f"{layer.where(key)}: {key}: {unknown(what, str(chosen), table)}")
         cleared: set[str] = set()
         if name is not None:
             merged.named, merged.size = (name, layer), None
-            cleared = {f"model.{key}" for key in NAMED[name]}
+            # A named model stands for all of an architecture, but how much of it is dropped is the recipe's to say.
+            cleared = {f"model.{key}" for key in NAMED[name] if key != "drop_path"}
+            cleared |= {"model.timm", "model.comparator"}
         if size is not None:
             merged.size = (size, layer)
         if name is not None or size is not None:
             cleared |= {"model.depths", "model.dims"}
+        if "model.timm" in values and merged.named and "comparator" in NAMED[merged.named[0]]:
+            merged.named = None
         merged.explicit = {p: v for p, v in merged.explicit.items() if p not in cleared}
         if "train.epoch_factor" in values:
             factor = values.pop("train.epoch_factor")
@@ -370,7 +430,7 @@ def _with_presets(merged: _Merged) -> dict[str, Any]:
     if size is not None:
         flat |= {"model.drop_path": size.drop_path, "model.layer_scale": size.layer_scale}
     flat |= {f"model.{key}": value for key, value in named.items()}
-    if size is not None:
+    if size is not None and (merged.size or "depths" not in named):
         flat |= {"model.depths": size.depths, "model.dims": size.dims}
     flat |= {path: value for path, (value, _) in merged.explicit.items()}
     if merged.epoch_factor and isinstance(flat.get("train.epochs"), int):
@@ -407,12 +467,25 @@ def _per_stage(values: dict[str, Any], merged: _Merged) -> dict[str, Any]:
                 f"allowed: {'one value, or ' if key in STAGED else ''}{stages} entries, "
                 f"one for each stage of depths {list(depths)}"
             )
-    return {**values, **{key: list(v) if isinstance(v, tuple) else v for key, v in lists.items()}}
+    lists = {key: list(v) if isinstance(v, tuple) else v for key, v in lists.items()}
+    for option in (key for key in STAGED if key in MIXER_OPTIONS):
+        for i, mixer in enumerate(lists["token_mixer"]):
+            if lists[option][i] is None and mixer in MIXERS and option in MIXERS[mixer].reads:
+                lists[option][i] = MIXERS[mixer].defaults.get(option, fields[option].default)
+    return {**values, **lists}
 
 
 def _bad(path: str, value: Any, allowed: str, merged: _Merged) -> RequestError:
     shown = list(value) if isinstance(value, tuple) else value
     return RequestError(f"{merged.where(path)}{path} is {shown!r} ({kind(shown)}); {allowed}")
+
+
+def _file_digest(path: str, merged: _Merged) -> str:
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _bad("model.init_from", path, f"the file cannot be read: {error.strerror}", merged) from None
 
 
 S = TypeVar("S", bound=_Strict)
@@ -430,7 +503,7 @@ def _validate(model: type[S], section: str, values: dict[str, Any], merged: _Mer
             if not path:
                 raise RequestError(f"{section} must be a mapping with: {', '.join(model.model_fields)}") from None
         if first["type"] == "missing":
-            raise RequestError(f"{path} is not set; allowed: {_LEAVES[path].description}") from None
+            raise RequestError(f"{merged.home}{path} is not set; allowed: {_LEAVES[path].description}") from None
         reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else ""
         allowed = reason or f"allowed: {_LEAVES[path].description}"
         value: Any = values
@@ -447,20 +520,30 @@ def _validate(model: type[S], section: str, values: dict[str, Any], merged: _Mer
 
 def _inert_model(model: ModelSpec) -> dict[str, str]:
     """{field, or field.i for stage i: why nothing reads it}."""
+    if (comparator := model.timm or model.comparator) is not None:
+        read = {"timm", "comparator", "drop_path", "init_from", "init_sha256"}
+        return {key: f"the model is {comparator}" for key in ModelSpec.model_fields if key not in read}
     inert: dict[str, str] = {}
-    mixers = [MIXERS[name] for name in model.token_mixer]
-    for option in sorted({o for part in MIXERS.values() for o in part.reads if o in STAGED}):
-        for i, mixer in enumerate(mixers):
-            if option not in mixer.reads:
-                can = ", ".join(readers(option, MIXERS))
-                inert[f"{option}.{i}"] = f"token_mixer {model.token_mixer[i]} does not read it (it is for {can})"
+    names = model.stages()[2]
+    mixers = [MIXERS[name] for name in names]
+    for option in MIXER_OPTIONS:
+        unread = [i for i, mixer in enumerate(mixers) if option not in mixer.reads]
+        can = ", ".join(readers(option, MIXERS))
+        if option in STAGED:
+            inert |= {f"{option}.{i}": f"token_mixer {names[i]} does not read it (it is for {can})" for i in unread}
+        elif len(unread) == len(mixers) and not (option == "activation" and model.channel_mlp):
+            mlp = " and channel_mlp is false" if option == "activation" else ""
+            inert[option] = f"token_mixer {', '.join(dict.fromkeys(names))} does not read it (it is for {can}){mlp}"
+    norms = {model.norm, *(conv.norm for conv in (model.stem, model.downsample) if conv)}
     for option in ("norm_eps", "norm_bias"):
-        if option not in NORMS[model.norm].reads:
+        if not norms & set(readers(option, NORMS)):
             inert[option] = f"norm {model.norm} does not read it"
     if not model.residual:
-        inert["layer_scale"] = inert["drop_path"] = "residual is false"
+        inert |= dict.fromkeys(("layer_scale", "res_scale", "drop_path"), "residual is false")
     if not model.channel_mlp:
-        inert["mlp_ratio"] = inert["activation"] = "channel_mlp is false"
+        inert |= dict.fromkeys(("mlp_ratio", "mlp_bias"), "channel_mlp is false")
+    if model.head != "mlp":
+        inert["head_dropout"] = f"head {model.head} does not read it"
     return inert
 
 
@@ -486,11 +569,18 @@ def _inert_train(train: TrainSpec) -> dict[str, str]:
 
 
 def _without_inert(section: S, name: str, inert: dict[str, str], merged: _Merged) -> S:
-    """The section with inert fields null. Raises where a row or the command line sets one of them."""
+    """The section with inert fields null. Raises where a row or the command line sets one of them, and for a null
+    where something reads the field and its description allows none."""
+    for key, info in type(section).model_fields.items():
+        nullable = info.default is None or "null" in (info.description or "")
+        if getattr(section, key) is None and key not in inert and not nullable:
+            raise _bad(f"{name}.{key}", None, f"allowed: {info.description}", merged)
     update: dict[str, Any] = {}
     for key, why in inert.items():
         option, _, stage = key.partition(".")
         path = f"{name}.{option}"
+        inside = [p for p in merged.explicit if p == path or p.startswith(path + ".")]
+        path = inside[0] if inside else path
         value, layer = merged.explicit.get(path, (None, None))
         if layer is not None and layer.strict and value is not None:
             # One value for all stages is read where any stage reads it; an entry of a list stands for its own stage.
@@ -501,7 +591,7 @@ def _without_inert(section: S, name: str, inert: dict[str, str], merged: _Merged
             else:
                 unread = all(f"{option}.{i}" in inert for i in range(len(getattr(section, option))))
             if unread:
-                at = f" at stage {int(stage) + 1}" if isinstance(value, list) else ""
+                at = f" at stage {int(stage) + 1}" if stage and isinstance(value, list) else ""
                 raise RequestError(f"{merged.where(path)}{path} is {value!r}, but nothing reads it{at}: {why}")
         if stage:
             entries = list(update.get(option, getattr(section, option)))
@@ -514,20 +604,25 @@ def _without_inert(section: S, name: str, inert: dict[str, str], merged: _Merged
 
 def _check_together(spec: RunSpec, merged: _Merged) -> None:
     """What no single field can tell: the geometry leaves a map in every stage, the schedule fits the epochs."""
+    model = spec.model
     for stage, (height, _) in enumerate(stage_sizes(spec)):
         if height < 1:
+            assert model.stem is not None and model.downsample is not None
             raise RequestError(
                 f"{merged.where('data.image_size')}data.image_size is {spec.data.image_size}, which leaves nothing in "
-                f"stage {stage + 1} after a stem of stride {spec.model.stem.stride} and down-sampling of stride "
-                f"{spec.model.downsample.stride}; allowed: a larger image or smaller strides"
+                f"stage {stage + 1} after a stem of stride {model.stem.stride} and down-sampling of stride "
+                f"{model.downsample.stride}; allowed: a larger image or smaller strides"
             )
-    for i, (option, mixer) in enumerate(zip(spec.model.pool_size, spec.model.token_mixer, strict=True)):
-        if option is None and "pool_size" in MIXERS[mixer].reads:
-            raise _bad("model.pool_size", spec.model.pool_size, f"allowed at stage {i + 1}: an odd integer", merged)
+    for i, (_, dim, mixer) in enumerate(zip(*model.stages(), strict=True)):
+        if "head_dim" in MIXERS[mixer].reads and (not model.head_dim or dim % model.head_dim):
+            allowed = f"allowed for {mixer} in stage {i + 1}: a divisor of its width {dim}"
+            raise _bad("model.head_dim", model.head_dim, allowed, merged)
     train = spec.train
     if train.warmup_epochs >= train.epochs and train.warmup_epochs > 0:
+        _, source = merged.explicit.get("train.warmup_epochs", (None, None))
+        place = "train.warmup_epochs" if source is not None and source.strict else "train.epochs"
         raise RequestError(
-            f"{merged.where('train.epochs')}train.warmup_epochs is {train.warmup_epochs:g} and train.epochs is "
+            f"{merged.where(place)}train.warmup_epochs is {train.warmup_epochs:g} and train.epochs is "
             f"{train.epochs}; allowed: fewer warm-up epochs than epochs"
         )
     images, _ = split_sizes(spec.data.name, spec.data.evaluate_on)
@@ -539,10 +634,27 @@ def _check_together(spec: RunSpec, merged: _Merged) -> None:
 
 
 def stage_sizes(spec: RunSpec) -> list[tuple[int, int]]:
-    """(height, width) of the feature map in each stage, in tokens."""
+    """(height, width) of the feature map in each stage, in tokens; empty for a comparator."""
     size, sizes = spec.data.image_size, []
-    for stage in range(len(spec.model.depths)):
+    for stage in range(len(spec.model.depths or ())):
         conv = spec.model.downsample if stage else spec.model.stem
+        assert conv is not None
         size = (size + 2 * conv.padding - conv.kernel) // conv.stride + 1
         sizes.append((size, size))
     return sizes
+
+
+def not_applicable(spec: RunSpec) -> str | None:
+    """Why a comparator makes no sense at a recipe's resolution; None where it does. A MetaFormer fits any."""
+    size = spec.data.image_size
+    fits = COMPARATORS.get(spec.model.comparator or "")
+    if fits is not None and (size < 64 or not fits.takes(size)):
+        times = "a power of two" if fits.powers else "an integer"
+        return f"{spec.model.comparator} takes images of {fits.base} pixels times {times}, from 64 on; here {size}"
+    if (name := spec.model.timm) is not None:
+        if name.startswith("resnet"):
+            small = f"{name} leaves less than one position of images below 32 pixels; here {size}"
+            return None if size >= 32 else small
+        if size < 64 or size % 16:
+            return f"{name} takes images of a multiple of 16 pixels, from 64 on; here {size}"
+    return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,9 +26,11 @@ def build_table(plan: Plan, store: Store, folder: DataFolder, seeds: Sequence[in
     baseline and where a seed of either diverged, for what is left would be a choice of the fortunate ones.
     """
     found = tuple(seeds) if seeds is not None else seeds_with_records(plan, store)
-    data_name = next(iter(plan.specs.values())).data.name
-    fingerprint = folder.fingerprint(data_name)
-    runs = {row: [state_of(plan.spec(row, seed), store, fingerprint) for seed in found] for row in plan.specs}
+    # Of what each row is trained on, which an override may have made another than the recipe's.
+    fingerprints = {name: folder.fingerprint(name) for name in {spec.data.name for spec in plan.specs.values()}}
+    runs: dict[str, list[RunState]] = {row: [] for row in plan.experiment.rows}
+    for name, spec in plan.specs.items():
+        runs[name] = [state_of(spec.with_seed(seed), store, fingerprints[spec.data.name]) for seed in found]
     base = plan.experiment.baseline
     differences = {row: None if row == base else _difference(states, runs[base]) for row, states in runs.items()}
     corrected = dict(zip(runs, holm([d.p if d else None for d in differences.values()]), strict=True))
@@ -57,7 +61,7 @@ def build_table(plan: Plan, store: Store, folder: DataFolder, seeds: Sequence[in
                 },
                 "paper": row.paper,
                 "status": _row_status(states),
-                "notes": row_notes(row, plan.spec(name, 0)) + _run_notes(states),
+                "notes": row_notes(plan, name) + _run_notes(states),
                 "runs": [{**as_dict(state), "top1": state.top1} for state in states],
             }
         )
@@ -77,8 +81,9 @@ def _top1s(states: Sequence[RunState]) -> list[float]:
 def _difference(states: Sequence[RunState], baseline: Sequence[RunState]) -> Any:
     if any(state.status == "diverged" for state in (*states, *baseline)):
         return None
-    pairs = [(a.top1, b.top1) for a, b in zip(states, baseline, strict=True) if None not in (a.top1, b.top1)]
-    return paired_difference([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None  # type: ignore[misc]
+    here, there = ({s.seed: s.top1 for s in side if s.top1 is not None} for side in (states, baseline))
+    common = [seed for seed in here if seed in there]
+    return paired_difference([here[seed] for seed in common], [there[seed] for seed in common]) if common else None
 
 
 def _row_status(states: Sequence[RunState]) -> str:
@@ -142,6 +147,11 @@ def render(table: dict[str, Any], style: str, width: int | None = None) -> str:
     return _text(table, lines, notes, width)
 
 
+def text_width() -> int:
+    """Columns for text: the terminal's, or enough for every table of the paper on a pipe or in a file."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 180
+
+
 def _text(table: dict[str, Any], lines: list[list[str]], notes: list[str], width: int | None) -> str:
     from rich import box
     from rich.console import Console
@@ -151,7 +161,8 @@ def _text(table: dict[str, Any], lines: list[list[str]], notes: list[str], width
     drawn = Table(box=box.SIMPLE_HEAD, title=f"{table['experiment']} under {table['recipe']}", title_justify="left")
     for heading in _HEADINGS:
         right = heading not in ("Group", "Row")
-        drawn.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=heading == "Top-1 (%)")
+        whole = heading in ("Top-1 (%)", "Difference")  # an interval is read in one line
+        drawn.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=whole)
     before = None
     for i, line in enumerate(lines):
         group = line[0]
@@ -159,7 +170,7 @@ def _text(table: dict[str, Any], lines: list[list[str]], notes: list[str], width
         drawn.add_row(*(Text(cell) for cell in shown), end_section=i + 1 < len(lines) and lines[i + 1][0] != group)
         before = group
     stream = io.StringIO()
-    console = Console(file=stream, width=width or 132, color_system=None, highlight=False)
+    console = Console(file=stream, width=width or text_width(), color_system=None, highlight=False)
     console.print(drawn)
     for note in notes:
         console.print(Text(note))

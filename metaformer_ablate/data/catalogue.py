@@ -48,8 +48,10 @@ DATASETS: dict[str, DataSet] = {
         native_size=32,
         train_images=50_000,
         test_images=10_000,
-        files=tuple(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6))
-        + ("cifar-10-batches-py/test_batch", "cifar-10-batches-py/batches.meta"),
+        files=tuple(
+            f"cifar-10-batches-py/{file}"
+            for file in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+        ),
     ),
     "cifar100": DataSet(
         "CIFAR-100, 32 x 32 colour, the official 50,000 / 10,000 split",

@@ -51,7 +51,8 @@ class DataFolder:
 
     def how_to_get(self, name: str) -> str:
         """A command that puts a data set into this folder."""
-        return f"python -c \"from torchvision.datasets import {TORCHVISION_CLASS[name]} as D; D('{self.path}', download=True)\""
+        call = f"D('{self.path}', download=True)"
+        return f'python -c "from torchvision.datasets import {TORCHVISION_CLASS[name]} as D; {call}"'
 
     def fingerprint(self, name: str) -> str | None:
         """First 16 hex digits of a SHA-256 over the data set's files; None while they are not all there.

@@ -1,7 +1,8 @@
-"""The MetaFormer: blocks, stages, model (Yu et al., CVPR 2022, section 3; arXiv 2111.11418).
+"""The MetaFormer: blocks, stages, model (Yu et al., CVPR 2022, section 3; arXiv 2111.11418), and what MetaFormer
+Baselines for Vision (arXiv 2210.13452) adds to it, as options.
 
 Modules are named as timm names them, so that weights go over by name; the order of operations, the initialisation
-and the head (norm, then average pooling) are the authors' (github.com/sail-sg/poolformer).
+and the head are the authors' (github.com/sail-sg/poolformer, github.com/sail-sg/metaformer).
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from metaformer_ablate.models.activations import SquaredReLU
 from metaformer_ablate.models.mixers import Site
 from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS
-from metaformer_ablate.spec import STAGED, ConvSpec, ModelSpec
+from metaformer_ablate.spec import MIXER_OPTIONS, ConvSpec, ModelSpec
 
 
 class StochasticDepth(nn.Module):
-    """Drops a branch for a whole sample with probability `rate` in training, and scales the kept ones by 1 / (1 - rate).
+    """Drops a branch for a whole sample with probability `rate` in training; scales the kept ones by 1 / (1 - rate).
 
     Deep Networks with Stochastic Depth (arXiv 1603.09382). Draws from the global generator as timm's DropPath does.
     """
@@ -36,7 +38,7 @@ class StochasticDepth(nn.Module):
 
 
 class ChannelScale(nn.Module):
-    """One learned factor a channel: LayerScale (arXiv 2103.17239)."""
+    """One learned factor a channel: LayerScale on a branch (2103.17239), ResScale on the residual (2110.09456)."""
 
     def __init__(self, dim: int, value: float):
         super().__init__()
@@ -46,6 +48,17 @@ class ChannelScale(nn.Module):
         return x * self.scale.view(-1, 1, 1)
 
 
+class PositionEmbedding(nn.Module):
+    """A learned vector for each position, zero at first, added to the map: [B, C, H, W]. Fits one resolution."""
+
+    def __init__(self, dim: int, height: int, width: int):
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.zeros(1, dim, height, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.pos_embed
+
+
 class ChannelMlp(nn.Module):
     """Two linear layers over the channels at each position, dim -> dim * ratio -> dim (paper, equation 3).
 
@@ -53,12 +66,12 @@ class ChannelMlp(nn.Module):
     in channels_last, where that view costs nothing, faster.
     """
 
-    def __init__(self, dim: int, ratio: float, activation: nn.Module):
+    def __init__(self, dim: int, ratio: float, activation: nn.Module, bias: bool):
         super().__init__()
         hidden = int(dim * ratio)
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = nn.Linear(dim, hidden, bias=bias)
         self.act = activation
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)  # [B, H, W, C]
@@ -66,15 +79,28 @@ class ChannelMlp(nn.Module):
         return x.permute(0, 3, 1, 2)  # [B, C, H, W]
 
 
-class Embedding(nn.Module):
-    """The stem and the down-sampling between stages: one convolution, no norm (paper, section 4.1)."""
+class Stem(nn.Module):
+    """Input embedding: a convolution, then a norm if there is one (paper: none; Baselines: one)."""
 
-    def __init__(self, in_dim: int, dim: int, geometry: ConvSpec):
+    def __init__(self, in_dim: int, dim: int, geometry: ConvSpec, norm: nn.Module):
         super().__init__()
-        self.conv = nn.Conv2d(in_dim, dim, geometry.kernel, stride=geometry.stride, padding=geometry.padding)
+        self.conv = _convolution(in_dim, dim, geometry)
+        self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        return self.norm(self.conv(x))
+
+
+class Downsampling(nn.Module):
+    """Between stages: a norm if there is one (paper: none; Baselines: one), then a convolution."""
+
+    def __init__(self, in_dim: int, dim: int, geometry: ConvSpec, norm: nn.Module):
+        super().__init__()
+        self.norm = norm
+        self.conv = _convolution(in_dim, dim, geometry)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.norm(x))
 
 
 class MetaFormerBlock(nn.Module):
@@ -84,53 +110,79 @@ class MetaFormerBlock(nn.Module):
     table 5, "Residual connection -> None"). Without a channel MLP the second half is left out, its norm too.
     """
 
-    def __init__(self, spec: ModelSpec, site: Site, mixer: str, drop_path: float):
+    def __init__(self, spec: ModelSpec, site: Site, mixer: str, drop_path: float, res_scale: float | None):
         super().__init__()
         dim = site.dim
         self.residual = spec.residual
-        self.norm1 = _norm(spec, dim)
+        self.norm1 = _norm(spec, spec.norm, dim)
         self.token_mixer = MIXERS[mixer].load()(site)
-        self.layer_scale1 = ChannelScale(dim, spec.layer_scale) if spec.layer_scale else nn.Identity()
+        self.layer_scale1 = _scale(dim, spec.layer_scale)
         self.drop_path1 = StochasticDepth(drop_path)
+        self.res_scale1 = _scale(dim, res_scale)
         self.mlp: nn.Module | None = None
         if spec.channel_mlp:
             assert spec.mlp_ratio is not None and spec.activation is not None
-            self.norm2 = _norm(spec, dim)
-            self.mlp = ChannelMlp(dim, spec.mlp_ratio, ACTIVATIONS[spec.activation].load()())
-            self.layer_scale2 = ChannelScale(dim, spec.layer_scale) if spec.layer_scale else nn.Identity()
+            self.norm2 = _norm(spec, spec.norm, dim)
+            self.mlp = ChannelMlp(dim, spec.mlp_ratio, ACTIVATIONS[spec.activation].load()(), bool(spec.mlp_bias))
+            self.layer_scale2 = _scale(dim, spec.layer_scale)
             self.drop_path2 = StochasticDepth(drop_path)
+            self.res_scale2 = _scale(dim, res_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.drop_path1(self.layer_scale1(self.token_mixer(self.norm1(x))))  # [B, C, H, W]
-        x = x + y if self.residual else y
+        x = self.res_scale1(x) + y if self.residual else y
         if self.mlp is not None:
             y = self.drop_path2(self.layer_scale2(self.mlp(self.norm2(x))))
-            x = x + y if self.residual else y
+            x = self.res_scale2(x) + y if self.residual else y
         return x
 
 
 class Stage(nn.Module):
-    """Down-sampling, but for the first stage, then blocks of one width."""
+    """Down-sampling, but for the first stage, a position embedding if there is one, then blocks of one width."""
 
-    def __init__(self, downsample: nn.Module, blocks: list[MetaFormerBlock]):
+    def __init__(self, downsample: nn.Module, position: nn.Module, blocks: list[MetaFormerBlock]):
         super().__init__()
         self.downsample = downsample
+        self.position = position
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.downsample(x))
+        return self.blocks(self.position(self.downsample(x)))
+
+
+class MlpClassifier(nn.Module):
+    """[B, C] to logits through a hidden layer of 4 C, SquaredReLU and LayerNorm (Baselines' ConvFormer, CAFormer)."""
+
+    def __init__(self, dim: int, num_classes: int, dropout: float):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.act = SquaredReLU()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.head_drop = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(4 * dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.head_drop(self.norm(self.act(self.fc1(x)))))
 
 
 class Head(nn.Module):
-    """Norm, then the mean over positions, then a linear layer, as the authors have it (timm pools first)."""
+    """The mean over positions and a classifier, with a norm before the mean (paper) or after it (Baselines).
+
+    timm pools first for all of them: with the authors' PoolFormer weights its logits are others.
+    """
 
     def __init__(self, spec: ModelSpec, dim: int, num_classes: int):
         super().__init__()
-        self.norm = _norm(spec, dim)
-        self.fc = nn.Linear(dim, num_classes)
+        self.pool_first = spec.head_norm == "after_pool"
+        self.norm = nn.LayerNorm(dim, eps=1e-6) if self.pool_first else _norm(spec, spec.norm, dim)
+        self.fc: nn.Module = nn.Linear(dim, num_classes)
+        if spec.head == "mlp":
+            self.fc = MlpClassifier(dim, num_classes, spec.head_dropout or 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.norm(x).mean((-2, -1)))  # [B, C, H, W] -> [B, num_classes]
+        if self.pool_first:
+            return self.fc(self.norm(x.mean((-2, -1))))  # [B, C, H, W] -> [B, num_classes]
+        return self.fc(self.norm(x).mean((-2, -1)))
 
 
 class MetaFormer(nn.Module):
@@ -143,22 +195,41 @@ class MetaFormer(nn.Module):
         self, spec: ModelSpec, *, in_chans: int, num_classes: int, sizes: list[tuple[int, int]], seed: int = 0
     ):
         super().__init__()
-        self.stem = Embedding(in_chans, spec.dims[0], spec.stem)
-        stages, block, last = [], 0, max(sum(spec.depths) - 1, 1)
-        for i, (depth, dim, (height, width)) in enumerate(zip(spec.depths, spec.dims, sizes, strict=True)):
-            mixer = spec.token_mixer[i]
-            options = {key: getattr(spec, key)[i] for key in STAGED if key != "token_mixer"}
+        depths, dims, mixers = spec.stages()
+        assert spec.stem is not None and spec.downsample is not None
+        self.stem = Stem(in_chans, dims[0], spec.stem, _norm(spec, spec.stem.norm, dims[0]))
+        stages, block, last = [], 0, max(sum(depths) - 1, 1)
+        for i, (depth, dim, mixer) in enumerate(zip(depths, dims, mixers, strict=True)):
+            height, width = sizes[i]
+            options = {name: spec.at_stage(name, i) for name in MIXER_OPTIONS if name in MIXERS[mixer].reads}
             blocks = []
             for _ in range(depth):
                 site = Site(dim=dim, height=height, width=width, block=block, seed=seed, **options)
                 # Linear from 0 at the first block to the peak at the last (paper, table 6).
-                blocks.append(MetaFormerBlock(spec, site, mixer, (spec.drop_path or 0.0) * block / last))
+                rate = (spec.drop_path or 0.0) * block / last
+                blocks.append(MetaFormerBlock(spec, site, mixer, rate, spec.at_stage("res_scale", i)))
                 block += 1
-            downsample = Embedding(spec.dims[i - 1], dim, spec.downsample) if i else nn.Identity()
-            stages.append(Stage(downsample, blocks))
+            downsample: nn.Module = nn.Identity()
+            if i:
+                norm = _norm(spec, spec.downsample.norm, dims[i - 1])
+                downsample = Downsampling(dims[i - 1], dim, spec.downsample, norm)
+            embedded = spec.at_stage("position_embedding", i)
+            position = PositionEmbedding(dim, height, width) if embedded else nn.Identity()
+            stages.append(Stage(downsample, position, blocks))
         self.stages = nn.Sequential(*stages)
-        self.head = Head(spec, spec.dims[-1], num_classes)
-        self.apply(_initialise)
+        self.head = Head(spec, dims[-1], num_classes)
+        self._initialise(spec.conv_init == "trunc_normal")
+
+    def _initialise(self, convolutions: bool) -> None:
+        # Both codes draw linear layers (so the MLP, which PoolFormer writes as convolutions) from a truncated normal
+        # of 0.02. PoolFormer leaves the stem, the down-sampling and a depthwise mixer to PyTorch's default, Baselines
+        # draws them too. timm's port draws every convolution of PoolFormer as well: not the same start.
+        drawn = (nn.Linear, nn.Conv2d) if convolutions else (nn.Linear,)
+        for module in self.modules():
+            if isinstance(module, drawn):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """[B, in_chans, H, W] -> [B, C, H', W'], before the head's norm."""
@@ -168,14 +239,16 @@ class MetaFormer(nn.Module):
         return self.head(self.forward_features(x))
 
 
-def _norm(spec: ModelSpec, dim: int) -> nn.Module:
-    return NORMS[spec.norm].load()(dim, spec.norm_eps, spec.norm_bias)
+def _convolution(in_dim: int, dim: int, geometry: ConvSpec) -> nn.Conv2d:
+    return nn.Conv2d(in_dim, dim, geometry.kernel, stride=geometry.stride, padding=geometry.padding)
 
 
-def _initialise(module: nn.Module) -> None:
-    # The authors draw the linear layers and the MLP from a truncated normal of 0.02 and leave the stem and the
-    # down-sampling to PyTorch's default. timm's port draws every convolution with 0.02: not the same start.
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+def _norm(spec: ModelSpec, name: str | None, dim: int) -> nn.Module:
+    assert name is not None
+    reads = NORMS[name].reads
+    eps = spec.norm_eps if "norm_eps" in reads else None
+    return NORMS[name].load()(dim, eps, spec.norm_bias if "norm_bias" in reads else None)
+
+
+def _scale(dim: int, value: float | None) -> nn.Module:
+    return nn.Identity() if value is None else ChannelScale(dim, value)

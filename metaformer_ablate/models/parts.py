@@ -7,7 +7,8 @@ checking of a spec never load torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -19,9 +20,11 @@ class Part:
     target: str  # "module.Class" in this package
     about: str
     reads: tuple[str, ...] = ()
-    window: str | None = None  # of `reads`, the field that says how far the mixer sees; None: see `mixes`
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of `reads`, where its default is its own
+    window: str | None = None  # of `reads`, the field that says how far a token sees in one block
     mixes: bool = True  # False: nothing passes between tokens
     fixed_resolution: bool = False  # True: the weights fit one size of feature map only
+    pools: bool = False  # True: adds or compares over a window, which MACs say nothing about
 
     def load(self) -> Any:
         """The class itself. Loads torch."""
@@ -30,8 +33,49 @@ class Part:
 
 
 MIXERS: dict[str, Part] = {
-    "pooling": Part("mixers.Pooling", "average pooling minus its input", reads=("pool_size",), window="pool_size"),
-    "identity": Part("mixers.Identity", "nothing: every token keeps to itself", mixes=False),
+    "pooling": Part(
+        "mixers.Pooling",
+        "average pooling minus its input (PoolFormer)",
+        reads=("pool_size",),
+        window="pool_size",
+        pools=True,
+    ),
+    "identity": Part("mixers.Identity", "nothing: every token keeps to itself (IdentityFormer)", mixes=False),
+    "random": Part("mixers.RandomMatrix", "a frozen random matrix over all tokens (RandFormer)", fixed_resolution=True),
+    "depthwise_conv": Part(
+        "mixers.DepthwiseConv",
+        "a depthwise convolution",
+        reads=("kernel_size", "mixer_bias"),
+        defaults={"kernel_size": 3},
+        window="kernel_size",
+    ),
+    "separable_conv": Part(
+        "mixers.SeparableConv",
+        "an inverted separable convolution (ConvFormer)",
+        reads=("kernel_size", "mixer_expansion", "mixer_bias", "activation"),
+        defaults={"kernel_size": 7},
+        window="kernel_size",
+    ),
+    "attention": Part(
+        "mixers.Attention", "multi-head self-attention over all tokens", reads=("head_dim", "mixer_bias")
+    ),
+    "spatial_fc": Part("mixers.SpatialFC", "one linear layer over all tokens", fixed_resolution=True),
+    "max_pooling": Part(
+        "mixers.MaxPooling", "max pooling minus its input", reads=("pool_size",), window="pool_size", pools=True
+    ),
+    "window_attention": Part(
+        "mixers.WindowAttention",
+        "self-attention within windows that do not overlap (Swin, without the shift)",
+        reads=("window", "head_dim", "mixer_bias"),
+    ),
+    "token_mlp": Part(
+        "mixers.TokenMLP",
+        "an MLP with a hidden layer over all tokens (MLP-Mixer)",
+        reads=("token_mlp_ratio", "mixer_bias"),
+        fixed_resolution=True,
+    ),
+    "fourier": Part("mixers.Fourier", "the real part of a Fourier transform over channels and tokens (FNet)"),
+    "shift": Part("mixers.Shift", "a third of the channels moved by one token, four ways (ShiftViT)"),
 }
 
 NORMS: dict[str, Part] = {
@@ -40,14 +84,28 @@ NORMS: dict[str, Part] = {
         "Modified Layer Normalization: over channels and positions, GroupNorm with one group",
         reads=("norm_eps", "norm_bias"),
     ),
+    "layer_norm": Part(
+        "norms.LayerNorm", "Layer Normalization: over channels at each position", reads=("norm_eps", "norm_bias")
+    ),
+    "batch_norm": Part(
+        "norms.BatchNorm", "Batch Normalization: over the batch and positions", reads=("norm_eps", "norm_bias")
+    ),
+    "rms_norm": Part(
+        "norms.RMSNorm", "root mean square over channels at each position, no mean, no shift", reads=("norm_eps",)
+    ),
+    "affine": Part("norms.Affine", "a learned scale and shift a channel, no statistics (ResMLP)", reads=("norm_bias",)),
     "none": Part("norms.NoNorm", "no normalization"),
 }
 
 ACTIVATIONS: dict[str, Part] = {
     "gelu": Part("activations.GELU", "GELU, the exact one"),
+    "relu": Part("activations.ReLU", "ReLU"),
+    "silu": Part("activations.SiLU", "SiLU, also called Swish"),
+    "star_relu": Part("activations.StarReLU", "learned scale * ReLU squared + learned shift (MetaFormer Baselines)"),
+    "squared_relu": Part("activations.SquaredReLU", "ReLU squared (Primer)"),
 }
 
 
-def readers(field: str, table: dict[str, Part]) -> list[str]:
+def readers(field: str, table: Mapping[str, Part]) -> list[str]:
     """The names of the parts that read a field of the model spec."""
     return [name for name, part in table.items() if field in part.reads]

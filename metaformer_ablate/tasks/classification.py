@@ -57,7 +57,7 @@ class Classification(pl.LightningModule):
         return loss
 
     def _watch(self, loss: Tensor) -> None:
-        """Adds up the loss where it lies. On a GPU a look at it would wait for the device, so that is left to the end."""
+        """Adds up the loss where it lies. On a GPU a look at it would wait for the device: left to the epoch's end."""
         self._loss_sum += loss
         if self.device.type == "cpu":
             if not math.isfinite(loss.item()):
@@ -94,7 +94,7 @@ class Classification(pl.LightningModule):
 
     # Optimisation
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         spec = self.spec
         optimizer = torch.optim.AdamW(
             weight_decay_groups(self.net, spec.weight_decay),
@@ -124,12 +124,17 @@ def weight_decay_groups(net: nn.Module, weight_decay: float) -> list[dict[str, A
     """Parameter groups for AdamW: what is decayed, and what is not.
 
     Not decayed: biases and everything with one dimension or none, that is norm weights, LayerScale and the scalars of
-    activations. They set offsets and gains, which have no reason to be near zero. This is the rule of the authors'
-    script (timm's `param_groups_weight_decay`).
+    activations. They set offsets and gains, which have no reason to be near zero. Nor what a comparator names in its
+    `no_weight_decay()`, such as class tokens. This is the rule of the authors' script (timm's
+    `param_groups_weight_decay`), by which position embeddings of a MetaFormer are decayed.
     """
-    trained = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
-    exempt = [p for name, p in trained if p.ndim <= 1 or name.endswith(".bias")]
-    decayed = [p for name, p in trained if not (p.ndim <= 1 or name.endswith(".bias"))]
+    told: Any = getattr(net, "no_weight_decay", tuple)
+    named = told()
+    exempt: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    for name, p in net.named_parameters():
+        if p.requires_grad:
+            (exempt if p.ndim <= 1 or name.endswith(".bias") or name in named else decayed).append(p)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
 
 

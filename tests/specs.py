@@ -1,0 +1,58 @@
+"""Resolved specs and made-up records, as several tests write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from metaformer_ablate.experiment import load_recipe
+from metaformer_ablate.records import Record, Store
+from metaformer_ablate.spec import Layer, RunSpec, override_layer, resolve
+
+
+def spec_of(
+    settings: Mapping[str, Any] | None = None, *, recipe: str = "digits", words: Iterable[str] = (), seed: int = 0
+) -> RunSpec:
+    """The spec of a recipe with override words, then settings by dotted path over it that nothing has to read."""
+    over = [override_layer(words), Layer(dict(settings or {}), lambda path: "test")]
+    return resolve([load_recipe(recipe).layer, *over], seed)
+
+
+def made_up(
+    store: Store, spec: RunSpec, top1: float = 97.5, status: str = "ok", *, fingerprint: str | None = None, **of: Any
+) -> Record:
+    """Writes a record that nobody trained. Keyword arguments go into record.json."""
+    ok = status == "ok"
+    data = {
+        "status": status,
+        "reason": None if ok else f"it {status}",
+        "metrics": {"top1": top1, "top5": 100.0, "loss": 0.25} if ok else None,
+        "at_chance": False if ok else None,
+        "params": 119_000,
+        "frozen_params": 0,
+        "macs": 18_000_000,
+        "macs_224": 1_800_000_000,
+        "uncounted": {"aten::add": 10},
+        "epochs": 2,
+        "images_seen": 2816,
+        "seconds": 12.5,
+        "device": "a CPU",
+        "peak_memory_bytes": 123_456_789,
+        "versions": {"torch": "2.15.0"},
+        "git": {"commit": None, "dirty": None},
+        "data_fingerprint": fingerprint,
+        "started": "2026-01-01T00:00:00+00:00",
+        "ended": "2026-01-01T00:00:12+00:00",
+        **of,
+    }
+    line = {"epoch": 1, "step": 44, "lr": 1e-3, "train_loss": 2.1, "val_loss": 1.9, "val_top1": 40.0, "val_top5": 90.0}
+    history = [{**line, "seconds": 6.0}, {**line, "epoch": 2, "step": 88, "val_top1": top1, "seconds": 12.5}]
+    predictions = {
+        "label": np.arange(10, dtype=np.uint8),
+        "predicted": np.arange(10, dtype=np.uint8),
+        "confidence": np.full(10, 0.9, dtype=np.float32),
+    }
+    log = "Traceback: made up" if status == "failed" else None
+    return store.write(spec, data, history, predictions if ok else None, log)
