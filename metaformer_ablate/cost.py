@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.data.catalogue import DATASETS
@@ -69,19 +70,28 @@ class Cost:
 
 def count(spec: RunSpec, image_size: int | None = None) -> Cost:
     """Counts the model of a spec at its own resolution or at `image_size` pixels. Remembered by what it depends on."""
-    key = digest([spec.cost_key(), image_size, COUNTING, _fvcore_version()])
-    memory = cache_folder() / "costs" / f"{key[:24]}.json"
-    try:
-        return Cost(**json.loads(memory.read_text()))
-    except (OSError, ValueError, TypeError):
-        pass
+    if (known := remembered(spec, image_size)) is not None:
+        return known
     from metaformer_ablate.models.build import build_model
 
     size = image_size or spec.data.image_size
     image = (DATASETS[spec.data.name].channels, size, size)
     cost = count_model(build_model(spec, image_size=image_size), image, all_norms=spec.model.timm is not None)
-    write_quietly(memory, json.dumps(asdict(cost)))
+    write_quietly(_memory(spec, image_size), json.dumps(asdict(cost)))
     return cost
+
+
+def remembered(spec: RunSpec, image_size: int | None = None) -> Cost | None:
+    """The counts of a spec if they were made before on this machine. Loads no torch."""
+    try:
+        return Cost(**json.loads(_memory(spec, image_size).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _memory(spec: RunSpec, image_size: int | None) -> Path:
+    key = digest([spec.cost_key(), image_size, COUNTING, _fvcore_version()])
+    return cache_folder() / "costs" / f"{key[:24]}.json"
 
 
 def macs_at_224(spec: RunSpec) -> int | None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from metaformer_ablate.spec import RunSpec, digest
 from metaformer_ablate.yaml_reader import RequestError
@@ -167,7 +168,7 @@ class Store:
         Raises StoreError where the folder cannot be written; nothing half-written stays under the run's name.
         """
         run_id = spec.run_id
-        temporary = self.runs / f".{run_id}.{os.getpid()}"
+        temporary = self.runs / f".{run_id}.{uuid4().hex[:12]}"  # several machines may write here
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)

@@ -8,9 +8,11 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from metaformer_ablate.analysis.stats import holm, paired_difference, summarise
+from metaformer_ablate.cost import remembered
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import Plan, row_notes
 from metaformer_ablate.records import Store
@@ -40,7 +42,10 @@ def build_table(plan: Plan, store: Store, folder: DataFolder, seeds: Sequence[in
         summary = summarise(_top1s(states))
         difference = differences[name]
         records = [state.record for state in states if state.record is not None]
-        counts = next((r.data for r in records if r.data["params"] is not None), {})
+        counts = next((r.data for r in records if r.data["params"] is not None), None)
+        if counts is None:  # no record yet: what `show` has counted on this machine, if it has
+            known = remembered(plan.specs[name]) if name in plan.specs else None
+            counts = asdict(known) if known else {}
         rows.append(
             {
                 "name": name,
