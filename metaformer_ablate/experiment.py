@@ -15,7 +15,7 @@ from metaformer_ablate.spec import Layer, RunSpec, flatten, override_layer, reso
 from metaformer_ablate.spec import not_applicable as reason_not_applicable
 from metaformer_ablate.yaml_reader import RequestError, YamlFile, kind, nearest
 
-_EXPERIMENT_KEYS = ("title", "baseline", "set", "rows")
+_EXPERIMENT_KEYS = ("title", "baseline", "set", "under", "rows")
 _ROW_KEYS = ("label", "group", "set", "under", "paper", "notes")
 _PAPER_KEYS = ("table", "top1", "params_m", "frozen_params_m", "macs_g", "note")
 MOST_SEEDS = 10_000
@@ -54,13 +54,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One ablation table: a baseline and rows that differ from it in what they set."""
+    """One ablation table: a baseline and rows that differ from it in what they set.
+
+    `layer` is what all rows set, `under` what they set under one recipe alone.
+    """
 
     name: str
     title: str
     baseline: str
     rows: dict[str, Row]
     layer: Layer
+    under: dict[str, Layer]
     source: str
 
 
@@ -219,6 +223,7 @@ def load_experiment(name: str) -> Experiment:
         baseline=baseline,
         rows=rows,
         layer=_settings(file, tree.get("set"), ("set",)),
+        under=_under(file, tree, ()),
         source=_shown(path),
     )
 
@@ -238,19 +243,26 @@ def _row(file: YamlFile, name: str, tree: Any) -> Row:
     notes = [notes] if isinstance(notes, str) else notes
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise RequestError(f"{file.where(*at, 'notes')}: {'.'.join(at)}.notes must be a list of lines of text")
-    under_tree = _check_keys(file, tree.get("under") or {}, list(find_all("recipe")), *at, "under")
     return Row(
         name=name,
         label=_text(file, tree, name, *at, "label"),
         group=_text(file, tree, "Rows", *at, "group"),
         layer=_settings(file, tree.get("set"), (*at, "set"), strict=True, about=f"row {name!r}"),
-        under={
-            recipe: _settings(file, values, (*at, "under", recipe), strict=True, about=f"row {name!r}")
-            for recipe, values in under_tree.items()
-        },
+        under=_under(file, tree, at, strict=True, about=f"row {name!r}"),
         paper=dict(paper),
         notes=tuple(notes),
     )
+
+
+def _under(
+    file: YamlFile, tree: dict[str, Any], at: tuple[str, ...], strict: bool = False, about: str = ""
+) -> dict[str, Layer]:
+    """{recipe: what is set under it alone}, from the key `under` at a place of a file."""
+    recipes = _check_keys(file, tree.get("under") or {}, list(find_all("recipe")), *at, "under")
+    return {
+        recipe: _settings(file, values, (*at, "under", recipe), strict=strict, about=about)
+        for recipe, values in recipes.items()
+    }
 
 
 def first_title(path: Path) -> str:
@@ -274,8 +286,10 @@ def plan(experiment: str, recipe: str = "digits", overrides: Sequence[str] = ())
     seen: dict[str, str] = {}
     for row in chosen.rows.values():
         over = Layer(from_command_line.values, from_command_line.where, True, f"row {row.name!r}")
-        extra = [row.under[under.name]] if under.name in row.under else []
-        spec = resolve([under.layer, chosen.layer, row.layer, *extra, over])
+        layers = [under.layer]
+        for place in (chosen, row):
+            layers += [place.layer, *([place.under[under.name]] if under.name in place.under else [])]
+        spec = resolve([*layers, over])
         if (other := seen.setdefault(spec.run_id, row.name)) != row.name:
             cause = "" if not overrides else f" under the overrides {' '.join(overrides)}"
             raise RequestError(

@@ -562,3 +562,10 @@ def test_parts_differ_where_the_spec_says_so() -> None:
     assert isinstance(net, MetaFormer)
     assert net.stages[0].blocks[0].token_mixer.pool.kernel_size == 5
     assert {type(block.token_mixer).__name__ for block in net.stages[1].blocks} == {"Identity"}
+
+
+@pytest.mark.parametrize("mixer", [name for name, part in MIXERS.items() if part.fixed_resolution])
+def test_what_fits_one_resolution_says_so(mixer):
+    net = build_model(spec_of({"model.token_mixer": mixer})).eval()
+    with pytest.raises(ValueError, match="was built for a map of 16 x 16, not 20 x 20: it fits one resolution"):
+        net(torch.zeros(1, 1, 20, 20))

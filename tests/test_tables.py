@@ -16,7 +16,8 @@ from specs import made_up
 
 from metaformer_ablate import experiment
 from metaformer_ablate.analysis.stats import holm
-from metaformer_ablate.analysis.tables import FORMATS, build_table, render
+from metaformer_ablate.analysis.tables import FORMATS, build_table, render, text_width
+from metaformer_ablate.cost import count
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import Plan, plan
 from metaformer_ablate.records import Store
@@ -280,12 +281,18 @@ def test_every_seed_with_a_record_is_found(make: Callable[..., dict[str, Any]]) 
     assert [run["status"] for run in by_name(table)["pool5"]["runs"]] == ["ok", "ok", "missing"]
 
 
-def test_without_records_seed_0_is_missing(make: Callable[..., dict[str, Any]]) -> None:
-    table = make({})
-    for row in table["rows"]:
+def test_without_records_seed_0_is_missing(
+    make: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for row in make({})["rows"]:
         assert row["status"] == "missing"
         assert [(run["seed"], run["status"]) for run in row["runs"]] == [(0, "missing")]
         assert (row["params"], row["macs"], row["mean"], row["delta"]) == (None, None, None, None)
+    cost = count(made_up_plan(tmp_path).specs["pool5"])
+    rows = by_name(make({}))
+    assert (rows["pool5"]["params"], rows["pool5"]["macs"]) == (cost.params, cost.macs), "what was counted is shown"
+    assert rows["none"]["params"] is None
 
 
 def test_seeds_asked_for_are_those_shown(make: Callable[..., dict[str, Any]]) -> None:
@@ -392,3 +399,13 @@ def test_long_labels_are_folded_and_not_cut(tmp_path: Path) -> None:
     assert "77.2" in text and "frozen" in text
     for row in table["rows"]:
         assert f"{row['mean']:.2f} ± {row['std']:.2f} [" in text
+
+
+def test_a_narrow_terminal_loses_no_column(
+    make: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    text = render(make(FULL), "text", width=text_width())
+    for heading in ("Group", "Row", "Params", "MACs", "Top-1", " n ", "Difference", " p ", "Paper"):
+        assert heading in text, heading

@@ -153,8 +153,11 @@ def render(table: dict[str, Any], style: str, width: int | None = None) -> str:
 
 
 def text_width() -> int:
-    """Columns for text: the terminal's, or enough for every table of the paper on a pipe or in a file."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 180
+    """Columns for text: the terminal's, or enough for every table of the paper on a pipe or in a file.
+
+    At least 110, whatever the terminal: rich leaves out the columns that find no room, such as the number of seeds.
+    """
+    return max(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else 180
 
 
 def _text(table: dict[str, Any], lines: list[list[str]], notes: list[str], width: int | None) -> str:

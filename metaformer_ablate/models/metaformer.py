@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from metaformer_ablate.models.activations import SquaredReLU
-from metaformer_ablate.models.mixers import Site
+from metaformer_ablate.models.mixers import OneResolution, Site
 from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS
 from metaformer_ablate.spec import MIXER_OPTIONS, ConvSpec, ModelSpec
 
@@ -48,14 +48,15 @@ class ChannelScale(nn.Module):
         return x * self.scale.view(-1, 1, 1)
 
 
-class PositionEmbedding(nn.Module):
+class PositionEmbedding(OneResolution):
     """A learned vector for each position, zero at first, added to the map: [B, C, H, W]. Fits one resolution."""
 
     def __init__(self, dim: int, height: int, width: int):
-        super().__init__()
+        super().__init__(height, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, dim, height, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
         return x + self.pos_embed
 
 

@@ -39,6 +39,22 @@ class Site:
         return self.height * self.width
 
 
+class OneResolution(nn.Module):
+    """Base of what has weights for one size of feature map. `check` refuses any other."""
+
+    def __init__(self, height: int, width: int):
+        super().__init__()
+        self.size = (height, width)
+
+    def check(self, x: Tensor) -> None:
+        """Raises ValueError unless x is [B, C, H, W] of the size that the weights are for."""
+        if tuple(x.shape[-2:]) != self.size:
+            here, there = (" x ".join(map(str, size)) for size in (x.shape[-2:], self.size))
+            raise ValueError(
+                f"{type(self).__name__} was built for a map of {there}, not {here}: it fits one resolution"
+            )
+
+
 class Pooling(nn.Module):
     """Average pooling over a pool_size x pool_size window, minus its input, which the residual adds back.
 
@@ -76,7 +92,7 @@ class Identity(nn.Module):
         return x
 
 
-class RandomMatrix(nn.Module):
+class RandomMatrix(OneResolution):
     """X' = W X over all tokens, one frozen N x N matrix a block (paper, table 5, "Global random matrix": 75.8%).
 
     W is uniform over [0, 1), then softmax over each row. It is drawn from a generator of its own, seeded by (seed,
@@ -84,12 +100,13 @@ class RandomMatrix(nn.Module):
     """
 
     def __init__(self, site: Site):
-        super().__init__()
+        super().__init__(site.height, site.width)
         generator = torch.Generator().manual_seed(site.seed * 65_537 + site.block)
         matrix = torch.rand(site.tokens, site.tokens, generator=generator).softmax(dim=-1)
         self.random_matrix = nn.Parameter(matrix, requires_grad=False)  # [N, N]
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
         return (x.flatten(2) @ self.random_matrix.t()).view(x.shape)  # [B, C, N] @ [N, N]
 
 
@@ -157,10 +174,6 @@ class WindowAttention(Attention):
         super().__init__(site)
         self.rows = min(cast(int, site.window), site.height)
         self.columns = min(cast(int, site.window), site.width)
-        inside = torch.ones(1, 1, site.height, site.width)
-        windows = self._cut(inside).flatten(1).bool()  # [windows, N]
-        self.mask: Tensor | None
-        self.register_buffer("mask", None if windows.all() else windows[:, None, None], persistent=False)
 
     def _cut(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B * windows, N, C], zeros beyond the map."""
@@ -173,40 +186,45 @@ class WindowAttention(Attention):
     def forward(self, x: Tensor) -> Tensor:
         batch, dim, height, width = x.shape
         down, across = -(-height // self.rows), -(-width // self.columns)
-        mask = None if self.mask is None else self.mask.repeat(batch, 1, 1, 1)  # [B * windows, 1, 1, N]
+        mask = None
+        if height % self.rows or width % self.columns:  # what was padded is not looked at
+            inside = self._cut(x.new_ones(batch, 1, height, width)).flatten(1).bool()
+            mask = inside[:, None, None]  # [B * windows, 1, 1, N]
         x = self.attend(self._cut(x), mask)
         x = x.view(batch, down, across, self.rows, self.columns, dim).permute(0, 5, 1, 3, 2, 4)
         return x.reshape(batch, dim, down * self.rows, across * self.columns)[:, :, :height, :width]
 
 
-class SpatialFC(nn.Module):
+class SpatialFC(OneResolution):
     """One linear layer over all tokens, shared by the channels, without bias (paper, table 5, "SpatialFC": 77.5%).
 
     Fits one resolution.
     """
 
     def __init__(self, site: Site):
-        super().__init__()
+        super().__init__(site.height, site.width)
         self.fc = nn.Linear(site.tokens, site.tokens, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
         return self.fc(x.flatten(2)).view(x.shape)  # over [B, C, N]
 
 
-class TokenMLP(nn.Module):
+class TokenMLP(OneResolution):
     """Two linear layers over all tokens with GELU between, shared by the channels (MLP-Mixer, arXiv 2105.01601).
 
     Hidden width: token_mlp_ratio x channels, as there. Fits one resolution.
     """
 
     def __init__(self, site: Site):
-        super().__init__()
+        super().__init__(site.height, site.width)
         hidden = max(1, int(site.dim * cast(float, site.token_mlp_ratio)))
         self.fc1 = nn.Linear(site.tokens, hidden, bias=bool(site.mixer_bias))
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, site.tokens, bias=bool(site.mixer_bias))
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
         return self.fc2(self.act(self.fc1(x.flatten(2)))).view(x.shape)  # over [B, C, N]
 
 
