@@ -498,7 +498,7 @@ def _cost_text(line: dict[str, Any], recipe: str) -> str:
     text = [f"{line['name']} at {line['image_size']} x {line['image_size']} (recipe {recipe})"]
     text += [f"  parameters          {line['params']:,} trained{frozen} ({scales:,} without LayerScale, as in table 1)"]
     text += [f"  multiply-adds       {line['macs']:,} an image{at_224}"]
-    text += [f"    {operator:<18}{macs:,}" for operator, macs in line["macs_by_operator"].items()]
+    text += [f"    {operator:<30}{macs:,}" for operator, macs in line["macs_by_operator"].items()]
     text += ["  not counted         " + ", ".join(f"{op} ({calls} calls)" for op, calls in line["uncounted"].items())]
     text += [f"  activations         {line['activations']:,} elements out of convolutions and matrix products"]
     if line["pooling_additions"]:

@@ -83,11 +83,6 @@ class Plan:
     def spec(self, row: str, seed: int) -> RunSpec:
         return self.specs[row].with_seed(seed)
 
-    @property
-    def data_name(self) -> str:
-        """The data set, which all rows share."""
-        return next((spec.data.name for spec in self.specs.values()), str(self.recipe.layer.values.get("data.name")))
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Finding files

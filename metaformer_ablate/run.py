@@ -28,7 +28,7 @@ from metaformer_ablate.data.sources import ImageData, evaluation_loader, load_im
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.records import Record, Store
 from metaformer_ablate.spec import DataSpec, RunSpec
-from metaformer_ablate.tasks.classification import Classification, Diverged
+from metaformer_ablate.tasks.classification import Classification, Diverged, learning_rate
 from metaformer_ablate.yaml_reader import RequestError
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "fvcore", "metaformer-ablate")
@@ -200,7 +200,7 @@ class _Watch(pl.Callback):
             {
                 "epoch": trainer.current_epoch + 1,
                 "step": self.steps,
-                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "lr": learning_rate(task.spec, self.steps - 1, task.steps_per_epoch),  # of the epoch's last step
                 "train_loss": task.train_loss,
                 **values,
                 "seconds": round(self.seconds, 3),
@@ -255,7 +255,8 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            # torch's own string tells the builds for CPU and CUDA apart.
+            found[name] = str(torch.__version__) if name == "torch" else version(name)
         except PackageNotFoundError:
             continue
     return found

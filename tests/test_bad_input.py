@@ -125,7 +125,7 @@ def test_two_experiments_where_one_is_meant(ablate: Ablate) -> None:
         ("train.optimizer=adam", ["train.optimizer is 'adam'", "did you mean 'adamw'?"]),
         ("train.threads=0", ["train.threads is 0", "from 1 to 256"]),
         ("train.warmup_epochs=1000", ["train.warmup_epochs is 1000", "fewer warm-up epochs than epochs"]),
-        ("train.batch_size=5000", ["train.batch_size is 5000", "at most 1438"]),
+        ("train.batch_size=5000", ["train.batch_size is 5000", "at most 1442"]),
         ("train.lr=[1", ["train.lr", "not valid YAML"]),
         ("train.lr='", ["train.lr", "not valid YAML"]),
         ("train.lr={a: &x {b: *x}}", ["train.lr", "not valid YAML"]),

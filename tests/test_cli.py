@@ -156,7 +156,7 @@ def test_table_of_two_seeds(ablate: Ablate, trained: Trained) -> None:
             assert run.keys() == RUN | {"top1"}
             assert run["status"] == "ok"
             predictions = records[run["run_id"]].predictions()
-            assert len(predictions["label"]) == 359
+            assert len(predictions["label"]) == 355
             share = float(np.mean(predictions["label"] == predictions["predicted"]))
             assert run["top1"] == pytest.approx(100 * share, abs=1e-4)
         assert [run["seed"] for run in row["runs"]] == [0, 1]

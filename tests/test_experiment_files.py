@@ -158,11 +158,6 @@ def test_a_change_of_mixer_makes_its_options_unread(tmp_path: Path, monkeypatch:
     assert not becomes_unread([3, 3], [3, 5])
 
 
-def test_the_data_of_a_plan_is_that_of_its_runs() -> None:
-    assert plan("pooling_size").data_name == "digits"
-    assert plan("pooling_size", "digits", ["data.name=fashion_mnist"]).data_name == "fashion_mnist"
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Where a name is looked up
 

@@ -187,7 +187,7 @@ def test_a_record_has_the_keys_of_the_contract(train: Callable[..., Record], tin
     assert data["uncounted"]["aten::avg_pool2d"] == 4
     assert data["seconds"] > 0
     assert data["peak_memory_bytes"] is None or data["peak_memory_bytes"] > 1e6
-    assert torch.__version__.startswith(data["versions"]["torch"])
+    assert data["versions"]["torch"] == torch.__version__
     assert {"python", "pytorch-lightning", "numpy", "metaformer-ablate"} <= set(data["versions"])
     assert sorted(data["git"]) == ["commit", "dirty"]
     assert data["data_fingerprint"] == DataFolder.choose(None).fingerprint("digits")
@@ -202,8 +202,8 @@ def test_the_history_has_a_line_an_epoch(train: Callable[..., Record], tiny: Cal
     history = record.history()
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     assert [row["step"] for row in history] == [5, 10, 15, 20]
-    assert [row["lr"] for row in history] == pytest.approx([learning_rate(spec.train, s, 5) for s in (5, 10, 15, 20)])
-    assert history[2]["lr"] == history[3]["lr"] == spec.train.min_lr
+    assert [row["lr"] for row in history] == [learning_rate(spec.train, s, 5) for s in (4, 9, 14, 19)]
+    assert history[2]["lr"] > history[3]["lr"] == spec.train.min_lr
     assert [row["seconds"] for row in history] == sorted(row["seconds"] for row in history)
     last = history[-1]
     assert {key: last[f"val_{key}"] for key in ("top1", "top5", "loss")} == record.data["metrics"], "not the last epoch"
@@ -254,7 +254,7 @@ def test_what_is_evaluated_is_the_split_of_the_spec(
     split: str, train: Callable[..., Record], tiny: Callable[..., RunSpec]
 ) -> None:
     record = train(tiny({"data.evaluate_on": split}))
-    assert len(record.predictions()["label"]) == {"test": 359, "holdout": 143}[split]
+    assert len(record.predictions()["label"]) == {"test": 355, "holdout": 144}[split]
 
 
 def test_evaluation_is_without_augmentation(tiny: Callable[..., RunSpec]) -> None:
@@ -335,7 +335,7 @@ def test_epochs_before_the_divergence_stay_in_the_history(
 
 def test_a_run_whose_last_step_breaks_it_diverges(train: Callable[..., Record], tiny: Callable[..., RunSpec]) -> None:
     # One step: its loss is finite, what it leaves is not, and no further loss of training tells.
-    check_diverged(train(tiny({"train.lr": 1e30, "train.batch_size": 1438})), step=1)
+    check_diverged(train(tiny({"train.lr": 1e30, "train.batch_size": 1442})), step=1)
 
 
 def test_a_sweep_goes_on_after_runs_that_diverge_or_fail(

@@ -58,7 +58,7 @@ def paired_difference(row: Sequence[float], baseline: Sequence[float]) -> Differ
         return Difference(1, mean, None, None, "one pair: no spread")
     std = _std(differences, mean)
     if std == 0:
-        return Difference(n, mean, None, 1.0 if mean == 0 else None, UNDEFINED_T)
+        return Difference(n, mean, None, None, UNDEFINED_T)
     from scipy.special import stdtr
 
     p = 2 * float(stdtr(n - 1, -abs(mean) / (std / math.sqrt(n))))

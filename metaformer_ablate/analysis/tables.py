@@ -147,7 +147,7 @@ def render(table: dict[str, Any], style: str, width: int | None = None) -> str:
         text += ["| " + " | ".join(_HEADINGS) + " |", "|" + " --- |" * len(_HEADINGS)]
         text += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
         if notes:
-            text += ["", *notes]
+            text += [line for note in notes for line in ("", note)]  # a paragraph each
         return "\n".join(text) + "\n"
     return _text(table, lines, notes, width)
 

@@ -21,12 +21,12 @@ class DataSet:
 
 DATASETS: dict[str, DataSet] = {
     "digits": DataSet(
-        "scikit-learn's 1,797 handwritten digits of 8 x 8, embedded; image i is evaluated on if i % 5 == 4",
+        "scikit-learn's 1,797 handwritten digits of 8 x 8, embedded; every fifth of each class is evaluated on",
         num_classes=10,
         channels=1,
         native_size=8,
-        train_images=1438,
-        test_images=359,
+        train_images=1442,
+        test_images=355,
     ),
     "fashion_mnist": DataSet(
         "Fashion-MNIST, 28 x 28 grey, the official 60,000 / 10,000 split",
