@@ -67,11 +67,13 @@ def _fail(message: str, code: int) -> int:
 
 
 def _one_sentence(error: click.ClickException) -> str:
-    text = " ".join(error.format_message().split()).rstrip(".")
+    from metaformer_ablate.spec import unknown
+
     context = getattr(error, "ctx", None)
-    if isinstance(error, click.NoSuchOption) and context is not None and not error.possibilities:
+    if isinstance(error, click.NoSuchOption) and context is not None:
         names = sorted(option for p in context.command.params for option in p.opts if option.startswith("--"))
-        text += f"; allowed: {', '.join(names)}"
+        return f"{context.command_path}: {unknown('option', error.option_name, names)}"
+    text = " ".join(error.format_message().split()).rstrip(".")
     return f"{context.command_path}: {text}" if context is not None else text
 
 

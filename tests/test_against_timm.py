@@ -31,8 +31,7 @@ def named(size: str, **settings: object) -> RunSpec:
 
 def same_in_timm(net: nn.Module, size: str) -> nn.Module:
     """timm's PoolFormer with the weights of ours, by name; its MLP is written as 1 x 1 convolutions."""
-    with torch.device("meta"):
-        other = getattr(timm.models.metaformer, f"poolformer_{size}")()
+    other = getattr(timm.models.metaformer, f"poolformer_{size}")()
     ours, theirs = net.state_dict(), other.state_dict()
     assert set(ours) == set(theirs)
     other.load_state_dict({name: ours[name].reshape(theirs[name].shape) for name in theirs}, assign=True)

@@ -1,0 +1,74 @@
+"""What the README tells people to type works as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+TEST_COMMAND = "pip install -e '.[test]' && pytest"
+MAIN_COMMAND = "pip install -e . && ablate run pooling_size"
+
+
+def after(words: str) -> str:
+    """The first indented block after some words of the README, without its indent."""
+    found = re.search(r"\n\n((?: {4,}.*\n|\n)+)", README[README.index(words) :])
+    assert found is not None
+    return textwrap.dedent(found[1]).strip("\n")
+
+
+def test_the_two_commands_stand_in_the_readme_and_ci_calls_them():
+    ci = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"    {MAIN_COMMAND}\n" in README and f"    {TEST_COMMAND}\n" in README
+    assert "pip install --quiet -e '.[test]' && pytest\n" in ci
+    assert "ablate run pooling_size --results " in ci
+
+
+@pytest.mark.parametrize("command", re.findall(r"^\| `ablate (.+?)` \|", README, flags=re.MULTILINE))
+def test_commands_of_the_table_are_accepted(command, ablate, tmp_path):
+    words = shlex.split(command)
+    extra = {"run": ["--dry-run"], "cost": ["--no-speed"], "table": ["--results", str(tmp_path)]}.get(words[0], [])
+    if words[0] == "show":
+        words[1] = "pooling_size"  # counting the whole of table 5 is test_paper's
+    assert ablate(*words, *extra).code == 0
+
+
+def test_overrides_of_the_text_are_accepted(ablate):
+    (command,) = re.findall(r"`ablate (run pooling_size train\S+ \S+)`", README)
+    assert ablate(*shlex.split(command), "--dry-run").code == 0
+
+
+def test_every_file_of_the_map_is_there():
+    for name in re.findall(r"^      (\w+\.py)\s", README, flags=re.MULTILINE):
+        assert (REPOSITORY / "metaformer_ablate" / name).is_file(), name
+    for path in (REPOSITORY / "metaformer_ablate").rglob("*.py"):
+        if path.name != "__init__.py":
+            assert path.name in README or path.name == "__main__.py", path
+
+
+@pytest.mark.slow
+def test_adding_a_mixer_and_an_experiment_as_told(tmp_path):
+    shutil.copytree(REPOSITORY / "metaformer_ablate", tmp_path / "metaformer_ablate")
+    shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
+    mixers = tmp_path / "metaformer_ablate" / "models" / "mixers.py"
+    steps = README[README.index("## Add a mixer") :]
+    mixer, line = re.findall(r"\n\n((?: {8}.*\n|\n)+)", steps)[:2]
+    mixers.write_text(mixers.read_text() + "\n\n" + textwrap.dedent(mixer))
+    parts = tmp_path / "metaformer_ablate" / "models" / "parts.py"
+    parts.write_text(parts.read_text().replace("MIXERS: dict[str, Part] = {", "MIXERS: dict[str, Part] = {\n" + line))
+    (tmp_path / "experiments" / "rolling.yaml").write_text(after("## Add an experiment").split("\n\n")[0])
+    command = [sys.executable, "-c", "from metaformer_ablate.cli import main; main()"]
+    tiny = ["train.epochs=1", "model.depths=[1,1,1,1]", "model.dims=[4,4,8,8]", "data.image_size=8"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for words in (["list"], ["show", "rolling"], ["run", "rolling", *tiny]):
+        done = subprocess.run([*command, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "roll" in done.stdout
