@@ -605,6 +605,18 @@ def _without_inert(section: S, name: str, inert: dict[str, str], merged: _Merged
 def _check_together(spec: RunSpec, merged: _Merged) -> None:
     """What no single field can tell: the geometry leaves a map in every stage, the schedule fits the epochs."""
     model = spec.model
+    if model.timm is not None and model.comparator is not None:
+        raise RequestError(
+            f"{merged.where('model.timm')}model.timm is {model.timm!r} and model.comparator is {model.comparator!r}; "
+            f"allowed: one of them"
+        )
+    if (comparator := model.timm or model.comparator) is not None and merged.size and merged.size[1].strict:
+        size, layer = merged.size
+        about = f"{layer.about}: " if layer.about else ""
+        raise RequestError(
+            f"{layer.where('model.size')}: {about}model.size is {size!r}, but nothing reads it: "
+            f"the model is {comparator}"
+        )
     for stage, (height, _) in enumerate(stage_sizes(spec)):
         if height < 1:
             assert model.stem is not None and model.downsample is not None

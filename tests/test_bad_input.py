@@ -626,3 +626,17 @@ def test_nothing_half_written_stays_when_the_disk_is_full(
     names(done.err.splitlines()[-1], "error: results", "the disk is full", "kept")
     assert len(list((tmp_path / "results/runs").iterdir())) == 1
     assert len(list(Store(tmp_path / "results"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["imagenet_models", "model.size=t5"], ["row 'resnet18'", "model.size is 't5'", "the model is resnet18"]),
+        (
+            ["training_length", "model.timm=resnet18", "model.comparator=pvt_tiny"],
+            ["model.timm is 'resnet18' and model.comparator is 'pvt_tiny'", "allowed: one of them"],
+        ),
+    ],
+)
+def test_a_comparator_has_no_size_and_no_second_one(ablate: Ablate, words: list[str], parts: list[str]) -> None:
+    names(ablate("show", *words, "--recipe", "imagenet").sentence, *parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -138,8 +139,6 @@ def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def derive_seed(seed: int, *of: int | str) -> int:
     """A seed of its own for each use: what is drawn for (seed, epoch, step) depends on nothing drawn before."""
-    import hashlib
-
     text = ":".join(str(part) for part in (seed, *of))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
