@@ -1,0 +1,75 @@
+"""What the commands share: recurring options, and words to names, overrides, seeds and the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaformer_ablate.yaml_reader import RequestError
+
+
+def options(*names: str) -> Callable[[Any], Any]:
+    """The options that recur, by name, in the order given."""
+    known = {
+        "recipe": click.option("--recipe", metavar="NAME", help="Where it is measured (default: digits)."),
+        "seeds": click.option("--seeds", metavar="N|LIST", help="3 means seeds 0,1,2; or a list: 0,2,5."),
+        "results": click.option(
+            "--results", metavar="DIR", help="Folder of records (default: $ABLATE_RESULTS, else results)."
+        ),
+        "data": click.option(
+            "--data", metavar="DIR", help="Folder of data sets (default: $ABLATE_DATA, else a cache)."
+        ),
+        "device": click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+        "json": click.option("--json", "as_json", is_flag=True, help="Machine-readable output on standard output."),
+    }
+
+    def decorate(command: Any) -> Any:
+        for name in reversed(names):
+            command = known[name](command)
+        return command
+
+    return decorate
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names, then overrides. A word with a dot and no `=` is an override gone wrong, unless it is a path."""
+    names: list[str] = []
+    overrides: list[str] = []
+    for word in words:
+        is_name = "=" not in word and ("." not in word or "/" in word or word.endswith((".yaml", ".yml")))
+        (names if is_name else overrides).append(word)
+    return names, overrides
+
+
+def one_name(words: Sequence[str], what: str) -> tuple[str, list[str]]:
+    names, overrides = split_words(words)
+    if len(names) != 1:
+        found = f"found {len(names)}: {' '.join(names)}" if names else "found none"
+        raise RequestError(f"give one {what}, then overrides as key.path=value; {found}")
+    return names[0], overrides
+
+
+def store_of(option: str | None) -> Any:
+    from metaformer_ablate.records import Store
+
+    path = Path(option or os.environ.get("ABLATE_RESULTS") or "results")
+    if path.exists() and not path.is_dir():
+        raise RequestError(f"{'--results' if option else 'ABLATE_RESULTS'} is {str(path)!r}, which is not a folder")
+    return Store(path)
+
+
+def seeds_of(option: str | None) -> tuple[int, ...] | None:
+    from metaformer_ablate.experiment import parse_seeds
+
+    return None if option is None else parse_seeds(option)
+
+
+def tell_problems(store: Any) -> None:
+    from metaformer_ablate.progress import say
+
+    for problem in store.problems.values():
+        say(f"warning: {problem}")
