@@ -7,7 +7,6 @@ was wrong, 130 interrupted, 128 + n on signal n.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,14 +16,6 @@ import click
 
 from metaformer_ablate import __version__
 from metaformer_ablate.yaml_reader import RequestError
-
-
-class Interrupted(BaseException):
-    """A signal asked the sweep to stop. Not an Exception: nothing on the way may take it for a failed run."""
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int | None:
     from metaformer_ablate.records import StoreError
+    from metaformer_ablate.signals import Interrupted
 
     try:
         # Not `ablate.main`: of a reader that left (`ablate table | head`) that makes a failure, code 1.

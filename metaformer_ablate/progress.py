@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from metaformer_ablate.sweep import Job, Listener
 
 if TYPE_CHECKING:
+    from metaformer_ablate.claims import Progress
     from metaformer_ablate.records import Record
-    from metaformer_ablate.run import Progress
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -47,22 +47,31 @@ class _Clock(Listener):
     def begin(self, jobs: Sequence[Job], seconds: float) -> None:
         self.count, self.finished, self.estimate = len(jobs), 0, seconds
         self.begun = time.monotonic()
+        self.shares: dict[str, float] = {}  # of the runs under way
+        self.numbers: dict[str, int] = {}  # the place in the sweep of a run that has begun
 
-    def left(self, share: float) -> float:
-        """Seconds left when `share` of the running job is done."""
-        passed, done = time.monotonic() - self.begun, self.finished + share
+    def number(self, job: Job) -> str:
+        return f"[{self.numbers.setdefault(job.spec.run_id, len(self.numbers) + 1)}/{self.count}]"
+
+    def left(self) -> float:
+        """Seconds left, as the share of the runs that is done tells."""
+        passed, done = time.monotonic() - self.begun, self.finished + sum(self.shares.values())
         if done < 0.05:
             return max(self.estimate - passed, 0.0)
         return passed / done * (self.count - done)
 
+    def progress(self, job: Job, progress: Progress) -> None:
+        self.shares[job.spec.run_id] = progress.share
+
     def status(self, job: Job, progress: Progress) -> str:
-        parts = [f"[{self.finished + 1}/{self.count}] {job.name}", f"epoch {progress.epoch}/{progress.epochs}"]
+        parts = [f"{self.number(job)} {job.name}", f"epoch {progress.epoch}/{progress.epochs}"]
         if progress.train_loss is not None:
             parts += [f"loss {progress.train_loss:.3f}", f"top-1 {progress.top1:.2f}%"]
-        parts += [f"{progress.images_per_second:.0f} images/s", f"{duration(self.left(progress.share))} left"]
+        parts += [f"{progress.images_per_second:.0f} images/s", f"{duration(self.left())} left"]
         return ", ".join(parts)
 
     def finish(self, job: Job, record: Record) -> None:
+        self.shares.pop(job.spec.run_id, None)
         self.finished += 1
 
     def result(self, job: Job, record: Record) -> str:
@@ -74,22 +83,31 @@ class _Clock(Listener):
 class PlainLines(_Clock):
     """For a pipe: a line when a run starts, at most one every ten seconds while it trains, and one when it ends."""
 
+    def begin(self, jobs: Sequence[Job], seconds: float) -> None:
+        super().begin(jobs, seconds)
+        self.told: dict[str, float] = {}
+
     def start(self, job: Job) -> None:
-        say(f"[{self.finished + 1}/{self.count}] {job.name} ({job.spec.run_id}): starts")
-        self.told = time.monotonic()
+        say(f"{self.number(job)} {job.name} ({job.spec.run_id}): starts")
+        self.told[job.spec.run_id] = time.monotonic()
 
     def progress(self, job: Job, progress: Progress) -> None:
-        if time.monotonic() - self.told >= PLAIN_LINE_SECONDS:
-            self.told = time.monotonic()
+        super().progress(job, progress)
+        if time.monotonic() - self.told.get(job.spec.run_id, 0.0) >= PLAIN_LINE_SECONDS:
+            self.told[job.spec.run_id] = time.monotonic()
             say(self.status(job, progress))
 
     def finish(self, job: Job, record: Record) -> None:
         super().finish(job, record)
+        self.told.pop(job.spec.run_id, None)
         say(self.result(job, record))
+
+    def note(self, text: str) -> None:
+        say(text)
 
 
 class LiveLine(_Clock):
-    """For a terminal: one line that follows the run, and a line that stays for each run that ended."""
+    """For a terminal: a line that follows each run under way, and a line that stays for each run that ended."""
 
     def begin(self, jobs: Sequence[Job], seconds: float) -> None:
         super().begin(jobs, seconds)
@@ -99,23 +117,28 @@ class LiveLine(_Clock):
 
         console = Console(stderr=True)
         self.bars: Any = Bars(BarColumn(24), TextColumn("{task.description}", markup=False), console=console)
-        self.task = self.bars.add_task("", total=len(jobs))
+        self.tasks: dict[str, Any] = {}
         self.bars.start()
 
     def start(self, job: Job) -> None:
-        text = f"[{self.finished + 1}/{self.count}] {job.name}: starts"
-        self.bars.update(self.task, completed=self.finished, description=text)
+        self.tasks[job.spec.run_id] = self.bars.add_task(f"{self.number(job)} {job.name}: starts", total=1.0)
 
     def progress(self, job: Job, progress: Progress) -> None:
-        completed = self.finished + progress.share
-        self.bars.update(self.task, completed=completed, description=self.status(job, progress))
+        super().progress(job, progress)
+        if job.spec.run_id in self.tasks:
+            task = self.tasks[job.spec.run_id]
+            self.bars.update(task, completed=progress.share, description=self.status(job, progress))
 
     def finish(self, job: Job, record: Record) -> None:
         super().finish(job, record)
-        self.bars.console.print(self.result(job, record), markup=False, highlight=False)
-        self.bars.update(self.task, completed=self.finished)
+        if (task := self.tasks.pop(job.spec.run_id, None)) is not None:
+            self.bars.remove_task(task)
+        self.note(self.result(job, record))
+
+    def note(self, text: str) -> None:
+        self.bars.console.print(text, markup=False, highlight=False)
 
     def close(self) -> None:
-        """Takes the live line off the screen."""
+        """Takes the live lines off the screen."""
         if hasattr(self, "bars"):
             self.bars.stop()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from metaformer_ablate.checkpoints import LAST, is_checkpoint
 from metaformer_ablate.spec import RunSpec, digest
 from metaformer_ablate.yaml_reader import RequestError
 
@@ -36,6 +37,11 @@ _REQUIRED = ("format", "run_id", "status", "metrics", "params", "frozen_params",
 
 class StoreError(Exception):
     """The results folder cannot be written: full, read-only or gone. Exit code 1 in mid-sweep."""
+
+    @classmethod
+    def of(cls, place: Path, what: str, error: OSError) -> StoreError:
+        why = {errno.ENOSPC: "the disk is full", errno.EROFS: "it is read-only", errno.ENOENT: "the folder is gone"}
+        return cls(f"{place}: {what} cannot be written: {why.get(error.errno or 0, error)}")
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,11 @@ class Record:
     def top1(self) -> float | None:
         """Percent, at the last epoch, on the recipe's evaluation split; None unless the run is ok."""
         return (self.data["metrics"] or {}).get("top1") if self.status == "ok" else None
+
+    @property
+    def checksum(self) -> str:
+        """Tells this record from another one of the same run."""
+        return digest(self.data)
 
     def spec(self) -> dict[str, Any]:
         """The resolved spec, as plain values."""
@@ -102,9 +113,7 @@ class Store:
         problem, data = _check(folder, run_id)
         if problem:
             self.problems[run_id] = f"{folder}: {problem}; not counted as a result"
-            return None
-        assert data is not None
-        return Record(folder, data)
+        return None if data is None or problem else Record(folder, data)
 
     def ids(self) -> list[str]:
         """The names of all run folders, sorted."""
@@ -162,13 +171,18 @@ class Store:
         history: list[dict[str, float]],
         predictions: dict[str, np.ndarray] | None = None,
         log: str | None = None,
+        checkpoint: Path | None = None,
     ) -> Record:
-        """Writes a record whole. One that is there already, failed or stale, is moved aside first.
+        """Writes a record whole, with a checkpoint beside it if one is given.
 
-        Raises StoreError where the folder cannot be written; nothing half-written stays under the run's name.
+        The run's folder, which holds its checkpoints while it trains, gives way. A record in it, failed or stale, is
+        moved aside; where it is a result already, as when two processes took the run over from each other, the first
+        one stands and is returned. Raises StoreError where the folder cannot be written; nothing half-written stays
+        under the run's name.
         """
         run_id = spec.run_id
         temporary = self.runs / f".{run_id}.{uuid4().hex[:12]}"  # several machines may write here
+        worked_in = temporary.with_suffix(".work")
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -189,13 +203,20 @@ class Store:
                 stream.write("\n")
                 stream.flush()
                 os.fsync(stream.fileno())
-            self.set_aside(run_id)
+            if checkpoint is not None:
+                checkpoint.rename(temporary / LAST)
+            if (first := self.read(run_id)) is not None and first.status != "failed":
+                return first
+            if (self.folder(run_id) / "record.json").exists():
+                self.set_aside(run_id)
+            elif self.folder(run_id).exists():
+                self.folder(run_id).rename(worked_in)
             temporary.rename(self.folder(run_id))
         except OSError as error:
-            what = {errno.ENOSPC: "the disk is full", errno.EROFS: "it is read-only"}.get(error.errno or 0)
-            raise StoreError(f"{self.path}: the record of run {run_id} cannot be written: {what or error}") from error
-        finally:  # after the rename there is nothing under this name
+            raise StoreError.of(self.path, f"the record of run {run_id}", error) from error
+        finally:  # after the renames only checkpoints are left under these names
             shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(worked_in, ignore_errors=True)
         self.problems.pop(run_id, None)
         return Record(self.folder(run_id), data)
 
@@ -218,11 +239,12 @@ def _sha256(path: Path) -> str:
 
 
 def _check(folder: Path, run_id: str) -> tuple[str | None, dict[str, Any] | None]:
-    """What is wrong with a run folder, and its record.json where nothing is."""
+    """What is wrong with a run folder, and its record.json where nothing is; neither where the run has not ended."""
     try:
         data = json.loads((folder / "record.json").read_text(encoding="utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
-        return "half-written: it has no record.json", None
+        results = [name for name in os.listdir(folder) if not name.startswith(".") and not is_checkpoint(name)]
+        return "half-written: it has no record.json" if results else None, None
     except (OSError, ValueError) as error:
         return f"record.json cannot be read: {error}", None
     if not isinstance(data, dict) or (missing := [key for key in _REQUIRED if key not in data]):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 import subprocess
 import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,32 +20,25 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor
 
+from metaformer_ablate.checkpoints import FINAL, LAST, Checkpoints
+from metaformer_ablate.claims import Claim, Claims, Progress
 from metaformer_ablate.cost import count, device_name, macs_at_224, peak_memory, start_peak_memory
 from metaformer_ablate.data.augment import Augment
 from metaformer_ablate.data.catalogue import DATASETS
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.data.sources import ImageData, evaluation_loader, load_images, train_loader
+from metaformer_ablate.launchers import Ended, Order
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.records import Record, Store
+from metaformer_ablate.records import Record, Store, StoreError
+from metaformer_ablate.signals import Interrupted, Stop
 from metaformer_ablate.spec import DataSpec, RunSpec
 from metaformer_ablate.tasks.classification import Classification, Diverged, learning_rate
 from metaformer_ablate.yaml_reader import RequestError
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "fvcore", "metaformer-ablate")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is. `top1` is of the last evaluation, in percent; None before the first."""
-
-    epoch: int  # finished epochs
-    epochs: int
-    share: float  # of the whole run, 0 to 1
-    train_loss: float | None
-    top1: float | None
-    images_per_second: float
 
 
 def choose_device(option: str) -> torch.device:
@@ -61,6 +56,25 @@ def choose_device(option: str) -> torch.device:
     return device
 
 
+class ClaimLost(Exception):
+    """Another process has taken the run over, for this one showed no sign of life."""
+
+
+@dataclass(frozen=True)
+class Handling:
+    """How a run is carried out; none of it can change its result.
+
+    `stop` is asked after each step: once it says yes, the run saves its place and raises Interrupted. `claim` is kept
+    up to date with the progress, and the run ends with ClaimLost when it is lost.
+    """
+
+    report: Callable[[Progress], None] = lambda progress: None
+    checkpoint_seconds: float = 15.0
+    keep_checkpoints: bool = False
+    stop: Stop = field(default_factory=Stop)
+    claim: Claim | None = None
+
+
 class Runner:
     """Runs specs one after another; keeps the data of the last one, which a sweep mostly shares."""
 
@@ -70,30 +84,30 @@ class Runner:
 
     def data(self, spec: DataSpec) -> ImageData:
         """The images of a spec on the training device."""
-        if not DATASETS[spec.name].in_memory:
-            raise RequestError(f"training on {spec.name} is not built yet; show and cost work under its recipe")
+        self.folder.require(spec.name)
         # Of the data's settings only these change what is loaded; the rest is augmentation.
         key = DataSpec(name=spec.name, image_size=spec.image_size, evaluate_on=spec.evaluate_on)
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = (key, load_images(key, self.folder).to(self.device))
         return self._loaded[1]
 
-    def run(self, spec: RunSpec, report: Callable[[Progress], None] = lambda progress: None) -> Record:
-        """Trains a spec and writes its record.
+    def run(self, spec: RunSpec, handling: Handling | None = None) -> Record:
+        """Trains a spec, from its last checkpoint where there is one, and writes its record.
 
         A run that diverges is a result; one that fails is recorded as failed with its reason and log. Raises
-        RequestError where its data is missing and StoreError where the record cannot be written.
+        RequestError where its data is missing, StoreError where the results folder cannot be written, Interrupted
+        where the handling's stop was asked for, and ClaimLost.
         """
+        handling = handling or Handling()
         data = self.data(spec.data)
-        started = datetime.now(UTC)
-        watch = _Watch(spec, report)
+        if self.store.read(spec.run_id) is not None or spec.run_id in self.store.problems:
+            self.store.set_aside(spec.run_id)  # failed, stale, damaged, or asked for once more: from the beginning
+        watch = _Watch(spec, handling, Checkpoints(self.store.folder(spec.run_id)), device_name(self.device))
         common = {
-            "epochs": spec.train.epochs + spec.train.cooldown_epochs,
-            "device": device_name(self.device),
+            "epochs": watch.epochs,
             "versions": versions(),
             "git": git_state(),
             "data_fingerprint": self.folder.fingerprint(spec.data.name),
-            "started": started.isoformat(timespec="seconds"),
         }
         outcome: dict[str, Any]
         predictions = log = None
@@ -114,42 +128,47 @@ class Runner:
             outcome["at_chance"] = _at_chance(metrics["top1"], len(predictions["label"]), spec)
         except Diverged as error:
             outcome = {"status": "diverged", "reason": str(error), "metrics": None, "at_chance": None}
-        except RequestError:
+        except (RequestError, StoreError, ClaimLost):
             raise
         except Exception as error:  # whatever it is, the runs after this one go on
             outcome = {"status": "failed", "reason": _reason(error, spec), "metrics": None, "at_chance": None}
             log = traceback.format_exc()
-        record = {
-            **outcome,
-            **dict.fromkeys(("params", "frozen_params", "macs", "macs_224", "uncounted")),
-            **common,
+        record = _EMPTY | common | outcome
+        record |= {
             "images_seen": watch.steps * spec.train.batch_size,
             "seconds": round(watch.seconds, 3),
+            "device": "; then ".join(watch.devices),
             "peak_memory_bytes": peak_memory(self.device) if memory_before is not None else None,
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started": watch.started,
+            "ended": _now(),
         }
-        return self.store.write(spec, record, watch.history, predictions, log)
+        kept = watch.checkpoints.final if handling.keep_checkpoints and outcome["status"] == "ok" else None
+        return self.store.write(spec, record, watch.history, predictions, log, kept)
 
     def _train(self, spec: RunSpec, data: ImageData, watch: _Watch) -> Classification:
         train = spec.train
         torch.set_num_threads(train.threads)
+        checkpoint = watch.find_checkpoint()
         net = build_model(spec)
         if train.memory_format == "channels_last":
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         augment = Augment(spec.data, DATASETS[spec.data.name].num_classes, data.mean, data.std, train.memory_format)
-        loader = train_loader(data.train, train.batch_size, spec.seed)
-        task = Classification(net, train, augment, steps_per_epoch=len(loader), seed=spec.seed)
+        loader = train_loader(data.train, train.batch_size, spec.seed, *watch.place)
+        task = Classification(net, train, augment, steps_per_epoch=len(loader.sampler), seed=spec.seed)  # type: ignore[arg-type]
         if train.compile:
             task.net.compile()
         with warnings.catch_warnings():
             # The loaders need no workers: their batches are views of tensors in memory.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # A loader that begins where the checkpoint ended is what this one wants.
+            warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+            warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
             warnings.filterwarnings("ignore", category=FutureWarning)
             logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
             trainer = pl.Trainer(
                 accelerator="gpu" if self.device.type == "cuda" else "cpu",
                 devices=[self.device.index or 0] if self.device.type == "cuda" else 1,
-                max_epochs=train.epochs + train.cooldown_epochs,
+                max_epochs=watch.epochs,
                 precision="bf16-mixed" if train.precision == "bf16" else "32-true",
                 gradient_clip_val=train.clip_grad,
                 callbacks=[watch],
@@ -158,35 +177,147 @@ class Runner:
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
+                plugins=[LightningEnvironment()],  # not Slurm's, which would requeue the job by itself
             )
-            trainer.fit(task, loader, evaluation_loader(data.evaluation))
+            with watch.handling.stop.polling():
+                trainer.fit(task, loader, evaluation_loader(data.evaluation), ckpt_path=checkpoint, weights_only=True)
         return task
 
 
-class _Watch(pl.Callback):
-    """Writes the history, stops a run that is not finite, and reports how far it is."""
+# Between two reports of how far a run is.
+TELL_SECONDS = 0.5
 
-    def __init__(self, spec: RunSpec, report: Callable[[Progress], None]):
-        self.spec, self.report = spec, report
+_runners: dict[tuple[str, str | None, str], Runner] = {}
+
+
+def execute(order: Order, stop: Stop, report: Callable[[Progress], None] = lambda progress: None) -> Ended:
+    """Carries an order out: claims the run, trains it unless its record is there by now, and lets go of it."""
+    try:
+        spec = RunSpec.model_validate(order.spec)
+        key = (order.results, order.data, order.device)
+        if key not in _runners:
+            _runners.clear()  # the images of another sweep
+            folder = DataFolder.choose(order.data)
+            _runners[key] = Runner(Store(Path(order.results)), folder, choose_device(order.device))
+        runner = _runners[key]
+        try:
+            claim = Claims(runner.store.path).take(spec.run_id, order.name, order.dead)
+        except OSError as error:
+            raise StoreError.of(runner.store.path, f"the claim on run {spec.run_id}", error) from error
+        if claim is None:
+            return Ended(spec.run_id, "busy")
+        try:
+            runner.store.problems.clear()
+            record = runner.store.read(spec.run_id)
+            if record is None or order.replaces == record.checksum:
+                handling = Handling(
+                    report,
+                    checkpoint_seconds=order.checkpoint_seconds,
+                    keep_checkpoints=order.keep_checkpoints,
+                    stop=stop,
+                    claim=claim,
+                )
+                runner.run(spec, handling)
+            return Ended(spec.run_id, "recorded")
+        finally:
+            claim.release()
+    except Interrupted as interruption:
+        return Ended(order.run_id, "stopped", str(interruption))
+    except ClaimLost:
+        return Ended(order.run_id, "busy")
+    except RequestError as error:
+        return Ended(order.run_id, "request", str(error))
+    except StoreError as error:
+        return Ended(order.run_id, "store", str(error))
+
+
+class _Watch(pl.Callback):
+    """Writes the history and the checkpoints, stops a run that is not finite or not wanted, and reports how far it is.
+
+    Its state is in each checkpoint, so that a run that is resumed has the history of one that was not disturbed.
+    """
+
+    def __init__(self, spec: RunSpec, handling: Handling, checkpoints: Checkpoints, device: str):
+        self.spec, self.handling, self.checkpoints = spec, handling, checkpoints
         self.history: list[dict[str, float]] = []
         self.epochs = spec.train.epochs + spec.train.cooldown_epochs
         self.steps = 0
-        self._start = self._told = time.perf_counter()
+        self.devices = [device]
+        self.started = _now()
+        self.place = (0, 0)  # epoch and batch to begin with
+        self._start = self._told = self._saved = time.perf_counter()
         self._since = (0, self._start)
 
     @property
     def seconds(self) -> float:
+        """Training time, over all attempts; what was trained after the last checkpoint of an attempt is not in it."""
         return time.perf_counter() - self._start
 
+    # Checkpoints
+
+    def find_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, and `place` and state as it has them; None to begin at the beginning.
+
+        One of other versions is not used: a run would be half of each, and nobody could train it again.
+        """
+        while (path := self.checkpoints.newest()) is not None:
+            try:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+                state = content["callbacks"][self.state_key]
+                if state["versions"] == versions():
+                    self.place = (state["epoch"], state["batch"])
+                    return path
+                reason = "was written with other versions"
+            except (KeyError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+                reason = f"cannot be read ({type(error).__name__})"
+            path.unlink()
+            warnings.warn(f"the checkpoint {path} {reason}; it is not used", stacklevel=1)
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        keys = ("history", "steps", "seconds", "devices", "started")
+        epoch, batch = self.place
+        return {**{k: getattr(self, k) for k in keys}, "versions": versions(), "epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history, self.steps, self.started = state["history"], state["steps"], state["started"]
+        self.devices = list(dict.fromkeys([*state["devices"], *self.devices]))
+        self._start = time.perf_counter() - state["seconds"]
+
+    def _save(self, trainer: pl.Trainer, epoch: int, batch: int, name: str = LAST) -> None:
+        self.place = (epoch, batch)
+        try:
+            self.checkpoints.save(trainer.save_checkpoint, name)
+        except OSError as error:
+            raise StoreError.of(self.checkpoints.folder, f"the checkpoint of run {self.spec.run_id}", error) from error
+        self._saved = time.perf_counter()
+
+    # Hooks
+
     def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self._start = self._told = time.perf_counter()
+        now = time.perf_counter()
+        if not self.steps:
+            self._start = now
+        self._told = self._saved = now
+        self.handling.stop.catch_again()
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self._since = (self.steps, time.perf_counter())
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self._since = (self.steps, time.perf_counter())
 
-    def on_train_batch_end(self, trainer: pl.Trainer, task: pl.LightningModule, *of_batch: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, task: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
         self.steps += 1
-        if time.perf_counter() - self._told > 0.5:
+        now = time.perf_counter()
+        last = i + 1 == trainer.num_training_batches
+        stop = self.handling.stop()
+        # After the last step of an epoch the evaluation comes first: then the epoch's line of history is saved too.
+        if not last and (stop or now - self._saved >= self.handling.checkpoint_seconds):
+            self._save(trainer, trainer.current_epoch, i + 1)
+        if stop and not last:
+            raise Interrupted(self.handling.stop.number or 0)
+        if now - self._told > TELL_SECONDS:
             self._tell(self.steps / (self.epochs * trainer.num_training_batches))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
@@ -206,6 +337,12 @@ class _Watch(pl.Callback):
                 "seconds": round(self.seconds, 3),
             }
         )
+        ended, stop = len(self.history) == self.epochs, self.handling.stop()
+        due = time.perf_counter() - self._saved >= self.handling.checkpoint_seconds
+        if self.handling.keep_checkpoints if ended else (stop or due):
+            self._save(trainer, trainer.current_epoch + 1, 0, FINAL if ended else LAST)
+        if stop and not ended:
+            raise Interrupted(self.handling.stop.number or 0)
         self._tell(len(self.history) / self.epochs)
 
     def _tell(self, share: float) -> None:
@@ -213,16 +350,40 @@ class _Watch(pl.Callback):
         last = self.history[-1] if self.history else None
         steps, since = self._since
         rate = (self.steps - steps) * self.spec.train.batch_size / max(self._told - since, 1e-9)
-        self.report(
-            Progress(
-                epoch=len(self.history),
-                epochs=self.epochs,
-                share=share,
-                train_loss=last["train_loss"] if last else None,
-                top1=last["val_top1"] if last else None,
-                images_per_second=rate,
-            )
+        progress = Progress(
+            epoch=len(self.history),
+            epochs=self.epochs,
+            share=share,
+            train_loss=last["train_loss"] if last else None,
+            top1=last["val_top1"] if last else None,
+            images_per_second=rate,
         )
+        if (claim := self.handling.claim) is not None:
+            claim.progress = progress
+            if claim.lost:
+                raise ClaimLost(self.spec.run_id)
+        self.handling.report(progress)
+
+
+# The keys of record.json, in their order; a run that ends early lacks values, not keys.
+_EMPTY: dict[str, Any] = dict.fromkeys(
+    (
+        *("status", "reason", "metrics", "at_chance", "params", "frozen_params", "macs", "macs_224", "uncounted"),
+        *("epochs", "images_seen", "seconds", "device", "peak_memory_bytes", "versions", "git", "data_fingerprint"),
+        *("started", "ended"),
+    )
+)
+
+
+def failed_record(spec: RunSpec, reason: str) -> dict[str, Any]:
+    """What there is to record of a run whose worker died, as another process sees it."""
+    seen = {"epochs": spec.train.epochs + spec.train.cooldown_epochs, "images_seen": 0, "seconds": 0.0}
+    of_process = {"versions": versions(), "git": git_state(), "started": _now(), "ended": _now()}
+    return _EMPTY | seen | of_process | {"status": "failed", "reason": reason}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _predictions(logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
@@ -248,6 +409,7 @@ def _reason(error: Exception, spec: RunSpec) -> str:
     return f"{type(error).__name__}: {text}"
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of what computes, by package."""
     import platform
@@ -262,6 +424,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache  # of the code that this process has loaded; what is committed later is not what trains
 def git_state() -> dict[str, Any]:
     """Commit of this package's checkout and whether its files differ from it; nulls where it is no checkout."""
     home = Path(__file__).resolve().parent.parent

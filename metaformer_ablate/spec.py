@@ -212,6 +212,12 @@ class RunSpec(_Strict):
         """Plain values: what spec.yaml holds and the id is made of."""
         return json.loads(self.model_dump_json())
 
+    def with_execution(self) -> dict[str, Any]:
+        """`to_dict` and what is not part of the id: enough to make this spec again elsewhere."""
+        tree = self.to_dict()
+        tree["model"]["init_from"] = self.model.init_from
+        return tree
+
     @property
     def run_id(self) -> str:
         """The first 12 hex digits of the SHA-256 of the canonical JSON of the resolved spec with the seed."""

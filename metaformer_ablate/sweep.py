@@ -1,23 +1,28 @@
-"""An experiment to the runs it lacks, and those one after another to their records. Loads no torch by itself."""
+"""An experiment to the runs it lacks, and those through a launcher to their records. Loads no torch by itself."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from metaformer_ablate.claims import Claims, Progress
 from metaformer_ablate.data.catalogue import split_sizes
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import Plan
-from metaformer_ablate.records import Record, Store
+from metaformer_ablate.launchers import Ended, Launcher, Order
+from metaformer_ablate.records import Record, Store, StoreError
+from metaformer_ablate.signals import Interrupted, Stop
 from metaformer_ablate.spec import RunSpec
+from metaformer_ablate.yaml_reader import RequestError
 
-if TYPE_CHECKING:
-    from metaformer_ablate.run import Progress, Runner
+# How long runs may take to save their place when a sweep is stopped.
+STOP_SECONDS = 20.0
 
 # Without --seeds, records of these seeds are found; others have to be asked for.
 SEEDS_LOOKED_UP = 10_000
@@ -30,7 +35,7 @@ ASSUMED_SECONDS_PER_STEP = 0.01
 
 @dataclass(frozen=True)
 class RunState:
-    """A planned run as it stands: missing, ok, diverged, failed or stale."""
+    """A planned run as it stands: missing, running, ok, diverged, failed or stale."""
 
     run_id: str
     seed: int
@@ -42,10 +47,13 @@ class RunState:
         return self.record.top1 if self.record is not None and self.status == "ok" else None
 
 
-def state_of(spec: RunSpec, store: Store, fingerprint: str | None) -> RunState:
-    """Looks a planned run up. A record of other data than today's is stale: shown, not reused."""
+def state_of(spec: RunSpec, store: Store, fingerprint: str | None, held: Container[str] = ()) -> RunState:
+    """Looks a planned run up. A record of other data than today's is stale: shown, not reused.
+
+    `held` are the runs that somebody trains (`Claims.held`).
+    """
     record = store.read(spec.run_id)
-    status = "missing" if record is None else record.status
+    status = record.status if record is not None else "running" if spec.run_id in held else "missing"
     if record is not None and fingerprint and record.data["data_fingerprint"] not in (None, fingerprint):
         status = "stale"
     return RunState(spec.run_id, spec.seed, status, record)
@@ -76,6 +84,7 @@ class Job:
 
     spec: RunSpec
     rows: tuple[str, ...]  # "pooling_size/pool3"
+    replaces: str | None = None  # checksum of the record, failed or stale, that it is to replace
 
     @property
     def name(self) -> str:
@@ -96,14 +105,15 @@ def jobs_of(
                 specs[spec.run_id] = spec
     fingerprints: dict[str, str | None] = {}
     states, jobs = [], []
+    held = Claims(store.path).held()
     for run_id, spec in specs.items():
         name = spec.data.name
         if name not in fingerprints:
             fingerprints[name] = folder.fingerprint(name)
-        state = state_of(spec, store, fingerprints[name])
+        state = state_of(spec, store, fingerprints[name], held)
         states.append(state)
-        if state.status in ("missing", "stale") or (retry_failed and state.status == "failed"):
-            jobs.append(Job(spec, tuple(rows[run_id])))
+        if state.status in ("missing", "running", "stale") or (retry_failed and state.status == "failed"):
+            jobs.append(Job(spec, tuple(rows[run_id]), state.record.checksum if state.record else None))
     return jobs, states
 
 
@@ -126,17 +136,18 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
     return total
 
 
-@dataclass
-class Outcome:
-    """What a sweep did. `stopped` says why it ended before its jobs did."""
-
-    done: list[Record] = field(default_factory=list)
-    left: list[Job] = field(default_factory=list)
-    stopped: str | None = None
-
-    @property
-    def failed(self) -> list[Record]:
-        return [record for record in self.done if record.status == "failed"]
+def order_of(job: Job, store: Store, folder: DataFolder, device: str, **handling: Any) -> Order:
+    """The order for a job: `handling` is what of `Order` the command line decides."""
+    return Order(
+        spec=job.spec.with_execution(),
+        results=str(store.path.resolve()),
+        data=str(folder.path.resolve()) if folder.given else None,
+        device=device,
+        name=job.name,
+        run_id=job.spec.run_id,
+        replaces=job.replaces,
+        **handling,
+    )
 
 
 class Listener:
@@ -150,24 +161,158 @@ class Listener:
 
     def finish(self, job: Job, record: Record) -> None: ...
 
+    def note(self, text: str) -> None: ...
 
-def run_jobs(jobs: Sequence[Job], runner: Runner, listener: Listener, max_hours: float | None = None) -> Outcome:
-    """Trains jobs one after another. Every record is on disk before the next run begins.
 
-    With `max_hours` no run begins after that time; the one under way ends.
-    """
-    outcome = Outcome(left=list(jobs))
-    begun = time.monotonic()
-    for job in jobs:
-        if max_hours is not None and time.monotonic() - begun >= max_hours * 3600:
-            outcome.stopped = f"--max-hours {max_hours:g} is over"
-            break
-        listener.start(job)
-        record = runner.run(job.spec, lambda progress, job=job: listener.progress(job, progress))  # type: ignore[misc]
-        outcome.left.remove(job)
-        outcome.done.append(record)
-        listener.finish(job, record)
-    return outcome
+@dataclass(frozen=True)
+class Limits:
+    """When a sweep gives up: on beginning runs, on a run that makes no step, and on a run whose workers die."""
+
+    hours: float | None = None
+    stall_seconds: float = 1800.0
+    attempts: int = 3
+
+
+@dataclass
+class Sweep:
+    """Jobs on their way through a launcher to records. Holds what is under way, not what is finished."""
+
+    jobs: Sequence[Job]
+    order: Callable[[Job], Order]
+    launcher: Launcher
+    store: Store
+    listener: Listener = field(default_factory=Listener)
+    limits: Limits = field(default_factory=Limits)
+    stop: Stop = field(default_factory=Stop)
+
+    def __post_init__(self) -> None:
+        self.claims = Claims(self.store.path)
+        self.begun = time.monotonic()
+        self.waiting = deque(self.jobs)
+        self.running: dict[str, _Running] = {}
+        self.elsewhere: dict[str, Job] = {}
+        self.attempts: dict[str, int] = {}
+        self.finished = self.failed = 0
+        self._dead: dict[str, str] = {}  # run: token of the owner that was seen to die
+        self._looked = 0.0
+        self.launcher.report = self._progress
+
+    def run(self) -> str | None:
+        """Trains the jobs; every record is on disk when this returns. Why it ended with jobs left, or None.
+
+        A run that another sweep trains is waited for, and taken over where its owner dies. Raises Interrupted once
+        the stop is asked for and what is under way has saved its place; RequestError and StoreError as runs meet them.
+        """
+        with self.stop.polling():
+            while self.waiting or self.running or self.elsewhere:
+                if self.stop():
+                    self._stop()
+                late = self.limits.hours is not None and time.monotonic() - self.begun >= self.limits.hours * 3600
+                if late and not self.running:
+                    return f"--max-hours {self.limits.hours:g} is over"
+                while self.waiting and len(self.running) < self.launcher.capacity and not late:
+                    self._submit(self.waiting.popleft())
+                    if self.launcher.capacity == 1:
+                        break  # a launcher that trains in this process has ended it by now
+                for ended in self.launcher.wait(0.1 if self.running else 1.0 if self.elsewhere else 0.0):
+                    self._take(ended)
+                if not self.running and self.elsewhere:
+                    time.sleep(0.5)
+                self._look()
+        return None
+
+    def _submit(self, job: Job) -> None:
+        run_id = job.spec.run_id
+        self.running[run_id] = _Running(job, time.monotonic())
+        self.listener.start(job)
+        self.launcher.submit(replace(self.order(job), dead=self._dead.pop(run_id, None)))
+
+    def _progress(self, run_id: str, progress: Progress) -> None:
+        running = self.running[run_id]
+        running.progress, running.since = progress, time.monotonic()
+        self.listener.progress(running.job, progress)
+
+    def _take(self, ended: Ended) -> None:
+        job = self.running.pop(ended.run_id).job
+        if ended.outcome == "recorded":
+            self._finish(job)
+        elif ended.outcome == "busy":
+            self.elsewhere[ended.run_id] = job
+            holder = self.claims.top(ended.run_id)
+            self.listener.note(f"{job.name} is trained by {holder.host if holder else 'another sweep'}; waiting for it")
+        elif ended.outcome == "died":
+            self._died(job, ended.text)
+        elif ended.outcome == "request":
+            raise RequestError(ended.text)
+        elif ended.outcome == "store":
+            raise StoreError(ended.text)
+        elif not self.stop():  # a worker that somebody else told to stop
+            self.waiting.append(job)
+
+    def _finish(self, job: Job) -> None:
+        record = self.store.read(job.spec.run_id)
+        if record is None:
+            raise StoreError(self.store.problems.get(job.spec.run_id, f"{self.store.path}: a record has gone"))
+        self.finished += 1
+        self.failed += record.status == "failed"
+        self.listener.finish(job, record)
+
+    def _died(self, job: Job, why: str) -> None:
+        run_id = job.spec.run_id
+        self.attempts[run_id] = self.attempts.get(run_id, 0) + 1
+        if self.attempts[run_id] < self.limits.attempts:
+            self.listener.note(f"{job.name}: {why}; it goes on from its last checkpoint")
+            self.waiting.append(job)
+            return
+        from metaformer_ablate.run import failed_record
+
+        reason = f"given up after {self.limits.attempts} attempts: {why}; try a smaller train.batch_size or --workers 1"
+        self.store.set_aside(run_id)
+        self.store.write(job.spec, failed_record(job.spec, reason), [], None, reason)
+        self._finish(job)
+
+    def _look(self) -> None:
+        """At what is under way, by its claims: how far it is, whether it hangs, whether its owner is still there."""
+        if time.monotonic() - self._looked < 0.5:
+            return
+        self._looked = now = time.monotonic()
+        for run_id, running in self.running.items():
+            holder = self.claims.top(run_id)
+            if holder is not None and holder.progress is not None and holder.progress != running.progress:
+                self._progress(run_id, holder.progress)
+            elif now - running.since > self.limits.stall_seconds:
+                running.since = now
+                self.launcher.kill(run_id)
+        for run_id, job in list(self.elsewhere.items()):
+            holder = self.claims.top(run_id)
+            if holder is not None and not self.claims.is_dead(holder):
+                continue
+            del self.elsewhere[run_id]
+            record = self.store.read(run_id)
+            if record is not None and record.checksum != job.replaces:
+                self._finish(job)
+                continue
+            self.waiting.append(job)
+            if holder is not None:
+                self._dead[run_id] = holder.token
+
+    def _stop(self) -> None:
+        """Gives what is under way a while to save its place."""
+        self.launcher.stop()
+        until = time.monotonic() + STOP_SECONDS
+        while self.running and time.monotonic() < until:
+            for ended in self.launcher.wait(0.2):
+                if ended.outcome == "recorded":
+                    self._finish(self.running[ended.run_id].job)
+                self.running.pop(ended.run_id)
+        raise Interrupted(self.stop.number or 0)
+
+
+@dataclass
+class _Running:
+    job: Job
+    since: float  # of the last sign of progress
+    progress: Progress | None = None
 
 
 def as_dict(state: RunState) -> dict[str, Any]:

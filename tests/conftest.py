@@ -114,6 +114,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with mock.patch.dict(os.environ):
         os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ["ABLATE_WORKERS"] = "0"  # in this process, where what it needs is imported already
         for name in ("ABLATE_DATA", "ABLATE_RESULTS"):
             os.environ.pop(name, None)
         yield

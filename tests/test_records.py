@@ -175,7 +175,7 @@ CRASHES = {
 def test_a_crash_leaves_no_folder_under_the_name_of_the_run(
     place: str, there_before: bool, store: Store, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = made_up(store, spec, 90.0) if there_before else None
+    before = made_up(store, spec, status="failed") if there_before else None
     name, replacement = CRASHES[place]
     with monkeypatch.context() as patch:
         patch.setattr(f"metaformer_ablate.records.{name}", replacement)
@@ -222,13 +222,14 @@ def test_record_json_is_written_last(store: Store, spec: RunSpec, monkeypatch: p
 
 
 def test_an_old_record_is_moved_aside_and_kept(store: Store, spec: RunSpec) -> None:
-    for top1 in (90.0, 91.0, 92.0):
-        made_up(store, spec, top1)
+    for reason in ("it fell", "it fell again"):
+        made_up(store, spec, status="failed", reason=reason)
+    made_up(store, spec, 92.0)
     assert store.read(spec.run_id).top1 == 92.0
     aside = store.path / "aside"
     assert names(aside) == [f"{spec.run_id}-1", f"{spec.run_id}-2"]
-    kept = [json.loads((aside / name / "record.json").read_text())["metrics"]["top1"] for name in names(aside)]
-    assert kept == [90.0, 91.0]
+    kept = [json.loads((aside / name / "record.json").read_text())["reason"] for name in names(aside)]
+    assert kept == ["it fell", "it fell again"]
     moved = store.set_aside(spec.run_id)
     assert moved == aside / f"{spec.run_id}-3" and (moved / "predictions.npz").is_file()
     assert store.read(spec.run_id) is None

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,18 @@ from torch.nn import functional as F
 
 import metaformer_ablate.run
 from metaformer_ablate import experiment
-from metaformer_ablate.cli import Interrupted
 from metaformer_ablate.data.augment import Augment
 from metaformer_ablate.data.catalogue import DATASETS
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.data.sources import load_images, train_loader
 from metaformer_ablate.experiment import plan
+from metaformer_ablate.launchers.local import Inline
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.records import HISTORY_COLUMNS, Record, Store
-from metaformer_ablate.run import Progress, Runner, choose_device
+from metaformer_ablate.run import Handling, Progress, Runner, choose_device
+from metaformer_ablate.signals import Interrupted, Stop
 from metaformer_ablate.spec import DataSpec, ModelSpec, RunSpec
-from metaformer_ablate.sweep import Job, run_jobs
+from metaformer_ablate.sweep import Job, Sweep, order_of
 from metaformer_ablate.tasks.classification import Classification, learning_rate, measure
 from metaformer_ablate.yaml_reader import RequestError
 
@@ -68,7 +70,7 @@ def train(tmp_path: Path) -> Callable[..., Record]:
     count = iter(range(1000))
 
     def run(spec: RunSpec, report: Callable[[Progress], None] = lambda progress: None) -> Record:
-        return Runner(Store(tmp_path / str(next(count))), DataFolder.choose(None), CPU).run(spec, report)
+        return Runner(Store(tmp_path / str(next(count))), DataFolder.choose(None), CPU).run(spec, Handling(report))
 
     return run
 
@@ -349,10 +351,15 @@ def test_a_sweep_goes_on_after_runs_that_diverge_or_fail(
     monkeypatch.setattr(metaformer_ablate.run, "build_model", sometimes)
     specs = [tiny({"train.lr": 1e30}, seed=0), tiny(seed=1), tiny(seed=2)]
     store = Store(tmp_path)
-    result = run_jobs([Job(spec, ("e/r",)) for spec in specs], Runner(store, DataFolder.choose(None), CPU), Quiet())
-    assert [record.status for record in result.done] == ["diverged", "failed", "ok"]
-    assert result.left == [] and result.stopped is None
-    assert [record.run_id for record in result.failed] == [specs[1].run_id]
+    sweep = Sweep(
+        jobs=[Job(spec, ("e/r",)) for spec in specs],
+        order=partial(order_of, store=store, folder=DataFolder.choose(None), device="cpu"),
+        launcher=Inline("cpu", Stop()),
+        store=store,
+    )
+    assert sweep.run() is None
+    assert [store.find(spec.run_id).status for spec in specs] == ["diverged", "failed", "ok"]
+    assert (sweep.finished, sweep.failed) == (3, 1)
     assert {record.run_id for record in store} == {spec.run_id for spec in specs}
     failed = store.find(specs[1].run_id)
     data = strict_json(failed)
@@ -360,13 +367,6 @@ def test_a_sweep_goes_on_after_runs_that_diverge_or_fail(
     assert data["metrics"] is None and data["params"] > 0
     assert sorted(data) == sorted(KEYS)
     assert "Traceback" in (failed.folder / "log.txt").read_text()
-
-
-class Quiet:
-    """Listens to nothing."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *of: None
 
 
 @pytest.mark.parametrize(

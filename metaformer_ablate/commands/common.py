@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,59 @@ import click
 from metaformer_ablate.yaml_reader import RequestError
 
 
+@dataclass(frozen=True)
+class Execution:
+    """How runs are carried out, as the command line says it; none of it can change a result."""
+
+    launcher: str
+    workers: int | None
+    slurm: tuple[str, ...]
+    keep_checkpoints: bool
+    checkpoint_seconds: float
+    stall_minutes: float
+
+    def options(self) -> dict[str, Any]:
+        """What the launcher is made with. Raises RequestError for an option of another launcher."""
+        if self.launcher != "slurm" and self.slurm:
+            raise RequestError(f"--slurm {self.slurm[0]} is for --launcher slurm; here it is {self.launcher}")
+        return {"workers": self.workers, "slurm": self.slurm}
+
+
+def _execution(command: Any) -> Any:
+    """Gathers the options of `Execution` into one argument of a command."""
+    given = (
+        click.option("--launcher", default="local", metavar="NAME", help="local, ray or slurm (default: local)."),
+        click.option("--workers", envvar="ABLATE_WORKERS", metavar="N", help=_WORKERS),
+        click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="An option of sbatch, for --launcher slurm."),
+        click.option("--keep-checkpoints", is_flag=True, help="Leave each run's last.ckpt beside its record."),
+        click.option("--checkpoint-seconds", default=15.0, metavar="S", help="Time between checkpoints (default: 15)."),
+        click.option("--stall-minutes", default=30.0, metavar="M", help="Kill a worker without a step for so long."),
+    )
+
+    @wraps(command)
+    def gathered(**values: Any) -> Any:
+        workers = values.pop("workers")
+        if workers is not None and not workers.isdigit():
+            raise RequestError(f"--workers is {workers!r}; allowed: an integer of at least 0")
+        names = [field.name for field in fields(Execution) if field.name != "workers"]
+        execution = Execution(workers=None if workers is None else int(workers), **{n: values.pop(n) for n in names})
+        for name in ("checkpoint_seconds", "stall_minutes"):
+            if not getattr(execution, name) >= 0:
+                option = f"--{name.replace('_', '-')}"
+                raise RequestError(f"{option} is {getattr(execution, name):g}; allowed: a number of at least 0")
+        return command(execution=execution, **values)
+
+    for option in reversed(given):
+        gathered = option(gathered)
+    return gathered
+
+
+_WORKERS = "Runs at once, each in a process; 0: in this one (default: by cores or GPUs)."
+
+
 def options(*names: str) -> Callable[[Any], Any]:
     """The options that recur, by name, in the order given."""
-    known = {
+    known: dict[str, Callable[[Any], Any]] = {
         "recipe": click.option("--recipe", metavar="NAME", help="Where it is measured (default: digits)."),
         "seeds": click.option("--seeds", metavar="N|LIST", help="3 means seeds 0,1,2; or a list: 0,2,5."),
         "results": click.option(
@@ -24,6 +76,7 @@ def options(*names: str) -> Callable[[Any], Any]:
             "--data", metavar="DIR", help="Folder of data sets (default: $ABLATE_DATA, else a cache)."
         ),
         "device": click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+        "execution": _execution,
         "json": click.option("--json", "as_json", is_flag=True, help="Machine-readable output on standard output."),
     }
 

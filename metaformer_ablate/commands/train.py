@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
+from functools import partial
 from typing import Any
 
 import click
 
-from metaformer_ablate.cli import Interrupted
-from metaformer_ablate.commands.common import options, seeds_of, split_words, store_of, tell_problems
+from metaformer_ablate.commands.common import Execution, options, seeds_of, split_words, store_of, tell_problems
 from metaformer_ablate.yaml_reader import RequestError
 
 
 @click.command("run")
 @click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...")
-@options("recipe", "seeds", "results", "data", "device")
+@options("recipe", "seeds", "results", "data", "device", "execution")
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
 @click.option("--retry-failed", is_flag=True, help="Train failed runs again; diverged ones are results.")
 @click.option("--max-hours", type=float, metavar="H", help="Begin no run after H hours.")
@@ -28,6 +27,7 @@ def run_command(
     results: str | None,
     data: str | None,
     device: str,
+    execution: Execution,
     dry_run: bool,
     retry_failed: bool,
     max_hours: float | None,
@@ -56,67 +56,93 @@ def run_command(
         for job in jobs:
             say(f"  {job.spec.run_id}  {job.name}" + (f" (also {', '.join(job.rows[1:])})" if job.rows[1:] else ""))
     elif jobs:
+        for name in dict.fromkeys(job.spec.data.name for job in jobs):
+            folder.require(name)
+            if folder.missing(name):
+                from metaformer_ablate.data.sources import download
+
+                download(name, folder)
         store.check_writable()
-        code = _train(jobs, states, store, folder, device, max_hours)
+        code = _train(jobs, states, store, folder, device, execution, max_hours)
         store.problems.clear()
     tables = [build_table(chosen, store, folder, wanted) for chosen in plans]
-    failed = [r for table in tables for row in table["rows"] for r in row["runs"] if r["status"] == "failed"]
+    runs = {run["run_id"]: run for table in tables for row in table["rows"] for run in row["runs"]}
     if as_json:
-        states_now = {r["run_id"]: r for table in tables for row in table["rows"] for r in row["runs"]}
-        tree = {"tables": tables, "runs": list(states_now.values()), "to_run": len(jobs) if dry_run else 0}
+        tree = {"tables": tables, "runs": list(runs.values()), "to_run": len(jobs) if dry_run else 0}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))
     elif not dry_run:
         click.echo("\n".join(render(table, "text") for table in tables), nl=False)
-    for run in {run["run_id"]: run for run in failed}.values():
-        log = store.folder(run["run_id"]) / "log.txt"
-        say(f"failed: run {run['run_id']} (seed {run['seed']}), log {log}; again with --retry-failed")
+    trained = {job.spec.run_id for job in jobs}
+    for run in runs.values():
+        if run["status"] == "failed" or run["run_id"] in trained:
+            _tell_ending(run, store)
+    failed = any(run["status"] == "failed" for run in runs.values())
     return 1 if failed and not dry_run else code
 
 
-def _announce(jobs: Any, states: Any) -> float:
+def _tell_ending(run: dict[str, Any], store: Any) -> None:
+    """A line about a run that did not end as one would like."""
+    from metaformer_ablate.progress import say
+
+    if run["status"] not in ("failed", "diverged"):
+        return
+    folder = store.folder(run["run_id"])
+    reason = store.read(run["run_id"]).data["reason"]
+    where = f"log {folder / 'log.txt'}; again with --retry-failed"
+    if run["status"] == "diverged":
+        where = f"a result, history {folder / 'history.csv'}"
+    say(f"{run['status']}: run {run['run_id']} (seed {run['seed']}): {reason}; {where}")
+
+
+def _announce(jobs: Any, states: Any, workers: int = 1) -> float:
     """Says what is to be trained and about how many seconds that takes, and returns these."""
     from metaformer_ablate.cost import count
     from metaformer_ablate.progress import duration, say
     from metaformer_ablate.sweep import estimate_seconds
 
-    seconds = estimate_seconds(jobs, states, lambda spec: count(spec).macs)
+    seconds = estimate_seconds(jobs, states, lambda spec: count(spec).macs) / workers
     done = len(states) - len(jobs)
-    say(f"{len(states)} runs, {done} have a record, {len(jobs)} to train: about {duration(seconds)}")
+    at_once = f" with {workers} at once" if workers > 1 else ""
+    say(f"{len(states)} runs, {done} have a record, {len(jobs)} to train: about {duration(seconds)}{at_once}")
     return seconds
 
 
-def _train(jobs: Any, states: Any, store: Any, folder: Any, device: str, max_hours: float | None) -> int:
+def _train(
+    jobs: Any, states: Any, store: Any, folder: Any, device: str, execution: Execution, max_hours: float | None
+) -> int:
     """Trains jobs with a live view; says how to go on where it is stopped."""
+    from metaformer_ablate.launchers import choose
     from metaformer_ablate.progress import LiveLine, PlainLines, say
+    from metaformer_ablate.signals import Interrupted, Stop
+    from metaformer_ablate.sweep import Limits, Sweep, order_of
 
-    def stop(number: int, frame: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one stops at once
-        raise Interrupted(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     listener = LiveLine() if sys.stderr.isatty() else PlainLines()
-    finished = 0
-    try:
-        from metaformer_ablate.run import Runner, choose_device
-        from metaformer_ablate.sweep import run_jobs
-
-        runner = Runner(store, folder, choose_device(device))
-        runner.data(jobs[0].spec.data)  # what is missing is said before anything is announced
-        listener.begin(jobs, _announce(jobs, states))
-        outcome = run_jobs(jobs, runner, listener, max_hours)
-        finished = len(outcome.done)
-        if outcome.stopped:
-            say(f"{outcome.stopped}: {len(outcome.left)} runs are left; the same command goes on with them")
-            return 1
-        return 0
-    except Interrupted as interruption:
-        finished = getattr(listener, "finished", finished)
-        say(
-            f"{finished} finished runs are kept; the same command goes on with the {len(jobs) - finished} that are left"
-        )
-        raise interruption
-    finally:
-        if isinstance(listener, LiveLine):
-            listener.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    limits = Limits(hours=max_hours, stall_seconds=60 * execution.stall_minutes)
+    launcher = None
+    with Stop().catching() as stop:
+        try:
+            specs = [job.spec for job in jobs]
+            launcher = choose(execution.launcher, specs=specs, device=device, stop=stop, **execution.options())
+            listener.begin(jobs, _announce(jobs, states, min(launcher.capacity, len(jobs))))
+            order = partial(
+                order_of,
+                store=store,
+                folder=folder,
+                device=device,
+                keep_checkpoints=execution.keep_checkpoints,
+                checkpoint_seconds=execution.checkpoint_seconds,
+            )
+            why = Sweep(jobs, order, launcher, store, listener, limits, stop).run()
+            if why:
+                left = len(jobs) - listener.finished
+                say(f"{why}: {left} runs are left; the same command goes on with them")
+            return 1 if why else 0
+        except Interrupted:
+            done = getattr(listener, "finished", 0)
+            say(f"{done} finished runs are kept; the same command goes on with the {len(jobs) - done} that are left")
+            raise
+        finally:
+            if isinstance(listener, LiveLine):
+                listener.close()
+            if launcher is not None:
+                launcher.close()

@@ -49,6 +49,17 @@ class DataFolder:
     def missing(self, name: str) -> list[Path]:
         return [path for path in self.files(name) if not path.is_file()]
 
+    def require(self, name: str) -> None:
+        """Raises RequestError where a data set cannot be trained on from here, as far as that shows without reading."""
+        if not DATASETS[name].in_memory:
+            raise RequestError(f"training on {name} is not built yet; show and cost work under its recipe")
+        missing = self.missing(name)
+        if missing and self.given:
+            names = ", ".join(str(path.relative_to(self.path)) for path in missing)
+            raise RequestError(
+                f"{self.path}: {name} is not there: missing {names}; get it with: {self.how_to_get(name)}"
+            )
+
     def how_to_get(self, name: str) -> str:
         """A command that puts a data set into this folder."""
         call = f"D('{self.path}', download=True)"

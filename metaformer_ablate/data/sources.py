@@ -81,27 +81,37 @@ def _digits() -> tuple[Tensor, Tensor]:
     return images.unsqueeze(1), torch.from_numpy(digits.target).long()
 
 
-def _torchvision(name: str, folder: DataFolder) -> tuple[ImageTensors, ImageTensors]:
-    missing = folder.missing(name)
-    if missing and folder.given:
-        names = ", ".join(str(path.relative_to(folder.path)) for path in missing)
+def download(name: str, folder: DataFolder) -> None:
+    """Downloads a data set into the default folder unless it is there. Raises RequestError where that fails."""
+    import torchvision.datasets
+    from filelock import FileLock
+
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.path / f".{name}.lock"):  # of several processes one downloads
+            if folder.missing(name):
+                getattr(torchvision.datasets, TORCHVISION_CLASS[name])(str(folder.path), download=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise RequestError(
-            f"{folder.path}: {name} is not there: missing {names}; get it with: {folder.how_to_get(name)}"
-        )
+            f"{name} cannot be downloaded into {folder.path} ({reason}); where there is a network: "
+            f"{folder.how_to_get(name)}; then pass the folder with --data"
+        ) from None
+
+
+def _torchvision(name: str, folder: DataFolder) -> tuple[ImageTensors, ImageTensors]:
+    folder.require(name)
+    if folder.missing(name):
+        download(name, folder)
     import torchvision.datasets
 
     dataset = getattr(torchvision.datasets, TORCHVISION_CLASS[name])
     parts = []
     for train in (True, False):
         try:
-            part = dataset(str(folder.path), train=train, download=bool(missing))
+            part = dataset(str(folder.path), train=train)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            if missing:
-                raise RequestError(
-                    f"{name} cannot be downloaded into {folder.path} ({reason}); where there is a network: "
-                    f"{folder.how_to_get(name)}; then pass the folder with --data"
-                ) from None
             raise RequestError(f"{folder.path}: {name} cannot be read: {reason}") from None
         images = torch.as_tensor(part.data)
         images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
@@ -144,11 +154,18 @@ def derive_seed(seed: int, *of: int | str) -> int:
 
 
 class EpochBatches(Sampler):
-    """Indices of full batches in an order that follows from (seed, epoch) alone. Lightning calls `set_epoch`."""
+    """Indices of full batches in an order that follows from (seed, epoch) alone. Lightning calls `set_epoch`.
 
-    def __init__(self, count: int, batch_size: int, seed: int, device: torch.device):
+    Epoch `first_epoch` begins at batch `first_batch`: where a run that is resumed goes on.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int, device: torch.device, first_epoch: int = 0, first_batch: int = 0
+    ):
         self.count, self.batch_size, self.seed, self.device = count, batch_size, seed, device
-        self.epoch = 0
+        self.first_epoch, self.first_batch = first_epoch, first_batch
+        # Lightning makes the first iterator before it says which epoch it is for.
+        self.epoch = first_epoch
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -159,12 +176,18 @@ class EpochBatches(Sampler):
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
         order = torch.randperm(self.count, generator=generator).to(self.device)
-        return iter(order[: len(self) * self.batch_size].view(-1, self.batch_size))
+        batches = order[: len(self) * self.batch_size].view(-1, self.batch_size)
+        return iter(batches[self.first_batch if self.epoch == self.first_epoch else 0 :])
 
 
-def train_loader(data: ImageTensors, batch_size: int, seed: int) -> DataLoader:
-    """Batches [B, C, H, W] uint8 and labels [B] where the data lies. The images left over after full batches wait."""
-    order = EpochBatches(len(data), batch_size, seed, data.images.device)
+def train_loader(
+    data: ImageTensors, batch_size: int, seed: int, first_epoch: int = 0, first_batch: int = 0
+) -> DataLoader:
+    """Batches [B, C, H, W] uint8 and labels [B] where the data lies, from a place on (`EpochBatches`).
+
+    The images left over after full batches wait for another epoch.
+    """
+    order = EpochBatches(len(data), batch_size, seed, data.images.device, first_epoch, first_batch)
     return DataLoader(data, sampler=order, batch_size=None)
 
 

@@ -37,15 +37,26 @@ class Classification(pl.LightningModule):
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self.logits, self.labels = torch.empty(0), torch.empty(0)
         self._batches: list[tuple[Tensor, Tensor]] = []
+        self._loss_sum, self._first_bad = torch.zeros(()), torch.full((), -1)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
     # Training
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_start(self) -> None:
+        # Restored sums of an epoch that a checkpoint cut; they lie where the checkpoint was read.
+        self._loss_sum, self._first_bad = self._loss_sum.to(self.device), self._first_bad.to(self.device)
+
+    def on_train_epoch_start(self) -> None:  # not called where an epoch is resumed in its middle
         self._loss_sum = torch.zeros((), device=self.device)
         self._first_bad = torch.full((), -1, device=self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_sums"] = {"loss_sum": self._loss_sum, "first_bad": self._first_bad}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._loss_sum, self._first_bad = (checkpoint["epoch_sums"][key] for key in ("loss_sum", "first_bad"))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         # Augmentation and stochastic depth follow from (seed, epoch, step), not from what was drawn before, so that

@@ -1,0 +1,68 @@
+"""Signals that ask for an end: noted once, so that a run can save its place; the second one stops at once. No torch."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Interrupted(BaseException):
+    """A signal asked for an end. Not an Exception: nothing on the way may take it for a failed run."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Stop:
+    """Whether an end was asked for, and by which signal.
+
+    While `polled` is above 0 somebody looks at `number` often and ends in good order; else the signal raises.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.polled = 0
+        self._numbers: tuple[int, ...] = ()
+
+    def __call__(self) -> bool:
+        return self.number is not None
+
+    @contextmanager
+    def polling(self) -> Iterator[None]:
+        """Around code that looks at the stop itself, and after which somebody does."""
+        self.polled += 1
+        try:
+            yield
+        finally:
+            self.polled -= 1
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.number is not None or not self.polled:  # the second time, or nobody looks
+            signal.signal(number, signal.SIG_DFL)
+            self.number = number
+            raise Interrupted(number)
+        self.number = number
+
+    @contextmanager
+    def catching(self, *numbers: int) -> Iterator[Stop]:
+        """Handles signals, SIGINT and SIGTERM unless told otherwise; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        self._numbers = numbers or (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._handle) for number in self._numbers}
+        try:
+            yield self
+        finally:
+            self._numbers = ()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def catch_again(self) -> None:
+        """Takes back the signals that a library has taken over; Lightning's handler would end a run that is over."""
+        for number in self._numbers:
+            signal.signal(number, self._handle)

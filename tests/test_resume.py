@@ -1,0 +1,387 @@
+"""A run that is disturbed at any moment ends with the record of one that never was; checkpoints; claims."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_WORDS, command
+from specs import made_up, spec_of
+
+from metaformer_ablate import claims as claims_module
+from metaformer_ablate.checkpoints import DAMAGED, LAST, PREVIOUS, Checkpoints, is_whole
+from metaformer_ablate.claims import Claims
+from metaformer_ablate.data.files import DataFolder
+from metaformer_ablate.records import Record, Store, StoreError
+from metaformer_ablate.run import ClaimLost, Handling, Runner
+from metaformer_ablate.signals import Interrupted, Stop
+from metaformer_ablate.spec import RunSpec
+
+CPU = torch.device("cpu")
+# Everything that draws at random or remembers: three epochs of 22 steps, augmentation, stochastic depth, mixing,
+# warm-up, clipping, batch norm's running statistics.
+SETTINGS: dict[str, Any] = {
+    "train.epochs": 3,
+    "train.warmup_epochs": 1.5,
+    "train.clip_grad": 1.0,
+    "model.drop_path": 0.3,
+    "model.norm": "batch_norm",
+    "data.mixup": 0.4,
+    "data.cutmix": 0.4,
+    "data.crop_padding": 1,
+}
+
+
+def disturbed_spec(seed: int = 0, **settings: Any) -> RunSpec:
+    return spec_of({**SETTINGS, **settings}, words=TINY_WORDS, seed=seed)
+
+
+class StopAfter(Stop):
+    """Asks for an end after so many steps."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            self.number = signal.SIGTERM
+        return self.left < 0
+
+
+def runner(path: Path) -> Runner:
+    return Runner(Store(path), DataFolder.choose(None), CPU)
+
+
+def content(record: Record) -> dict[str, Any]:
+    """What has to be the same, bit for bit: everything but times."""
+    history = [{k: v for k, v in line.items() if k != "seconds"} for line in record.history()]
+    predictions = {key: (array.dtype, array.tobytes()) for key, array in record.predictions().items()}
+    timed = ("seconds", "started", "ended", "peak_memory_bytes", "checksums")
+    rest = {key: value for key, value in record.data.items() if key not in timed}
+    return {"history": history, "predictions": predictions, **rest}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Record:
+    return runner(tmp_path_factory.mktemp("undisturbed")).run(disturbed_spec())
+
+
+# The first step, the middle of an epoch, its last step but one, its last step, the evaluation after it (asked for at
+# the epoch's end), the first step of another epoch, the last epoch's end.
+@pytest.mark.parametrize("steps", [0, 9, 20, 21, 22, 23, 24, 47, 60, 66])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(steps: int, undisturbed: Record, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(steps)))
+    folder = Store(tmp_path).folder(disturbed_spec().run_id)
+    assert sorted(path.name for path in folder.iterdir()) == [LAST]
+    assert Store(tmp_path).read(disturbed_spec().run_id) is None
+    resumed = runner(tmp_path).run(disturbed_spec())
+    assert content(resumed) == content(undisturbed)
+    assert not (resumed.folder / LAST).exists()
+
+
+def test_a_run_that_was_stopped_often(undisturbed: Record, tmp_path: Path) -> None:
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            record = runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(8)))
+            break
+        except Interrupted:
+            continue
+    assert attempts > 5
+    assert content(record) == content(undisturbed)
+
+
+def test_every_checkpoint_on_the_way_leads_to_the_same_record(undisturbed: Record, tmp_path: Path) -> None:
+    """With a checkpoint after every step, an attempt that dies without a word loses the step it was in."""
+
+    class Died(BaseException):
+        pass
+
+    generator = random.Random(0)
+    for _ in range(4):
+        left = generator.randrange(2, 14)
+
+        def die(progress: Any) -> None:
+            raise Died
+
+        class Dying(Stop):
+            def __call__(self, left: list[int] = [left]) -> bool:  # noqa: B006
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Died
+                return False
+
+        with pytest.raises(Died):
+            runner(tmp_path).run(disturbed_spec(), Handling(checkpoint_seconds=0, stop=Dying()))
+    record = runner(tmp_path).run(disturbed_spec(), Handling(checkpoint_seconds=0))
+    assert content(record) == content(undisturbed)
+
+
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_it_is_used(undisturbed: Record, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        runner(tmp_path).run(disturbed_spec(), Handling(checkpoint_seconds=0, stop=StopAfter(30)))
+    folder = Store(tmp_path).folder(disturbed_spec().run_id)
+    assert is_whole(folder / LAST) and is_whole(folder / PREVIOUS)
+    damaged = bytearray((folder / LAST).read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (folder / LAST).write_bytes(damaged)
+    torch.load(folder / LAST, weights_only=True)  # torch reads it all the same: that is why checkpoints are sealed
+    with pytest.warns(UserWarning, match=r"is damaged and was set aside"):
+        record = runner(tmp_path).run(disturbed_spec())
+    assert content(record) == content(undisturbed)
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "nothing of ours"])
+def test_without_a_whole_checkpoint_a_run_begins_at_the_beginning(
+    how: str, undisturbed: Record, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
+    last = Store(tmp_path).folder(disturbed_spec().run_id) / LAST
+    last.write_bytes({"cut": last.read_bytes()[:-100], "empty": b"", "nothing of ours": b"x" * 5000}[how])
+    with pytest.warns(UserWarning, match="damaged"):
+        record = runner(tmp_path).run(disturbed_spec())
+    assert content(record) == content(undisturbed)
+
+
+def test_a_checkpoint_of_other_versions_is_not_used(
+    undisturbed: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("metaformer_ablate.run.versions", lambda: {"torch": "1.0"})
+        with pytest.raises(Interrupted):
+            runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
+    with pytest.warns(UserWarning, match="other versions"):
+        record = runner(tmp_path).run(disturbed_spec())
+    assert content(record) == content(undisturbed)
+
+
+def test_the_state_that_a_run_goes_on_with_is_the_one_it_had(tmp_path: Path) -> None:
+    """A run whose checkpoint was changed (and sealed again) goes on from the change: checkpoints are really used."""
+    with pytest.raises(Interrupted):
+        runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
+    checkpoints = Checkpoints(Store(tmp_path).folder(disturbed_spec().run_id))
+    state = torch.load(checkpoints.folder / LAST, weights_only=True)
+    state["callbacks"]["_Watch"]["history"][0]["train_loss"] = 123.0
+    checkpoints.save(lambda path: torch.save(state, path))
+    assert runner(tmp_path).run(disturbed_spec()).history()[0]["train_loss"] == 123.0
+
+
+def test_kept_checkpoints_hold_the_weights_that_predicted(tmp_path: Path) -> None:
+    from metaformer_ablate.models.build import build_model
+
+    spec = disturbed_spec()
+    used = runner(tmp_path)
+    record = used.run(spec, Handling(keep_checkpoints=True))
+    assert sorted(path.name for path in record.folder.iterdir()) == [
+        "history.csv",
+        LAST,
+        "predictions.npz",
+        "record.json",
+        "spec.yaml",
+    ]
+    assert is_whole(record.folder / LAST)
+    state = torch.load(record.folder / LAST, weights_only=True)["state_dict"]
+    net = build_model(spec)
+    net.load_state_dict({key.removeprefix("net."): value for key, value in state.items()})
+    net.eval()
+    data = used.data(spec.data)
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (data.mean, data.std))
+    with torch.no_grad():
+        predicted = net((data.evaluation.images / 255 - mean) / std).argmax(1)
+    assert np.array_equal(predicted.numpy(), record.predictions()["predicted"])
+
+
+def test_a_run_killed_between_its_last_epoch_and_its_record_is_finished(
+    undisturbed: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", lambda *a, **b: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            runner(tmp_path).run(disturbed_spec(), Handling(checkpoint_seconds=0, keep_checkpoints=True))
+    record = runner(tmp_path).run(disturbed_spec(), Handling(keep_checkpoints=True))
+    assert content(record) == content(undisturbed)
+    assert is_whole(record.folder / LAST)
+
+
+def test_a_full_disk_at_a_checkpoint_ends_the_sweep_and_keeps_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted):
+        runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
+    folder = Store(tmp_path).folder(disturbed_spec().run_id)
+    before = (folder / LAST).read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match=r"the checkpoint of run .* cannot be written: the disk is full"):
+            runner(tmp_path).run(disturbed_spec(), Handling(checkpoint_seconds=0))
+    assert [path.name for path in folder.iterdir()] == [LAST]
+    assert (folder / LAST).read_bytes() == before
+
+
+# Claims
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims_module, "BEAT", 0.05)
+
+
+def test_a_claim_is_for_one(tmp_path: Path) -> None:
+    mine, theirs = Claims(tmp_path), Claims(tmp_path)
+    claim = mine.take("0123456789ab", "a row")
+    assert claim is not None and claim.holds()
+    assert theirs.take("0123456789ab") is None
+    assert theirs.take("ffffffffffff") is not None
+    assert theirs.held()["0123456789ab"].name == "a row"
+    claim.release()
+    assert sorted(theirs.held()) == ["ffffffffffff"]
+    again = theirs.take("0123456789ab")
+    assert again is not None and again.holds() and not claim.holds()
+
+
+def test_of_many_processes_one_gets_the_claim(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from metaformer_ablate.claims import Claims\n"
+        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+        "got = [Claims(Path(sys.argv[1])).take('%012x' % i) is not None for i in range(40)]\n"
+        "print(''.join('01'[g] for g in got)); sys.stdout.flush(); time.sleep(1.5)\n"
+    )
+    start = str(time.time() + 1.0)
+    children = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), start], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    got = [child.communicate(timeout=60)[0].strip() for child in children]
+    assert [sum(int(line[i]) for line in got) for i in range(40)] == [1] * 40
+
+
+def test_the_claim_of_a_process_that_is_gone_is_taken_over_at_once(tmp_path: Path) -> None:
+    code = "import sys, os; from pathlib import Path; from metaformer_ablate.claims import Claims\n"
+    code += "Claims(Path(sys.argv[1])).take('0123456789ab'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    observer = Claims(tmp_path)
+    assert observer.top("0123456789ab") is not None
+    assert observer.held() == {}
+    claim = observer.take("0123456789ab")
+    assert claim is not None and claim.generation == 1
+    assert [p.name for p in observer.folder.iterdir()] == ["0123456789ab.1"]
+    claim.release()
+    assert list(observer.folder.iterdir()) == []
+
+
+def elsewhere(folder: Path, run_id: str = "0123456789ab", beat: int = 1) -> None:
+    """A claim of an owner on another machine, of which only the beat can be seen."""
+    folder.mkdir(exist_ok=True)
+    owner = {"token": "t", "beat": beat, "host": "far", "machine": "far 1", "pid": 1, "parent": 0, "started": "1"}
+    (folder / f"{run_id}.0").write_text(json.dumps({**owner, "name": "", "progress": None}))
+
+
+def test_an_owner_elsewhere_is_dead_after_a_lease_without_a_beat(tmp_path: Path) -> None:
+    observer = Claims(tmp_path, lease=0.3)
+    elsewhere(observer.folder)
+    assert observer.take("0123456789ab") is None
+    for beat in range(2, 5):
+        time.sleep(0.2)
+        elsewhere(observer.folder, beat=beat)
+        assert observer.take("0123456789ab") is None, "it beats"
+    time.sleep(0.4)
+    assert observer.take("0123456789ab") is not None
+
+
+def test_the_clocks_of_machines_are_not_compared(tmp_path: Path) -> None:
+    observer = Claims(tmp_path, lease=0.3)
+    elsewhere(observer.folder)
+    for when in (0, time.time() + 1e6):
+        os.utime(observer.folder / "0123456789ab.0", (when, when))
+        assert observer.take("0123456789ab") is None
+
+
+def test_who_was_only_stalled_sees_that_it_was_outnumbered(tmp_path: Path, patient: None) -> None:
+    claim = Claims(tmp_path).take("0123456789ab")
+    assert claim is not None
+    other = Claims(tmp_path).take("0123456789ab", dead=claim.token)
+    assert other is not None and other.generation == 1
+    deadline = time.monotonic() + 5
+    while not claim.lost and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert claim.lost and other.holds()
+    claim.release()
+    assert other.holds()
+
+
+def test_a_run_whose_claim_was_lost_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = disturbed_spec()
+    claim = Claims(tmp_path).take(spec.run_id)
+    assert claim is not None
+    claim.lost = True
+    monkeypatch.setattr("metaformer_ablate.run.TELL_SECONDS", 0.0)
+    with pytest.raises(ClaimLost):
+        runner(tmp_path).run(spec, Handling(claim=claim))
+    assert Store(tmp_path).read(spec.run_id) is None
+
+
+def test_of_two_that_finish_one_run_the_first_record_stands(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = made_up(store, spec_of(), top1=50.0)
+    data = {key: value for key, value in first.data.items() if key != "checksums"}
+    second = store.write(spec_of(), {**data, "metrics": {"top1": 60.0}}, [], first.predictions())
+    assert second.top1 == 50.0 and store.read(first.run_id).data == first.data
+    assert list(store.runs.iterdir()) == [first.folder]
+
+
+def test_damaged_checkpoints_do_not_look_like_results(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = store.folder("0123456789ab")
+    folder.mkdir(parents=True)
+    for name in (LAST, PREVIOUS, f"{DAMAGED}.1"):
+        (folder / name).write_bytes(b"x")
+    assert store.read("0123456789ab") is None and store.problems == {}
+    (folder / "spec.yaml").write_text("{}")
+    assert store.read("0123456789ab") is None and "half-written" in store.problems["0123456789ab"]
+
+
+def test_sigkill_and_the_same_command_again(tmp_path: Path, undisturbed: Record) -> None:
+    """Ten SIGKILLs of the whole sweep, at random moments; benchmarks/kills.py does a hundred."""
+    words = [f"{key}={json.dumps(value)}" for key, value in SETTINGS.items()]
+    arguments = command("run", "pooling_size", *_merged(words), "--workers", "2", "--checkpoint-seconds", "0")
+    generator = random.Random(1)
+    for _ in range(10):
+        sweep = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        assert sweep.stderr is not None
+        for line in sweep.stderr:
+            if "starts" in line:
+                break
+        time.sleep(generator.uniform(0.0, 1.5))
+        sweep.kill()
+        sweep.wait()
+        sweep.stderr.close()
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    store = Store(tmp_path / "results")
+    assert len(list(store)) == 4 and not store.problems
+    record = store.read(disturbed_spec().run_id)
+    assert record is not None and content(record) == content(undisturbed)
+
+
+def _merged(words: list[str]) -> list[str]:
+    keys = {word.partition("=")[0] for word in words}
+    return [*words, *(word for word in TINY_WORDS if word.partition("=")[0] not in keys)]
