@@ -20,6 +20,7 @@ import time
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 BEAT = 2.0  # seconds between two beats of an owner
@@ -92,7 +93,24 @@ class Holder:
 
     def is_gone(self) -> bool:
         """Whether the owner was a process of this machine that is there no more. False says nothing."""
-        return self.machine == this_machine() and process_started(self.pid) != self.started
+        return is_gone(self.machine, self.pid, self.started)
+
+
+def of_this_process() -> dict[str, Any]:
+    """What tells others which process this is and lets them see whether it is still there."""
+    pid = os.getpid()
+    return {
+        "host": socket.gethostname(),
+        "machine": this_machine(),
+        "pid": pid,
+        "parent": os.getppid(),
+        "started": process_started(pid) or "",
+    }
+
+
+def is_gone(machine: str, pid: int, started: str) -> bool:
+    """Whether it was a process of this machine that is there no more. False says nothing."""
+    return machine == this_machine() and process_started(pid) != started
 
 
 class Claim:
@@ -111,12 +129,9 @@ class Claim:
         return self.claims.folder / f"{self.run_id}.{self.generation}"
 
     def _text(self) -> str:
-        pid = os.getpid()
-        of_owner = {"token": self.token, "beat": self._beat, "host": socket.gethostname(), "machine": this_machine()}
         progress = self.progress and asdict(self.progress)
-        of_owner |= {"pid": pid, "parent": os.getppid(), "started": process_started(pid) or ""}
-        of_owner |= {"name": self.name, "progress": progress}
-        return json.dumps(of_owner)
+        of_claim = {"token": self.token, "beat": self._beat, "name": self.name, "progress": progress}
+        return json.dumps(of_this_process() | of_claim)
 
     def _link(self) -> bool:
         temporary = self.claims.folder / f".{self.token}"

@@ -75,6 +75,10 @@ COMMANDS = {
     "run": "train",
     "table": "tables",
     "cost": "plan",
+    "status": "results",
+    "reproduce": "results",
+    "rm": "results",
+    "merge": "results",
 }
 
 

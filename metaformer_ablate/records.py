@@ -126,18 +126,41 @@ class Store:
             if (record := self.read(run_id)) is not None:
                 yield record
 
+    def counts(self) -> dict[str, list[str]]:
+        """Run ids by the status that their record.json names, `interrupted` where there is none but a checkpoint.
+
+        For an overview of many records: their files are not checked.
+        """
+        found: dict[str, list[str]] = {}
+        for run_id in self.ids():
+            try:
+                status = json.loads((self.folder(run_id) / "record.json").read_text(encoding="utf-8"))["status"]
+            except FileNotFoundError:
+                if not (self.folder(run_id) / LAST).exists():
+                    continue
+                status = "interrupted"
+            except (OSError, ValueError, TypeError, KeyError):
+                status = "damaged"
+            found.setdefault(str(status), []).append(run_id)
+        return found
+
     def find(self, prefix: str) -> Record:
         """The record whose id begins with a prefix of 6 or more digits. Raises RequestError unless it is one run."""
+        run_id = self.find_id(prefix)
+        record = self.read(run_id)
+        if record is None:
+            raise RequestError(self.problems.get(run_id, f"run {run_id} has no record yet in {self.runs}"))
+        return record
+
+    def find_id(self, prefix: str) -> str:
+        """The run folder whose name begins with a prefix of 6 or more digits, whether its record checks out or not."""
         if not re.fullmatch(r"[0-9a-f]{6,12}", prefix):
             raise RequestError(f"run {prefix!r}: allowed: 6 to 12 hex digits of a run id")
         found = [run_id for run_id in self.ids() if run_id.startswith(prefix)]
         if len(found) != 1:
             several = f"begins {len(found)} run ids: {', '.join(found)}" if found else f"is no run in {self.runs}"
             raise RequestError(f"run {prefix!r} {several}")
-        record = self.read(found[0])
-        if record is None:
-            raise RequestError(self.problems[found[0]])
-        return record
+        return found[0]
 
     def frame(self) -> pd.DataFrame:
         """One line a run: what it set, in dotted columns, and what came out."""
@@ -219,6 +242,18 @@ class Store:
             shutil.rmtree(worked_in, ignore_errors=True)
         self.problems.pop(run_id, None)
         return Record(self.folder(run_id), data)
+
+    def adopt(self, record: Record) -> None:
+        """Brings in a record of another results folder, whole or not at all; one of ours gives way to it, aside."""
+        temporary = self.runs / f".{record.run_id}.{uuid4().hex[:12]}"
+        try:
+            shutil.copytree(record.folder, temporary)
+            self.set_aside(record.run_id)
+            temporary.rename(self.folder(record.run_id))
+        except OSError as error:
+            raise StoreError.of(self.path, f"the record of run {record.run_id}", error) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def set_aside(self, run_id: str) -> Path | None:
         """Moves a run's folder to `<results>/aside/`; where it went, or None where there was none."""

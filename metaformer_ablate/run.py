@@ -299,7 +299,7 @@ class _Watch(pl.Callback):
         if not self.steps:
             self._start = now
         self._told = self._saved = now
-        self.handling.stop.catch_again()
+        self.handling.stop.catch()
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self._since = (self.steps, time.perf_counter())

@@ -62,7 +62,12 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def catch_again(self) -> None:
-        """Takes back the signals that a library has taken over; Lightning's handler would end a run that is over."""
+    def catch(self, *numbers: int) -> None:
+        """Handles signals for as long as the process lives.
+
+        Without numbers takes back those that it handles, which a library has taken over: Lightning's handler of
+        SIGTERM would end a run whose last step is done.
+        """
+        self._numbers = numbers or self._numbers
         for number in self._numbers:
             signal.signal(number, self._handle)

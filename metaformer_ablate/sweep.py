@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
-from metaformer_ablate.claims import Claims, Progress
+from metaformer_ablate.claims import Claims, Progress, is_gone, of_this_process
 from metaformer_ablate.data.catalogue import split_sizes
-from metaformer_ablate.data.files import DataFolder
+from metaformer_ablate.data.files import DataFolder, write_quietly
 from metaformer_ablate.experiment import Plan
 from metaformer_ablate.launchers import Ended, Launcher, Order
 from metaformer_ablate.records import Record, Store, StoreError
@@ -195,6 +198,8 @@ class Sweep:
         self.finished = self.failed = 0
         self._dead: dict[str, str] = {}  # run: token of the owner that was seen to die
         self._looked = 0.0
+        self._begun_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._sign = self.claims.folder / f"sweep-{socket.gethostname()}-{os.getpid()}.json"
         self.launcher.report = self._progress
 
     def run(self) -> str | None:
@@ -203,22 +208,28 @@ class Sweep:
         A run that another sweep trains is waited for, and taken over where its owner dies. Raises Interrupted once
         the stop is asked for and what is under way has saved its place; RequestError and StoreError as runs meet them.
         """
-        with self.stop.polling():
-            while self.waiting or self.running or self.elsewhere:
-                if self.stop():
-                    self._stop()
-                late = self.limits.hours is not None and time.monotonic() - self.begun >= self.limits.hours * 3600
-                if late and not self.running:
-                    return f"--max-hours {self.limits.hours:g} is over"
-                while self.waiting and len(self.running) < self.launcher.capacity and not late:
-                    self._submit(self.waiting.popleft())
-                    if self.launcher.capacity == 1:
-                        break  # a launcher that trains in this process has ended it by now
-                for ended in self.launcher.wait(0.1 if self.running else 1.0 if self.elsewhere else 0.0):
-                    self._take(ended)
-                if not self.running and self.elsewhere:
-                    time.sleep(0.5)
-                self._look()
+        try:
+            with self.stop.polling():
+                return self._run()
+        finally:
+            self._sign.unlink(missing_ok=True)
+
+    def _run(self) -> str | None:
+        while self.waiting or self.running or self.elsewhere:
+            if self.stop():
+                self._stop()
+            late = self.limits.hours is not None and time.monotonic() - self.begun >= self.limits.hours * 3600
+            if late and not self.running:
+                return f"--max-hours {self.limits.hours:g} is over"
+            while self.waiting and len(self.running) < self.launcher.capacity and not late:
+                self._submit(self.waiting.popleft())
+                if self.launcher.capacity == 1:
+                    break  # a launcher that trains in this process has ended it by now
+            for ended in self.launcher.wait(0.1 if self.running else 0.0):
+                self._take(ended)
+            if not self.running and not self.waiting and self.elsewhere:
+                time.sleep(0.5)
+            self._look()
         return None
 
     def _submit(self, job: Job) -> None:
@@ -276,6 +287,9 @@ class Sweep:
         if time.monotonic() - self._looked < 0.5:
             return
         self._looked = now = time.monotonic()
+        counts = {"finished": self.finished, "failed": self.failed, "running": len(self.running)}
+        counts |= {"left": len(self.waiting) + len(self.elsewhere)}
+        write_quietly(self._sign, json.dumps(of_this_process() | {"since": self._begun_at, **counts}))
         for run_id, running in self.running.items():
             holder = self.claims.top(run_id)
             if holder is not None and holder.progress is not None and holder.progress != running.progress:
@@ -306,6 +320,22 @@ class Sweep:
                     self._finish(self.running[ended.run_id].job)
                 self.running.pop(ended.run_id)
         raise Interrupted(self.stop.number or 0)
+
+
+def sweeps_at_work(store: Store) -> list[dict[str, Any]]:
+    """What the sweeps over a results folder say of themselves; the signs of dead ones are removed."""
+    found = []
+    for path in sorted(Claims(store.path).folder.glob("sweep-*.json")):
+        try:
+            sign = json.loads(path.read_text())
+            if is_gone(sign.pop("machine"), sign["pid"], sign.pop("started")):
+                path.unlink(missing_ok=True)
+                continue
+        except (OSError, ValueError, KeyError):
+            continue
+        sign.pop("parent")
+        found.append(sign)
+    return found
 
 
 @dataclass

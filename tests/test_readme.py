@@ -35,6 +35,9 @@ def test_the_two_commands_stand_in_the_readme_and_ci_calls_them():
 @pytest.mark.parametrize("command", re.findall(r"^\| `ablate (.+?)` \|", README, flags=re.MULTILINE))
 def test_commands_of_the_table_are_accepted(command, ablate, tmp_path):
     words = shlex.split(command)
+    if any(word.strip(".").isupper() for word in words):  # RUN and DIR stand for what a reader has
+        assert ablate(words[0], "--help").code == 0
+        return
     extra = {"run": ["--dry-run"], "cost": ["--no-speed"], "table": ["--results", str(tmp_path)]}.get(words[0], [])
     if words[0] == "show":
         words[1] = "pooling_size"  # counting the whole of table 5 is test_paper's

@@ -150,7 +150,16 @@ class _Worker:
         )
 
 
-_stop = Stop()
+class _WorkerStop(Stop):
+    """In a worker: what trains saves its place; one that does not train has nothing to save and ends without a word."""
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if not self.polled:
+            os._exit(128 + number)
+        self.number = number
+
+
+_stop = _WorkerStop()
 
 
 def _prepare(parent: int) -> None:
@@ -158,7 +167,7 @@ def _prepare(parent: int) -> None:
     import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _stop.catching(signal.SIGTERM).__enter__()
+    _stop.catch(signal.SIGTERM)
 
     def follow() -> None:
         while os.getppid() == parent:

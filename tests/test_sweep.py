@@ -1,0 +1,306 @@
+"""Sweeps whose workers die, hang or are stopped; two sweeps over one folder; `status`; records in and out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import TINY_WORDS, Result, Trained, command
+from specs import made_up, spec_of
+
+from metaformer_ablate.claims import Claims, Holder, process_started
+from metaformer_ablate.records import Record, Store
+from metaformer_ablate.reproduce import compare
+
+Ablate = Callable[..., Result]
+# A run of some seconds, so that there is a middle to disturb.
+SLOWER = [word for word in TINY_WORDS if not word.startswith("train.epochs")] + ["train.epochs=25"]
+
+
+@contextmanager
+def sweep(*words: object, cwd: Path, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """`ablate run WORDS` as a process in a session of its own; whatever is left of it is killed at the end."""
+    process = subprocess.Popen(
+        command("run", *words),
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.communicate()
+
+
+def wait_for_training(results: Path, runs: int = 1, seconds: float = 60) -> list[Holder]:
+    """The owners of the claims once so many runs have made steps."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        holders = [holder for holder in Claims(results).held().values() if holder.progress is not None]
+        if len(holders) >= runs:
+            return holders
+        time.sleep(0.05)
+    raise AssertionError("nothing trains")
+
+
+def is_alive(holder: Holder) -> bool:
+    return process_started(holder.pid) == holder.started
+
+
+def test_a_worker_that_is_killed_costs_the_sweep_nothing(trained: Trained, tmp_path: Path) -> None:
+    words = ["pooling_size", *SLOWER, "--workers", "2", "--checkpoint-seconds", "0.2", "--json"]
+    with sweep(*words, cwd=tmp_path) as process:
+        victim = wait_for_training(tmp_path / "results", 2)[0]
+        os.kill(victim.pid, signal.SIGKILL)
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert f"{victim.name}: its worker was killed by SIGKILL" in err and "goes on from its last checkpoint" in err
+    assert [run["status"] for run in json.loads(out)["runs"]] == ["ok"] * 4
+    assert not any(is_alive(holder) for holder in [victim])
+    assert Claims(tmp_path / "results").held() == {}
+    assert not list((tmp_path / "results" / ".claims").iterdir())
+
+
+@pytest.mark.slow
+def test_a_run_whose_workers_die_three_times_is_failed_and_the_others_go_on(tmp_path: Path) -> None:
+    with sweep("pooling_size", *SLOWER, "--workers", "1", cwd=tmp_path) as process:
+        name = None
+        for _ in range(3):
+            for holder in wait_for_training(tmp_path / "results"):
+                name = name or holder.name
+            while (holder := wait_for_training(tmp_path / "results")[0]).name != name:
+                time.sleep(0.1)  # the others are trained before the run that died is tried again
+            os.kill(holder.pid, signal.SIGKILL)
+            while is_alive(holder):
+                time.sleep(0.05)
+        _, err = process.communicate(timeout=400)
+    assert process.returncode == 1, err
+    store = Store(tmp_path / "results")
+    statuses = Counter(record.status for record in store)
+    assert statuses == {"ok": 3, "failed": 1}
+    failed = next(record for record in store if record.status == "failed")
+    assert failed.data["reason"].startswith("given up after 3 attempts: its worker was killed by SIGKILL")
+    assert f"failed: run {failed.run_id}" in err and str(Path("results/runs") / failed.run_id / "log.txt") in err
+    assert "out of memory" in failed.data["reason"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_killed_and_its_run_goes_on(tmp_path: Path) -> None:
+    words = ["pooling_size", *SLOWER, "--workers", "2", "--checkpoint-seconds", "0.2", "--stall-minutes", "0.4"]
+    with sweep(*words, cwd=tmp_path) as process:
+        victim = wait_for_training(tmp_path / "results", 2)[0]
+        os.kill(victim.pid, signal.SIGSTOP)
+        _, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert f"{victim.name}: it made no step for too long and was killed" in err
+    assert len(list(Store(tmp_path / "results"))) == 4
+    assert not is_alive(victim)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_sweep_that_is_stopped_saves_the_place_of_each_worker(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """Ctrl-C on a terminal goes to the workers too; a SIGTERM to the sweep alone."""
+    with sweep("pooling_size", *SLOWER, "--workers", "2", "--checkpoint-seconds", "1000", cwd=tmp_path) as process:
+        holders = wait_for_training(tmp_path / "results", 2)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == f"error: stopped by {number.name}"
+    folders = sorted(path for path in (tmp_path / "results" / "runs").iterdir())
+    assert sorted(folder.name for folder in folders) == sorted(holder.run_id for holder in holders)
+    assert all([file.name for file in folder.iterdir()] == ["last.ckpt"] for folder in folders)
+    assert not any(is_alive(holder) for holder in holders)
+    assert not list((tmp_path / "results" / ".claims").iterdir())
+
+
+@pytest.mark.slow
+def test_workers_of_a_sweep_that_was_killed_end_by_themselves(tmp_path: Path) -> None:
+    with sweep("pooling_size", *SLOWER, "--workers", "1", cwd=tmp_path) as process:
+        (holder,) = wait_for_training(tmp_path / "results")
+        os.kill(process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while is_alive(holder) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not is_alive(holder)
+
+
+DRIVER = """
+import sys
+import metaformer_ablate.run
+train = metaformer_ablate.run.Runner.run
+def counted(self, spec, handling=None):
+    with open("trained.txt", "a") as stream:
+        stream.write(spec.run_id + "\\n")
+    return train(self, spec, handling)
+metaformer_ablate.run.Runner.run = counted
+from metaformer_ablate.cli import main
+main()
+"""
+
+
+def test_two_sweeps_over_one_folder_train_each_run_once(tmp_path: Path) -> None:
+    words = ["run", "pooling_size", *TINY_WORDS, "--seeds", "6", "--workers", "0", "--json"]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", DRIVER, *words],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    ended = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    trained = (tmp_path / "trained.txt").read_text().split()
+    assert len(trained) == len(set(trained)) == 24
+    tables = [json.loads(out)["tables"] for out, _ in ended]
+    assert tables[0] == tables[1], "each waits for what the other trains"
+    assert all(row["n"] == 6 for row in tables[0][0]["rows"])
+
+
+def test_status_sees_a_sweep_from_another_terminal(ablate: Ablate, tmp_path: Path) -> None:
+    assert ablate("status").out == "results: no records; 0 running\n"
+    with sweep("pooling_size", *SLOWER, "--workers", "1", cwd=tmp_path) as process:
+        (holder,) = wait_for_training(tmp_path / "results")
+        tree = ablate("status", "--json").json
+        text = ablate("status").out
+        shown = ablate("show", "pooling_size", *SLOWER, "--json").json
+    assert [run["run_id"] for run in tree["running"]] == [holder.run_id]
+    assert tree["running"][0]["name"] == "pooling_size/pool3 seed 0"
+    assert tree["running"][0]["progress"]["epochs"] == 25
+    assert (tree["left"], tree["sweeps"][0]["pid"]) == (4, process.pid)
+    assert re.search(rf"running {holder.run_id} pooling_size/pool3 seed 0 on \S+ \(pid {holder.pid}\): epoch ", text)
+    assert [run["status"] for row in shown["rows"] for run in row["runs"]] == ["running", *["missing"] * 3]
+    assert shown["to_run"] == 4
+    after = ablate("status", "--json").json
+    assert (after["running"], after["sweeps"]) == ([], [])
+
+
+def test_status_of_an_experiment(ablate: Ablate, trained: Trained) -> None:
+    words = [*trained.arguments]
+    tree = ablate("status", *words, "--seeds", "3", "--json").json
+    assert (tree["runs"], tree["left"]) == ({"ok": 8}, 4)
+    assert "--recipe" in ablate("status", "--recipe", "cifar10").sentence
+
+
+def test_a_failed_run_is_in_the_status(ablate: Ablate, tmp_path: Path) -> None:
+    record = made_up(Store(tmp_path / "results"), spec_of(), status="failed")
+    tree = ablate("status", "--json").json
+    assert tree["failed"] == [
+        {"run_id": record.run_id, "reason": "it failed", "log": f"results/runs/{record.run_id}/log.txt"}
+    ]
+
+
+# Again, out and in
+
+
+def test_a_record_comes_out_again(ablate: Ablate, trained: Trained) -> None:
+    record = next(iter(Store(trained.results)))
+    done = ablate("reproduce", record.run_id[:8], "--results", trained.results, "--json")
+    assert done.code == 0, done.err
+    assert done.json == {"run_id": record.run_id, "identical": True, "differences": [], "environment": []}
+
+
+def test_what_differs_is_told_with_what_could_explain_it(
+    ablate: Ablate, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = next(iter(Store(trained.results)))
+    monkeypatch.setattr("metaformer_ablate.run.versions", lambda: {**record.data["versions"], "torch": "9.9"})
+    monkeypatch.setattr("metaformer_ablate.data.sources.derive_seed", lambda *of: 7)  # another order
+    done = ablate("reproduce", record.run_id, "--results", trained.results, "--keep", "kept", "--json")
+    assert done.code == 1
+    kept = Store(tmp_path / "kept").read(record.run_id)
+    assert kept is not None
+    top1 = next(line for line in done.json["differences"] if line["what"] == "top1")
+    assert (top1["then"], top1["now"]) == (record.top1, kept.top1)
+    before, after = record.predictions()["predicted"], kept.predictions()["predicted"]
+    images = next(line for line in done.json["differences"] if line["what"] == "images predicted otherwise")
+    assert images["now"] == sum(before != after)
+    assert {"what": "version of torch", "then": record.data["versions"]["torch"], "now": "9.9"} in done.json[
+        "environment"
+    ]
+    assert "--keep" in ablate("reproduce", record.run_id, "--results", trained.results, "--keep", "kept").sentence
+
+
+@pytest.mark.parametrize("key", ["top1", "top5", "loss"])
+def test_a_last_digit_is_a_difference(key: str, trained: Trained, tmp_path: Path) -> None:
+    record = next(iter(Store(trained.results)))
+    other = Record(record.folder, {**record.data, "metrics": {**record.data["metrics"]}})
+    assert compare(record, other)["identical"]
+    other.data["metrics"][key] += 1e-12
+    assert [line["what"] for line in compare(record, other)["differences"]] == [key]
+
+
+def test_rm_moves_records_aside_and_merge_brings_them_in(ablate: Ablate, trained: Trained, tmp_path: Path) -> None:
+    all_of_them = [record.run_id for record in Store(trained.results)]
+    merged = ablate("merge", trained.results, "--json")
+    assert (merged.code, merged.json["brought"]) == (0, all_of_them)
+    first, second = all_of_them[:2]
+    assert ablate("rm", first[:6], second, "--json").json["moved"].keys() == {first, second}
+    assert (tmp_path / "results" / "aside" / f"{first}-1" / "predictions.npz").is_file()
+    store = Store(tmp_path / "results")
+    assert [record.run_id for record in store] == all_of_them[2:]
+    again = ablate("merge", trained.results, "--json").json
+    assert (again["brought"], again["there"]) == ([first, second], all_of_them[2:])
+    assert store.read(first).data == Store(trained.results).read(first).data
+
+
+def test_merge_keeps_ours_where_results_differ_and_takes_theirs_for_a_failed_one(
+    ablate: Ablate, tmp_path: Path
+) -> None:
+    ours, theirs = Store(tmp_path / "results"), Store(tmp_path / "theirs")
+    differs, failed = spec_of(seed=0), spec_of(seed=1)
+    made_up(ours, differs, 90.0), made_up(theirs, differs, 91.0)
+    made_up(ours, failed, status="failed"), made_up(theirs, failed, 92.0)
+    done = ablate("merge", "theirs", "--json")
+    assert done.code == 1
+    assert (done.json["conflicts"], done.json["brought"]) == ([differs.run_id], [failed.run_id])
+    assert (ours.read(differs.run_id).top1, ours.read(failed.run_id).top1) == (90.0, 92.0)
+
+
+def test_what_is_being_trained_is_not_removed(ablate: Ablate, tmp_path: Path) -> None:
+    record = made_up(Store(tmp_path / "results"), spec_of())
+    claim = Claims(tmp_path / "results").take(record.run_id)
+    assert claim is not None
+    assert "is being trained by" in ablate("rm", record.run_id).sentence
+    claim.release()
+    assert ablate("rm", record.run_id).code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--workers", "two"], ["--workers is 'two'", "an integer of at least 0"]),
+        (["--launcher", "slrum"], ["unknown launcher 'slrum' (did you mean 'slurm'?)", "local, ray, slurm"]),
+        (["--slurm", "time=60"], ["--slurm time=60 is for --launcher slurm"]),
+        (["--checkpoint-seconds", "-1"], ["--checkpoint-seconds is -1"]),
+        (["--stall-minutes", "nan"], ["--stall-minutes is nan"]),
+    ],
+)
+def test_options_of_execution(ablate: Ablate, words: list[str], parts: list[str]) -> None:
+    sentence = ablate("run", "pooling_size", *TINY_WORDS, *words).sentence
+    assert all(part in sentence for part in parts), sentence
