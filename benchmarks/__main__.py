@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME...]`: measures, prints a table and writes benchmarks/results.json."""
+"""`python -m benchmarks [NAME...]`: measures, prints a table and brings benchmarks/results.json up to date."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import counting, startup
+from benchmarks import counting, kills, startup, sweeps
 from metaformer_ablate.cost import device_name
 from metaformer_ablate.run import git_state, versions
 
-BENCHMARKS = {"startup": startup.measure, "counting": counting.measure}
+BENCHMARKS = {
+    "startup": startup.measure,
+    "counting": counting.measure,
+    "workers": sweeps.workers,
+    "scheduling": sweeps.scheduling,
+    "planning": sweeps.planning,
+    "kills": kills.measure,
+}
+RESULTS = Path(__file__).parent / "results.json"
 
 
 def main() -> None:
@@ -21,13 +29,16 @@ def main() -> None:
     names = sys.argv[1:] or list(BENCHMARKS)
     if unknown := [name for name in names if name not in BENCHMARKS]:
         sys.exit(f"unknown benchmark {unknown[0]!r}; allowed: {', '.join(BENCHMARKS)}")
-    lines = [line for name in names for line in BENCHMARKS[name]()]
-    for line in lines:
-        print("  ".join(f"{key}={value}" for key, value in line.items()))
     machine = {"cpu": device_name(torch.device("cpu")), "cores": os.cpu_count(), "system": platform.platform()}
-    content = {"machine": machine, "git": git_state(), "versions": versions(), "results": lines}
-    path = Path(__file__).parent / "results.json"
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    about = {"machine": machine, "git": git_state(), "versions": versions()}
+    for name in names:
+        lines = BENCHMARKS[name]()
+        for line in lines:
+            print("  ".join(f"{key}={value}" for key, value in line.items()), flush=True)
+        # Each benchmark says where and of what code it was measured: not all are measured each time.
+        content = json.loads(RESULTS.read_text(encoding="utf-8"))
+        content[name] = {**about, "results": lines}
+        RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,19 @@ import time
 from statistics import median
 
 ABLATE = "from metaformer_ablate.cli import main; main()"
+
+
+def ablate(*words: str) -> list[str]:
+    """The words that start `ablate WORDS` in a new process of this Python."""
+    return [sys.executable, "-c", ABLATE, *words]
+
+
 COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "import torch": [sys.executable, "-c", "import torch"],
-    "ablate --help": [sys.executable, "-c", ABLATE, "--help"],
-    "ablate list": [sys.executable, "-c", ABLATE, "list"],
-    "ablate table pooling_size": [sys.executable, "-c", ABLATE, "table", "pooling_size"],
+    "ablate --help": ablate("--help"),
+    "ablate list": ablate("list"),
+    "ablate table pooling_size": ablate("table", "pooling_size"),
 }
 
 
