@@ -82,6 +82,8 @@ COMMANDS = {
     "show": "plan",
     "run": "train",
     "table": "tables",
+    "compare": "tables",
+    "explain": "tables",
     "cost": "plan",
 }
 
