@@ -44,11 +44,21 @@ class RunState:
 
 def state_of(spec: RunSpec, store: Store, fingerprint: str | None) -> RunState:
     """Looks a planned run up. A record of other data than today's is stale: shown, not reused."""
-    record = store.read(spec.run_id)
+    return _look_up(spec.run_id, spec.seed, store, fingerprint)
+
+
+def states_of(spec: RunSpec, seeds: Iterable[int], store: Store, fingerprint: str | None) -> list[RunState]:
+    """`state_of` for every seed of a spec, at one hash a seed instead of one resolved spec."""
+    before, after = _canonical_around_seed(spec)
+    return [_look_up(_run_id(before, seed, after), seed, store, fingerprint) for seed in seeds]
+
+
+def _look_up(run_id: str, seed: int, store: Store, fingerprint: str | None) -> RunState:
+    record = store.read(run_id)
     status = "missing" if record is None else record.status
     if record is not None and fingerprint and record.data["data_fingerprint"] not in (None, fingerprint):
         status = "stale"
-    return RunState(spec.run_id, spec.seed, status, record)
+    return RunState(run_id, seed, status, record)
 
 
 def seeds_with_records(plan: Plan, store: Store) -> tuple[int, ...]:
@@ -59,7 +69,7 @@ def seeds_with_records(plan: Plan, store: Store) -> tuple[int, ...]:
         # The canonical JSON of two seeds differs in the number alone, so ids cost one hash each.
         before, after = _canonical_around_seed(spec)
         for seed in range(SEEDS_LOOKED_UP):
-            if hashlib.sha256(b"%s%d%s" % (before, seed, after)).hexdigest()[:12] in ids:
+            if _run_id(before, seed, after) in ids:
                 found.add(seed)
     return tuple(sorted(found)) or (0,)
 
@@ -68,6 +78,10 @@ def _canonical_around_seed(spec: RunSpec) -> tuple[bytes, bytes]:
     text = json.dumps(spec.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     before, _, after = text.rpartition(f'"seed":{spec.seed},')
     return f'{before}"seed":'.encode(), f",{after}".encode()
+
+
+def _run_id(before: bytes, seed: int, after: bytes) -> str:
+    return hashlib.sha256(b"%s%d%s" % (before, seed, after)).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,11 @@ def audit(plan: Plan, runs: Runs) -> list[dict[str, Any]]:
     `runs` has the state of every run of a table by row. Stale and failed runs are in no number of a table, so only
     their absence is looked at.
     """
+    facts = (*_FACTS, *_versions(runs))
+    told = {row: {fact.name: _values(states, fact) for fact in facts} for row, states in runs.items()}
     found: dict[str, list[str]] = {}
     for row in plan.specs:
-        for text in _findings(plan, runs, row):
+        for text in _findings(plan, runs, row, facts, told):
             found.setdefault(text, []).append(row)
     return [{"number": i, "text": text, "rows": rows} for i, (text, rows) in enumerate(found.items(), 1)]
 
@@ -65,7 +67,9 @@ def as_warning(finding: Mapping[str, Any]) -> str:
     return f"audit [{finding['number']}]: {finding['text']} ({', '.join(finding['rows'])})"
 
 
-def _findings(plan: Plan, runs: Runs, row: str) -> Iterator[str]:
+def _findings(
+    plan: Plan, runs: Runs, row: str, facts: Sequence[_Fact], told: Mapping[str, Mapping[str, list[str]]]
+) -> Iterator[str]:
     base = plan.experiment.baseline
     changed = set()
     if row != base and base in plan.specs:
@@ -75,12 +79,12 @@ def _findings(plan: Plan, runs: Runs, row: str) -> Iterator[str]:
         for path, here, there in different:
             if not _follows(path, here, there, declared):
                 yield f"{path} is {here}, the baseline's {there}, and the row does not set it"
-    if row != base and _seeds(runs[row]) != _seeds(runs.get(base, ())):
-        yield f"{_counted(runs[row])}; of the baseline {_counted(runs.get(base, ()))}"
-    for fact in (*_FACTS, *_versions(runs)):
+    if row != base and _seeds(runs[row]) != _seeds(runs[base]):
+        yield f"{_counted(runs[row])}; of the baseline {_counted(runs[base])}"
+    for fact in facts:
         if changed.intersection(fact.explained_by):
             continue
-        here, there = (_values(runs.get(name, ()), fact) for name in (row, base))
+        here, there = (told[name][fact.name] for name in (row, base))
         if len(here) > 1:
             yield f"{fact.name} differs between runs of one row: {_listed(here)}"
         elif row != base and here and there and here != there:
@@ -110,7 +114,7 @@ def _told(states: Sequence[RunState], diverged_too: bool = False) -> list[tuple[
 
 
 def _values(states: Sequence[RunState], fact: _Fact) -> list[str]:
-    """What the runs tell, each value once, in the order of the seeds."""
+    """What the runs tell, each value once, sorted."""
     told = (fact.of(record) for _, record in _told(states, fact.diverged_too))
     return sorted({"unknown" if value is None else str(value) for value in told})
 
@@ -143,7 +147,8 @@ def _counted(states: Sequence[RunState]) -> str:
 def _of_last_epoch(record: Record) -> bool:
     """Whether the reported top-1 is the one in the last line of the history, and that line of the last epoch."""
     try:
-        last = (record.folder / "history.csv").read_text().rstrip().rpartition("\n")[2].split(",")
+        with open(f"{record.folder}/history.csv", encoding="utf-8") as stream:
+            last = stream.read().rstrip().rpartition("\n")[2].split(",")
         line = dict(zip(HISTORY_COLUMNS, map(float, last), strict=True))
     except (OSError, ValueError):
         return False

@@ -40,9 +40,8 @@ def build_comparison(
     if recipes[0] == recipes[1]:
         raise RequestError(f"compare: {recipes[0]!r} twice; give two recipes, or one and {PAPER!r}")
     known = load_experiment(experiment)
-    rows = [
-        {"name": row.name, "label": row.label, "group": row.group, "paper": row.paper} for row in known.rows.values()
-    ]
+    keys = ("name", "label", "group", "paper")
+    rows: list[dict[str, Any]] = [{key: getattr(row, key) for key in keys} for row in known.rows.values()]
     tables: dict[str, dict[str, Any]] = {}
     columns: list[ranking.Column] = []
     for recipe in recipes:

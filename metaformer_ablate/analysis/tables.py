@@ -28,7 +28,7 @@ from metaformer_ablate.cost import remembered
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import Plan, row_notes
 from metaformer_ablate.records import Store
-from metaformer_ablate.sweep import RunState, as_dict, seeds_with_records, state_of
+from metaformer_ablate.sweep import RunState, as_dict, seeds_with_records, states_of
 
 Pairs = list[tuple[float, float]]  # top-1 of the row and of the baseline, a pair a seed
 
@@ -54,7 +54,7 @@ def build_table(
     fingerprints = {name: folder.fingerprint(name) for name in {spec.data.name for spec in plan.specs.values()}}
     runs: dict[str, list[RunState]] = {row: [] for row in plan.experiment.rows}
     for name, spec in plan.specs.items():
-        runs[name] = [state_of(spec.with_seed(seed), store, fingerprints[spec.data.name]) for seed in found]
+        runs[name] = states_of(spec, found, store, fingerprints[spec.data.name])
     base = plan.experiment.baseline
     pairs = {row: [] if row == base else _pairs(states, runs[base]) for row, states in runs.items()}
     differences = {row: paired_difference(*zip(*p, strict=True)) if p else None for row, p in pairs.items()}
