@@ -306,6 +306,19 @@ def test_every_number_can_be_traced_to_its_runs(ablate: Ablate, table: dict[str,
     assert "pool3: mean 96.9167 of 3" in text
 
 
+def test_only_planned_runs_are_read(
+    ablate: Ablate, store: Store, chosen: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand records of other experiments cost a table a listing of their names."""
+    for i in range(50):
+        (store.runs / f"{i:012x}").mkdir()
+    read: list[str] = []
+    monkeypatch.setattr(Store, "read", lambda self, run_id: read.append(run_id))
+    assert ablate("table", "made_up.yaml").err == ""
+    planned = {chosen.spec(row, seed).run_id for row in chosen.specs for seed in range(3)}
+    assert {*read} == planned and len(read) == len(planned), "each once"
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # compare
 
