@@ -99,11 +99,16 @@ def test_two_measured_columns_have_to_disagree_both() -> None:
     # a and b: beyond noise in both, two seeds of 1.0 and 1.1 apart; c and b: not in ours.
     assert beyond == {("a", "b"): True, ("a", "c"): False, ("b", "c"): False}
     assert all(side["ci95"] for side in found["reversed"][0]["differences"])
+    assert other.seeds is not None
+    unsure = Column("cifar10", other.values, {**other.seeds, "b": {0: 0.0, 1: 1.1}})
+    found = agreement(measured("digits", ROWS), unsure)
+    assert found is not None
+    assert not any(pair["beyond_noise"] for pair in found["reversed"]), "a and b are noise in the other column"
 
 
 def test_equal_counts_are_a_tie() -> None:
     """Three means of the same counts that differ in their last digit are no order."""
-    rows = [row("x", {0: 0.1, 1: 0.2, 2: 0.3}, 3.0), row("y", {0: 0.3, 1: 0.2, 2: 0.1}, 2.0)]
+    rows = [row("x", {0: 0.1, 1: 0.2, 2: 0.3}, 3.0), row("y", {0: 0.2, 1: 0.2, 2: 0.2}, 2.0)]
     rows.append(row("z", {0: 0.0, 1: 0.0, 2: 0.0}, 1.0))
     found = agreement(measured("digits", rows), printed(rows))
     assert found is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html.parser
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import scipy.stats
 from conftest import Result
 from specs import made_up
 
-from metaformer_ablate.analysis.formats import COLUMNS, FORMATS, escape_latex, render
+from metaformer_ablate.analysis.formats import COLUMNS, FORMATS, escape_latex, format_mean, render
 from metaformer_ablate.analysis.stats import bootstrap_interval, holm, seeds_needed
 from metaformer_ablate.analysis.tables import build_table
 from metaformer_ablate.data.files import DataFolder
@@ -101,6 +102,17 @@ def test_resolution_and_power(table: dict[str, Any]) -> None:
         assert f"{needed['alone']} seeds" in text and "cannot be told apart" in text
 
 
+def test_resolution_is_of_the_seeds_that_most_rows_have(chosen: Plan, store: Store) -> None:
+    for seed, top1 in enumerate([90.0, 91.0, 92.5, 90.5]):
+        made_up(store, chosen.spec("pool3", seed), top1 + 0.1 * seed**2)
+        made_up(store, chosen.spec("pool5", seed), top1)
+        made_up(store, chosen.spec("none", seed), top1 + seed)
+    made_up(store, chosen.spec("bare", 0), 50.0)
+    made_up(store, chosen.spec("bare", 1), 52.0)
+    found = build_table(chosen, store, DataFolder.choose(None))["resolution"]
+    assert (found["n"], found["rows"]) == (4, 3)
+
+
 def test_ten_seeds_have_a_bootstrap_too(chosen: Plan, tmp_path: Path) -> None:
     store, generator = Store(tmp_path / "ten"), np.random.default_rng(0)
     tops = {row: generator.normal(90, 1, 10).round(3).tolist() for row in ("pool3", "pool5", "none")}
@@ -153,6 +165,18 @@ def test_other_images_are_not_compared(chosen: Plan, tmp_path: Path) -> None:
         assert "other images" in rows[name]["images"]["method"]
 
 
+def test_predictions_that_cannot_be_read(ablate: Ablate, chosen: Plan, store: Store) -> None:
+    """A record of another program, without checksums, so that only whoever reads the file can tell."""
+    folder = store.folder(chosen.spec("none", 2).run_id)
+    record = json.loads((folder / "record.json").read_text())
+    del record["checksums"]
+    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "predictions.npz").write_bytes(b"no zip file")
+    assert ablate("table", "made_up.yaml").code == 0
+    sentence = ablate("table", "made_up.yaml", "--images").sentence
+    assert f"{folder.name}/predictions.npz: cannot be read" in sentence
+
+
 def test_a_diverged_seed_leaves_no_question_of_images(chosen: Plan, store: Store) -> None:
     made_up(store, chosen.spec("pool5", 2), status="diverged")
     rows = by_name(build_table(chosen, store, DataFolder.choose(None), images=True))
@@ -192,6 +216,7 @@ def test_columns_digits_sort_and_transposed(ablate: Ablate, table: dict[str, Any
     p = by_name(table)["pool5"]["delta"]["p"]
     assert turned[5].startswith(f"| p |  | {p:.3f} | ")
     text = ablate("table", "made_up.yaml", "--transposed").out
+    assert format_mean(by_name(table)["pool5"]) in text, "numbers are in one piece"
     assert len([line for line in text.splitlines() if line.startswith("  Params (M)")]) == 1
     rows = ablate("table", "made_up.yaml", "--json", "--sort", "-top1").json["rows"]
     assert [row["name"] for row in rows] == ["pool5", "pool3", "none", "bare"]

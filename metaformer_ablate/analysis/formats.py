@@ -363,6 +363,9 @@ def _text(sheet: Sheet, transposed: bool, width: int | None) -> str:
     columns = list(sheet.columns.values())
     if transposed:
         columns = [COLUMNS["row"], *(COLUMNS["n"] for _ in sheet.rows)]
+        # Labels may be folded, numbers may not, however wide that is.
+        needed = sum(max(len(line[i]) for line in lines) + 3 for i in range(len(headings))) if lines else 0
+        width = max(width or text_width(), needed)
     grouped = not transposed and next(iter(sheet.columns)) == "group"
     drawn = []
     for i, line in enumerate(lines):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import mode
 from typing import Any
+from zipfile import BadZipFile
 
 from metaformer_ablate.analysis import stats
 from metaformer_ablate.analysis.agreement import agreement, measured, printed
@@ -29,6 +30,7 @@ from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import Plan, row_notes
 from metaformer_ablate.records import Store
 from metaformer_ablate.sweep import RunState, as_dict, seeds_with_records, states_of
+from metaformer_ablate.yaml_reader import RequestError
 
 Pairs = list[tuple[float, float]]  # top-1 of the row and of the baseline, a pair a seed
 
@@ -216,8 +218,11 @@ def _on_images(runs: Mapping[str, Sequence[RunState]], base: str) -> dict[str, d
 def _answers(state: RunState) -> tuple[Any, Any]:
     """The labels of the evaluation split and which of them a run has right."""
     assert state.record is not None
-    predictions = state.record.predictions()
-    return predictions["label"], predictions["label"] == predictions["predicted"]
+    try:
+        predictions = state.record.predictions()
+        return predictions["label"], predictions["label"] == predictions["predicted"]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise RequestError(f"{state.record.folder / 'predictions.npz'}: cannot be read: {error}") from None
 
 
 def _same(labels: Any, others: Any) -> bool:
