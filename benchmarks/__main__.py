@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import counting, kills, startup, sweeps
+from benchmarks import counting, kills, startup, sweeps, tables
 from metaformer_ablate.cost import device_name
 from metaformer_ablate.run import git_state, versions
 
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "workers": sweeps.workers,
     "scheduling": sweeps.scheduling,
     "planning": sweeps.planning,
+    "tables": tables.measure,
     "kills": kills.measure,
 }
 RESULTS = Path(__file__).parent / "results.json"

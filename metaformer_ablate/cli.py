@@ -74,6 +74,8 @@ COMMANDS = {
     "show": "plan",
     "run": "train",
     "table": "tables",
+    "compare": "tables",
+    "explain": "tables",
     "cost": "plan",
     "status": "results",
     "reproduce": "results",

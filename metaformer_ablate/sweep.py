@@ -44,22 +44,30 @@ class RunState:
     seed: int
     status: str
     record: Record | None
+    pace: float | None = None  # seconds an image and multiply-add, where `jobs_of` left the record out
 
     @property
     def top1(self) -> float | None:
         return self.record.top1 if self.record is not None and self.status == "ok" else None
 
 
-def state_of(spec: RunSpec, store: Store, fingerprint: str | None, held: Container[str] = ()) -> RunState:
-    """Looks a planned run up. A record of other data than today's is stale: shown, not reused.
+def states_of(
+    spec: RunSpec, seeds: Iterable[int], store: Store, fingerprint: str | None, held: Container[str] = ()
+) -> list[RunState]:
+    """Looks a row's runs up, one a seed. A record of other data than today's is stale: shown, not reused.
 
-    `held` are the runs that somebody trains (`Claims.held`).
+    `held` are the runs that somebody trains (`Claims.held`). Costs a hash a seed and not a resolved spec.
     """
-    record = store.read(spec.run_id)
-    status = record.status if record is not None else "running" if spec.run_id in held else "missing"
+    before, after = _canonical_around_seed(spec)
+    return [_look_up(_run_id(before, seed, after), seed, store, fingerprint, held) for seed in seeds]
+
+
+def _look_up(run_id: str, seed: int, store: Store, fingerprint: str | None, held: Container[str]) -> RunState:
+    record = store.read(run_id)
+    status = record.status if record is not None else "running" if run_id in held else "missing"
     if record is not None and fingerprint and record.data["data_fingerprint"] not in (None, fingerprint):
         status = "stale"
-    return RunState(spec.run_id, spec.seed, status, record)
+    return RunState(run_id, seed, status, record)
 
 
 def seeds_with_records(plan: Plan, store: Store) -> tuple[int, ...]:
@@ -70,7 +78,7 @@ def seeds_with_records(plan: Plan, store: Store) -> tuple[int, ...]:
         # The canonical JSON of two seeds differs in the number alone, so ids cost one hash each.
         before, after = _canonical_around_seed(spec)
         for seed in range(SEEDS_LOOKED_UP):
-            if hashlib.sha256(b"%s%d%s" % (before, seed, after)).hexdigest()[:12] in ids:
+            if _run_id(before, seed, after) in ids:
                 found.add(seed)
     return tuple(sorted(found)) or (0,)
 
@@ -79,6 +87,10 @@ def _canonical_around_seed(spec: RunSpec) -> tuple[bytes, bytes]:
     text = json.dumps(spec.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     before, _, after = text.rpartition(f'"seed":{spec.seed},')
     return f'{before}"seed":'.encode(), f",{after}".encode()
+
+
+def _run_id(before: bytes, seed: int, after: bytes) -> str:
+    return hashlib.sha256(b"%s%d%s" % (before, seed, after)).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -97,36 +109,42 @@ class Job:
 def jobs_of(
     plans: Sequence[Plan], seeds: Sequence[int], store: Store, folder: DataFolder, retry_failed: bool = False
 ) -> tuple[list[Job], list[RunState]]:
-    """What is left to train, seed by seed, each run once however many rows show it; and the state of every run."""
+    """What is left to train, seed by seed, each run once however many rows show it; and the state of every run.
+
+    The states hold no records: a plan of thousands of runs keeps thousands of lines, not what they learnt.
+    """
     rows: dict[str, list[str]] = {}
-    specs: dict[str, RunSpec] = {}
-    for seed in seeds:
-        for plan in plans:
-            for row in plan.specs:
-                spec = plan.spec(row, seed)
-                rows.setdefault(spec.run_id, []).append(f"{plan.experiment.name}/{row}")
-                specs[spec.run_id] = spec
-    fingerprints: dict[str, str | None] = {}
-    states, jobs = [], []
+    specs: dict[str, RunSpec] = {}  # each once, by the id of one seed
+    for plan in plans:
+        for row, spec in plan.specs.items():
+            rows.setdefault(spec.run_id, []).append(f"{plan.experiment.name}/{row}")
+            specs.setdefault(spec.run_id, spec)
     held = Claims(store.path).held()
-    for run_id, spec in specs.items():
-        name = spec.data.name
-        if name not in fingerprints:
-            fingerprints[name] = folder.fingerprint(name)
-        state = state_of(spec, store, fingerprints[name], held)
-        states.append(state)
-        if state.status in ("missing", "running", "stale") or (retry_failed and state.status == "failed"):
-            jobs.append(Job(spec, tuple(rows[run_id]), state.record.checksum if state.record else None))
-    return jobs, states
+    fingerprints = {name: folder.fingerprint(name) for name in {spec.data.name for spec in specs.values()}}
+    wanted = {"missing", "running", "stale", *(["failed"] if retry_failed else [])}
+    columns: list[list[tuple[RunState, Job | None]]] = []
+    for key, spec in specs.items():
+        column: list[tuple[RunState, Job | None]] = []
+        for state in states_of(spec, seeds, store, fingerprints[spec.data.name], held):
+            job = None
+            if state.status in wanted:
+                job = Job(spec.with_seed(state.seed), tuple(rows[key]), state.record.checksum if state.record else None)
+            column.append((replace(state, record=None, pace=_pace(state.record)), job))
+        columns.append(column)
+    in_turn = [pair for pairs in zip(*columns, strict=True) for pair in pairs]
+    return [job for _, job in in_turn if job is not None], [state for state, _ in in_turn]
+
+
+def _pace(record: Record | None) -> float | None:
+    """Seconds an image and multiply-add of a run that was trained."""
+    if record is None or not record.data.get("images_seen") or not record.data["macs"]:
+        return None
+    return record.data["seconds"] / (record.data["images_seen"] * record.data["macs"])
 
 
 def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Callable[[RunSpec], int]) -> float:
     """How long the jobs will take one after another, from the records of the same plan or else from a rough rate."""
-    rates = [
-        state.record.data["seconds"] / (state.record.data["images_seen"] * state.record.data["macs"])
-        for state in states
-        if state.record is not None and state.record.data.get("images_seen") and state.record.data["macs"]
-    ]
+    rates = [state.pace for state in states if state.pace is not None]
     total = 0.0
     for job in jobs:
         train = job.spec.train

@@ -1,14 +1,34 @@
-"""scipy as the oracle for means, paired differences and Holm's correction; what is undefined stays None."""
+"""scipy, and cases by hand, as the oracle for every statistic; what is undefined stays None."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
+import numpy as np
 import pytest
 import scipy.stats
 
-from metaformer_ablate.analysis.stats import PAIRED_T, holm, paired_difference, summarise
+from metaformer_ablate.analysis.stats import (
+    PAIRED_T,
+    SMALLEST_P,
+    Correlation,
+    bootstrap_interval,
+    compare_on_images,
+    detectable,
+    half_width,
+    holm,
+    kendall,
+    mcnemar,
+    mid_ranks,
+    paired_difference,
+    power_of,
+    seeds_needed,
+    spearman,
+    summarise,
+    typical_std,
+)
 
 CASES = [
     [97.1, 96.4],
@@ -135,3 +155,171 @@ def test_holm_is_the_closed_test_procedure(seed: int) -> None:
                 break
             rejected.add(i)
         assert {i for i, p in enumerate(adjusted) if p <= level} == rejected
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bootstrap
+
+
+@pytest.mark.parametrize("n", [10, 13, 40])
+@pytest.mark.parametrize("skewed", [False, True])
+def test_bootstrap_is_that_of_scipy(n: int, skewed: bool) -> None:
+    generator = np.random.default_rng(n)
+    values = 90 + (generator.exponential(size=n) if skewed else generator.normal(size=n))
+    found = bootstrap_interval(values.tolist())
+    theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=200_000, method="BCa", batch=20_000, rng=generator)
+    assert found is not None
+    # Both are simulations: their ends scatter by a fiftieth of the interval.
+    assert found == pytest.approx(tuple(theirs.confidence_interval), abs=0.03 * (found[1] - found[0]))
+    assert bootstrap_interval(values.tolist()) == found, "the same records give the same bytes"
+
+
+def test_bootstrap_is_not_offered_where_it_fails() -> None:
+    values = [90.0 + math.sin(i) for i in range(101)]
+    assert [bootstrap_interval(values[:n]) is None for n in (3, 9, 10, 100, 101)] == [True, True, False, False, True]
+    assert bootstrap_interval([97.0] * 12) is None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Images
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (3, 9), (9, 3), (25, 25), (0, 12), (140, 90)])
+def test_mcnemar_is_the_binomial_test_of_scipy(gained: int, lost: int) -> None:
+    expected = scipy.stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert mcnemar(gained, lost) == pytest.approx(expected)
+
+
+def test_mcnemar_by_hand() -> None:
+    # 1 of 6 to one side: twice (1 + 6) / 64.
+    assert mcnemar(1, 5) == pytest.approx(14 / 64)
+
+
+def answers(*lines: str) -> dict[int, np.ndarray]:
+    """`110` is a model that has the first two images right."""
+    return {seed: np.array([c == "1" for c in line]) for seed, line in enumerate(lines)}
+
+
+def test_counts_of_images() -> None:
+    test = compare_on_images(answers("11110000", "11111000"), answers("10000001", "11000111"))
+    assert test.images == 8
+    assert [(s["seed"], s["gained"], s["lost"]) for s in test.seeds] == [(0, 3, 1), (1, 3, 3)]
+    assert [s["p"] for s in test.seeds] == [mcnemar(3, 1), 1.0]
+    # d over the images: 0, 1, 2, 2, 1, -1, -1, -2. Of 128 signs of the seven others, those as far from 0 as 2.
+    signs = itertools.product((-1, 1), repeat=7)
+    far = sum(abs(np.dot(s, (1, 2, 2, 1, 1, 1, 2))) >= 2 for s in signs)
+    assert test.p == pytest.approx(far / 128, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_seed_is_mcnemar(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    row, baseline = ({7: generator.random(300) < rate} for rate in (0.8, 0.75))
+    test = compare_on_images(row, baseline)
+    (only,) = test.seeds
+    assert test.p == only["p"] == mcnemar(only["gained"], only["lost"])
+    # The same model twice is no more evidence than once.
+    twice = compare_on_images({0: row[7], 1: row[7]}, {0: baseline[7], 1: baseline[7]})
+    assert twice.p == pytest.approx(test.p)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_sign_flips_are_counted_exactly(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    row, baseline = ({s: generator.random(13) < 0.5 for s in range(3)} for _ in range(2))
+    d = sum(row[s].astype(int) - baseline[s] for s in range(3))
+    signs = np.array(list(itertools.product((-1, 1), repeat=13)))
+    expected = np.mean(np.abs(signs @ d) >= abs(d.sum()))
+    assert compare_on_images(row, baseline).p == pytest.approx(expected, rel=1e-5)
+
+
+def test_sign_flips_of_many_images_are_normal() -> None:
+    generator = np.random.default_rng(0)
+    row, baseline = ({s: generator.random(10_000) < rate for s in range(5)} for rate in (0.773, 0.77))
+    d = sum(row[s].astype(int) - baseline[s] for s in range(5))
+    z = (abs(d.sum()) - 1) / np.sqrt(np.sum(d**2))  # sums are two apart: half of that is the continuity correction
+    assert compare_on_images(row, baseline).p == pytest.approx(2 * scipy.stats.norm.sf(z), rel=0.01)
+    far = {s: np.ones(10_000, dtype=bool) for s in range(5)}
+    assert compare_on_images(far, baseline).p == SMALLEST_P
+    assert compare_on_images(row, row).p == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Resolution and power
+
+
+@pytest.mark.parametrize(
+    ("difference", "std", "n"), [(2, 1, 3), (0.4, 0.5, 10), (-0.3, 1, 50), (0.5, 0.2, 2), (9, 1, 3)]
+)
+@pytest.mark.parametrize("level", [0.05, 0.05 / 17])
+def test_power_is_that_of_scipy(difference: float, std: float, n: int, level: float) -> None:
+    shift, critical = abs(difference) / std * math.sqrt(n), scipy.stats.t.ppf(1 - level / 2, n - 1)
+    upper = scipy.stats.nct.sf(critical, n - 1, shift)
+    lower = scipy.stats.nct.cdf(-critical, n - 1, shift)
+    assert power_of(difference, std, n, level) == pytest.approx(upper + (0 if np.isnan(lower) else lower), rel=1e-6)
+
+
+def test_power_of_a_simulation() -> None:
+    generator = np.random.default_rng(0)
+    p = scipy.stats.ttest_1samp(generator.normal(0.7, 0.5, size=(20_000, 5)), 0, axis=1).pvalue
+    assert power_of(0.7, 0.5, 5) == pytest.approx(np.mean(p < 0.05), abs=0.01)
+    assert power_of(0, 0.5, 5) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 40])
+@pytest.mark.parametrize("level", [0.05, 0.05 / 17])
+def test_what_is_detectable_is_found_in_8_of_10(n: int, level: float) -> None:
+    found = detectable(0.36, n, level)
+    assert power_of(found, 0.36, n, level) == pytest.approx(0.8, abs=1e-9)
+    assert found > half_width(0.36, n, level) * 0.8
+
+
+def test_seeds_needed() -> None:
+    # Cohen's d of 1.389: the tables of paired tests say 7 pairs at 80% and 5%.
+    assert seeds_needed(0.5, 0.36) == 7
+    for difference, std, level in ((0.5, 0.36, 0.05 / 17), (0.1, 0.36, 0.05), (30, 0.36, 0.05)):
+        n = seeds_needed(difference, std, level)
+        assert n is not None and power_of(difference, std, n, level) >= 0.8
+        assert n == 2 or power_of(difference, std, n - 1, level) < 0.8
+    assert seeds_needed(0.001, 0.36) is None
+
+
+def test_half_width_is_that_of_the_interval() -> None:
+    low, high = summarise([1.0, 2.0, 3.0]).ci95
+    assert half_width(1.0, 3) == pytest.approx((high - low) / 2)
+
+
+def test_the_typical_deviation_is_the_median_rows() -> None:
+    # At 3 pairs the median of chi-square is 2 ln 2: a deviation of 1 stands for 1 / sqrt(ln 2).
+    steady, usual, wild = [0.0, 0.1, 0.2], [1.0, 2.0, 3.0], [0.0, 50.0, 90.0]
+    assert typical_std([steady, usual, wild]) == pytest.approx(1 / math.sqrt(math.log(2)))
+    assert typical_std([usual, [7.0]]) == typical_std([usual]), "one pair has no deviation"
+    assert typical_std([]) is typical_std([[1.0]]) is typical_std([[1.0, 1.0]]) is None
+    generator = np.random.default_rng(0)
+    assert typical_std(generator.normal(0, 2, size=(2_001, 3)).tolist()) == pytest.approx(2, rel=0.05)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rank correlation
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rank_correlations_are_those_of_scipy(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    a, b = (generator.integers(0, 9, 12).tolist() for _ in range(2))  # with ties
+    tau, rho = kendall(a, b), spearman(a, b)
+    assert tau.value == pytest.approx(scipy.stats.kendalltau(a, b).statistic)
+    assert rho.value == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+    for found, error in ((tau, math.sqrt(0.437 / 8)), (rho, math.sqrt((1 + rho.value**2 / 2) / 9))):
+        z = scipy.stats.norm.ppf([0.025, 0.975], loc=math.atanh(found.value), scale=error)
+        assert found.ci95 == pytest.approx(tuple(np.tanh(z)))
+    assert mid_ranks(a) == scipy.stats.rankdata(a).tolist()
+
+
+def test_rank_correlations_without_an_interval() -> None:
+    assert kendall([1, 2, 3, 4, 5], [10, 20, 30, 40, 50]) == spearman([1, 2, 3], [5, 6, 7]) == Correlation(1.0, None)
+    assert kendall([1, 2, 3], [2, 2, 2]) == spearman([1, 2, 3], [2, 2, 2]) == Correlation(None, None)
+    assert kendall([1, 2, 3, 4], [1, 2, 4, 3]).ci95 is None, "Fieller's variance needs five"
+    assert spearman([1, 2, 3], [1, 3, 2]).ci95 is None, "Bonett and Wright's needs four"
+    half = math.tanh(scipy.stats.norm.ppf(0.975))
+    assert spearman([1, 2, 3, 4], [2, 4, 1, 3]) == Correlation(0.0, pytest.approx((-half, half)))

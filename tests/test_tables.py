@@ -22,7 +22,8 @@ from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import Plan, plan
 from metaformer_ablate.records import Store
 
-ROW_KEYS = "name label group params frozen_params macs n mean std ci95 delta paper status notes runs".split()
+ROW_KEYS = "name label group set params frozen_params macs n mean std ci95 delta bootstrap images paper status".split()
+ROW_KEYS += ["notes", "runs"]
 
 EXPERIMENT = """
 title: Made up
@@ -81,7 +82,8 @@ FULL: Results = {
 
 def test_a_table_has_the_keys_of_the_contract(make: Callable[..., dict[str, Any]]) -> None:
     table = make(FULL)
-    assert list(table) == ["experiment", "recipe", "metric", "rows", "warnings"]
+    assert list(table)[:5] == ["experiment", "recipe", "metric", "rows", "warnings"]
+    assert list(table)[5:] == ["audit", "resolution", "agreement"]
     assert (table["experiment"], table["recipe"], table["metric"]) == ("made_up", "digits", "top1")
     assert [row["name"] for row in table["rows"]] == ["pool3", "pool5", "none"], "not in the order of the file"
     for row in table["rows"]:

@@ -1,41 +1,67 @@
-"""The table of an experiment from its records: the JSON of the contract, and that as text, markdown or csv."""
+"""The table of an experiment from its records, as the JSON of the contract: numbers, tests, audit and what they allow.
+
+How it is printed is in formats.py, whose names can be imported from here too.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import shutil
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import mode
 from typing import Any
+from zipfile import BadZipFile
 
+from metaformer_ablate.analysis import stats
+from metaformer_ablate.analysis.agreement import agreement, measured, printed
+from metaformer_ablate.analysis.audit import as_warning, audit
+from metaformer_ablate.analysis.formats import (  # noqa: F401
+    FORMATS,
+    format_billions,
+    format_interval,
+    format_mean,
+    format_millions,
+    format_p,
+    render,
+    text_width,
+)
 from metaformer_ablate.analysis.stats import holm, paired_difference, summarise
 from metaformer_ablate.cost import remembered
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import Plan, row_notes
 from metaformer_ablate.records import Store
-from metaformer_ablate.sweep import RunState, as_dict, seeds_with_records, state_of
+from metaformer_ablate.sweep import RunState, as_dict, seeds_with_records, states_of
+from metaformer_ablate.yaml_reader import RequestError
 
-FORMATS = ("text", "markdown", "csv", "json")
+Pairs = list[tuple[float, float]]  # top-1 of the row and of the baseline, a pair a seed
 
 
-def build_table(plan: Plan, store: Store, folder: DataFolder, seeds: Sequence[int] | None = None) -> dict[str, Any]:
+def build_table(
+    plan: Plan,
+    store: Store,
+    folder: DataFolder,
+    seeds: Sequence[int] | None = None,
+    images: bool = False,
+    power: float | None = None,
+) -> dict[str, Any]:
     """The table as plain values, with the keys of the contract. Top-1 in percent.
 
     Means are over ok runs. `delta` pairs the seeds that the row and the baseline both have; it is null for the
     baseline and where a seed of either diverged, for what is left would be a choice of the fortunate ones.
+
+    With `images` each row also has McNemar's tests against the baseline from the predictions, which have to be read
+    for it. With `power`, a difference in points, the table says how many seeds would find it.
     """
     found = tuple(seeds) if seeds is not None else seeds_with_records(plan, store)
     # Of what each row is trained on, which an override may have made another than the recipe's.
     fingerprints = {name: folder.fingerprint(name) for name in {spec.data.name for spec in plan.specs.values()}}
     runs: dict[str, list[RunState]] = {row: [] for row in plan.experiment.rows}
     for name, spec in plan.specs.items():
-        runs[name] = [state_of(spec.with_seed(seed), store, fingerprints[spec.data.name]) for seed in found]
+        runs[name] = states_of(spec, found, store, fingerprints[spec.data.name])
     base = plan.experiment.baseline
-    differences = {row: None if row == base else _difference(states, runs[base]) for row, states in runs.items()}
+    pairs = {row: [] if row == base else _pairs(states, runs[base]) for row, states in runs.items()}
+    differences = {row: paired_difference(*zip(*p, strict=True)) if p else None for row, p in pairs.items()}
     corrected = dict(zip(runs, holm([d.p if d else None for d in differences.values()]), strict=True))
+    on_images = _on_images(runs, base) if images else {}
     rows = []
     for name, states in runs.items():
         row = plan.experiment.rows[name]
@@ -51,6 +77,7 @@ def build_table(plan: Plan, store: Store, folder: DataFolder, seeds: Sequence[in
                 "name": name,
                 "label": row.label,
                 "group": row.group,
+                "set": row.sets(plan.recipe.name),
                 **{key: counts.get(key) for key in ("params", "frozen_params", "macs")},
                 "n": summary.n,
                 "mean": summary.mean,
@@ -64,31 +91,146 @@ def build_table(plan: Plan, store: Store, folder: DataFolder, seeds: Sequence[in
                     "p": corrected[name],
                     "method": difference.method,
                 },
+                "bootstrap": _bootstrap(_top1s(states), pairs[name]),
+                "images": on_images.get(name),
                 "paper": row.paper,
                 "status": _row_status(states),
                 "notes": row_notes(plan, name) + _run_notes(states),
                 "runs": [{**as_dict(state), "top1": state.top1} for state in states],
             }
         )
-    return {
+    findings = audit(plan, runs)
+    table = {
         "experiment": plan.experiment.name,
         "recipe": plan.recipe.name,
         "metric": "top1",
         "rows": rows,
-        "warnings": _warnings(rows, store),
+        "warnings": [*_warnings(rows, store), *map(as_warning, findings)],
+        "audit": findings,
+        "resolution": resolution(list(pairs.values())),
+        "agreement": agreement(measured(plan.recipe.name, rows), printed(rows)),
     }
+    if power is not None:
+        table["power"] = seeds_for(power, list(pairs.values()))
+    return table
 
 
 def _top1s(states: Sequence[RunState]) -> list[float]:
     return [state.top1 for state in states if state.top1 is not None]
 
 
-def _difference(states: Sequence[RunState], baseline: Sequence[RunState]) -> Any:
+def _pairs(states: Sequence[RunState], baseline: Sequence[RunState]) -> Pairs:
+    """The top-1 of both for each seed that both have; none where a seed of either diverged."""
     if any(state.status == "diverged" for state in (*states, *baseline)):
-        return None
+        return []
     here, there = ({s.seed: s.top1 for s in side if s.top1 is not None} for side in (states, baseline))
-    common = [seed for seed in here if seed in there]
-    return paired_difference([here[seed] for seed in common], [there[seed] for seed in common]) if common else None
+    return [(top1, there[seed]) for seed, top1 in here.items() if seed in there]
+
+
+def _bootstrap(top1s: list[float], pairs: Pairs) -> dict[str, Any] | None:
+    """Intervals over seeds without the assumption of a distribution; None where there are too few seeds for them."""
+    mean, delta = (stats.bootstrap_interval(values) for values in (top1s, [here - there for here, there in pairs]))
+    if mean is None and delta is None:
+        return None
+    return {"ci95": _list(mean), "delta_ci95": _list(delta), "method": stats.BOOTSTRAP}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the seeds allow
+
+
+def resolution(pairs: Sequence[Pairs]) -> dict[str, Any] | None:
+    """What the seeds of a table can tell apart, from the spread of the paired differences of its typical row.
+
+    `n` is the number of pairs that most rows have. `half_width` is that of the paired interval: smaller observed
+    differences cannot be told from none. `detectable` is the true difference that is found with probability 0.8: where
+    one row is tested, and where Holm corrects over all of them (at its strictest step). None where there is no spread.
+    """
+    compared = [p for p in pairs if len(p) > 1]
+    std = stats.typical_std([[here - there for here, there in p] for p in compared])
+    if std is None:
+        return None
+    rows = len(compared)
+    n = mode(sorted(map(len, compared)))
+    alone, holm_first = (stats.detectable(std, n, stats.LEVEL / tests) for tests in (1, rows))
+    half = stats.half_width(std, n)
+    return {
+        "n": n,
+        "rows": rows,
+        "std": std,
+        "half_width": half,
+        "detectable": {"alone": alone, "holm": holm_first},
+        "method": "paired t at 5%, noncentral t for 80% power; deviation of paired differences: the median row's",
+        "text": f"With {n} seeds, differences below {half:.2f} points cannot be told apart: half of a paired 95% "
+        f"interval at the deviation of the median row, {std:.2f}. A true difference is found (p < 0.05) in 8 of 10 "
+        f"such tables from {alone:.2f} on if one row is tested, from {holm_first:.2f} on if Holm corrects over {rows}.",
+    }
+
+
+def seeds_for(difference: float, pairs: Sequence[Pairs]) -> dict[str, Any]:
+    """How many seeds find a true difference, in points, with probability 0.8; null where no spread is known."""
+    known = resolution(pairs)
+    found: dict[str, Any] = {"difference": difference, "power": stats.POWER, "seeds": None}
+    if known is None:
+        return {**found, "text": "How many seeds are needed is not known: no row has two pairs of runs that differ."}
+    levels = {"alone": stats.LEVEL, "holm": stats.LEVEL / known["rows"]}
+    seeds = {name: stats.seeds_needed(difference, known["std"], level) for name, level in levels.items()}
+    alone, first = (f"over {stats.MOST_SEEDS_NEEDED}" if n is None else str(n) for n in seeds.values())
+    text = f"A true difference of {difference:g} points is found (p < 0.05) in 8 of 10 tables with {alone} seeds if "
+    text += f"one row is tested, with {first} if Holm corrects over {known['rows']}; the deviation of paired "
+    text += f"differences is taken as {known['std']:.2f}, the median row's over {known['n']} seeds."
+    return {**found, "seeds": seeds, "method": known["method"], "text": text}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Images
+
+
+def _on_images(runs: Mapping[str, Sequence[RunState]], base: str) -> dict[str, dict[str, Any]]:
+    """Row to its tests over images against the baseline, where the predictions are of the same images."""
+    if any(state.status == "diverged" for state in runs[base]):
+        return {}
+    baseline = {state.seed: _answers(state) for state in runs[base] if state.status == "ok"}
+    found: dict[str, dict[str, Any]] = {}
+    for name, states in runs.items():
+        if name == base or any(state.status == "diverged" for state in states):
+            continue
+        answers = {state.seed: _answers(state) for state in states if state.status == "ok" and state.seed in baseline}
+        if not answers:
+            continue
+        if any(not _same(answers[seed][0], baseline[seed][0]) for seed in answers):
+            found[name] = {
+                "images": None,
+                "p": None,
+                "method": "none: the predictions are of other images",
+                "seeds": [],
+            }
+            continue
+        right, theirs = ({seed: side[seed][1] for seed in answers} for side in (answers, baseline))
+        test = stats.compare_on_images(right, theirs)
+        found[name] = {"images": test.images, "p": test.p, "method": stats.SIGN_FLIP, "seeds": list(test.seeds)}
+        found[name]["seed_method"] = stats.MCNEMAR
+    for name, p in zip(found, holm([test["p"] for test in found.values()]), strict=True):
+        found[name]["p"] = p
+    return found
+
+
+def _answers(state: RunState) -> tuple[Any, Any]:
+    """The labels of the evaluation split and which of them a run has right."""
+    assert state.record is not None
+    try:
+        predictions = state.record.predictions()
+        return predictions["label"], predictions["label"] == predictions["predicted"]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise RequestError(f"{state.record.folder / 'predictions.npz'}: cannot be read: {error}") from None
+
+
+def _same(labels: Any, others: Any) -> bool:
+    return labels.shape == others.shape and bool((labels == others).all())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Words about rows
 
 
 def _row_status(states: Sequence[RunState]) -> str:
@@ -105,7 +247,8 @@ def _row_status(states: Sequence[RunState]) -> str:
 
 def _run_notes(states: Sequence[RunState]) -> list[str]:
     notes = []
-    for status in ("diverged", "failed", "stale"):
+    shown = ("diverged", "failed", "stale", "missing")
+    for status in shown if any(state.status != "missing" for state in states) else ():
         if seeds := [state.seed for state in states if state.status == status]:
             notes.append(f"{status}: seed {', '.join(map(str, seeds))}")
     if seeds := [s.seed for s in states if s.status == "ok" and s.record and s.record.data.get("at_chance")]:
@@ -127,152 +270,3 @@ def _warnings(rows: Sequence[dict[str, Any]], store: Store) -> list[str]:
 
 def _list(pair: tuple[float, float] | None) -> list[float] | None:
     return None if pair is None else list(pair)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Rendering
-
-_HEADINGS = ("Group", "Row", "Params (M)", "MACs (G)", "Top-1 (%)", "n", "Difference", "p", "Paper top-1")
-
-
-def render(table: dict[str, Any], style: str, width: int | None = None) -> str:
-    """A table built by `build_table` as text, markdown, csv or json, with its notes."""
-    if style == "json":
-        return json.dumps(table, indent=1, allow_nan=False) + "\n"
-    if style == "csv":
-        return _csv(table)
-    lines, notes = _cells(table)
-    if style == "markdown":
-        text = [f"**{table['experiment']}** under `{table['recipe']}`", ""]
-        text += ["| " + " | ".join(_HEADINGS) + " |", "|" + " --- |" * len(_HEADINGS)]
-        text += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-        if notes:
-            text += [line for note in notes for line in ("", note)]  # a paragraph each
-        return "\n".join(text) + "\n"
-    return _text(table, lines, notes, width)
-
-
-def text_width() -> int:
-    """Columns for text: the terminal's, or enough for every table of the paper on a pipe or in a file.
-
-    At least 110, whatever the terminal: rich leaves out the columns that find no room, such as the number of seeds.
-    """
-    return max(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else 180
-
-
-def _text(table: dict[str, Any], lines: list[list[str]], notes: list[str], width: int | None) -> str:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=box.SIMPLE_HEAD, title=f"{table['experiment']} under {table['recipe']}", title_justify="left")
-    for heading in _HEADINGS:
-        right = heading not in ("Group", "Row")
-        whole = heading in ("Top-1 (%)", "Difference")  # an interval is read in one line
-        drawn.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=whole)
-    before = None
-    for i, line in enumerate(lines):
-        group = line[0]
-        shown = ["" if group == before else group, *line[1:]]
-        drawn.add_row(*(Text(cell) for cell in shown), end_section=i + 1 < len(lines) and lines[i + 1][0] != group)
-        before = group
-    stream = io.StringIO()
-    console = Console(file=stream, width=width or text_width(), color_system=None, highlight=False)
-    console.print(drawn)
-    for note in notes:
-        console.print(Text(note))
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
-
-
-def _cells(table: dict[str, Any]) -> tuple[list[list[str]], list[str]]:
-    """The cells of each row as text, and the notes below the table. Rows are never ranked, and none is bold."""
-    marks: dict[str, int] = {}
-    lines = []
-    for row in table["rows"]:
-        numbers = [str(marks.setdefault(note, len(marks) + 1)) for note in row["notes"]]
-        label = row["label"] + (f" [{','.join(numbers)}]" if numbers else "")
-        delta = row["delta"]
-        paper = row["paper"].get("top1")
-        lines.append(
-            [
-                row["group"],
-                label,
-                format_millions(row["params"], row["frozen_params"]),
-                format_billions(row["macs"]),
-                format_mean(row),
-                str(row["n"]),
-                "" if delta is None else format_interval(delta["mean"], delta["ci95"], signed=True),
-                "" if delta is None or delta["p"] is None else format_p(delta["p"]),
-                "" if paper is None else f"{paper:.1f}",
-            ]
-        )
-    notes = [f"[{number}] {note}" for note, number in marks.items()]
-    if any(row["ci95"] or (row["delta"] and row["delta"]["ci95"]) for row in table["rows"]):
-        notes.append("Top-1: mean ± standard deviation over seeds [95% t interval of the mean].")
-        notes.append(
-            "Difference to the baseline: mean over common seeds [95% paired t interval]; p by Holm over the rows."
-        )
-    notes += [f"Warning: {warning}" for warning in table["warnings"]]
-    return lines, notes
-
-
-def format_millions(params: int | None, frozen: int | None = None) -> str:
-    if params is None:
-        return "-"
-    digits = 2 if params >= 1e6 else 3
-    return f"{params / 1e6:.{digits}f}" + (f" + {frozen / 1e6:.{digits}f} frozen" if frozen else "")
-
-
-def format_billions(macs: int | None) -> str:
-    return "-" if macs is None else f"{macs / 1e9:.2f}" if macs >= 1e8 else f"{macs / 1e9:.4f}"
-
-
-def format_mean(row: dict[str, Any]) -> str:
-    if row["mean"] is None:
-        return row["status"]
-    text = f"{row['mean']:.2f}"
-    if row["std"] is not None:
-        text += f" ± {row['std']:.2f}"
-    if row["ci95"] is not None:
-        text += f" [{row['ci95'][0]:.2f}, {row['ci95'][1]:.2f}]"
-    return text if row["status"] == "ok" else f"{text} ({row['status']})"
-
-
-def format_interval(mean: float, interval: Sequence[float] | None, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    text = f"{mean:{sign}.2f}"
-    return text if interval is None else f"{text} [{interval[0]:{sign}.2f}, {interval[1]:{sign}.2f}]"
-
-
-def format_p(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _csv(table: dict[str, Any]) -> str:
-    columns = ["experiment", "recipe", "name", "label", "group", "params", "frozen_params", "macs", "n", "mean", "std"]
-    columns += ["ci95_lo", "ci95_hi", "delta_mean", "delta_ci95_lo", "delta_ci95_hi", "delta_p", "delta_method"]
-    columns += ["paper_top1", "status", "notes", "run_ids"]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for row in table["rows"]:
-        delta = row["delta"] or {"mean": None, "ci95": None, "p": None, "method": None}
-        low, high = row["ci95"] or (None, None)
-        delta_low, delta_high = delta["ci95"] or (None, None)
-        extra = {
-            "experiment": table["experiment"],
-            "recipe": table["recipe"],
-            "ci95_lo": low,
-            "ci95_hi": high,
-            "delta_mean": delta["mean"],
-            "delta_ci95_lo": delta_low,
-            "delta_ci95_hi": delta_high,
-            "delta_p": delta["p"],
-            "delta_method": delta["method"],
-            "paper_top1": row["paper"].get("top1"),
-            "notes": "; ".join(row["notes"]),
-            "run_ids": " ".join(run["run_id"] for run in row["runs"] if run["status"] == "ok"),
-        }
-        writer.writerow({**row, **extra})
-    return stream.getvalue()

@@ -1,0 +1,115 @@
+"""Ranks of two columns of top-1: correlations, pairs that are reversed, and which of these are more than noise."""
+
+from __future__ import annotations
+
+import pytest
+import scipy.stats
+
+from metaformer_ablate.analysis.agreement import Column, agreement, measured, printed
+from metaformer_ablate.analysis.stats import holm
+
+PAPER = {"a": 77.0, "b": 76.0, "c": 75.0, "d": 77.0}
+# b is above a by more than noise, c above b within it; a and d are tied in the paper.
+OURS = {
+    "a": {0: 90.0, 1: 91.0, 2: 92.0},
+    "b": {0: 91.0, 1: 92.1, 2: 92.9},
+    "c": {0: 93.0, 1: 90.0, 2: 94.0},
+    "d": {0: 95.0, 1: 96.0, 2: 97.2},
+}
+
+
+def row(name: str, runs: dict[int, float | str], paper: float | None = None) -> dict[str, object]:
+    """A row of a table, as far as ranks need it."""
+    top1 = [value for value in runs.values() if isinstance(value, float)]
+    states = [
+        {"seed": seed, "status": "ok" if isinstance(v, float) else v, "top1": v if isinstance(v, float) else None}
+        for seed, v in runs.items()
+    ]
+    mean = sum(top1) / len(top1) if top1 else None
+    return {"name": name, "mean": mean, "runs": states, "paper": {} if paper is None else {"top1": paper}}
+
+
+ROWS = [row(name, runs, PAPER[name]) for name, runs in OURS.items()]
+
+
+def test_correlations_and_reversed_pairs() -> None:
+    found = agreement(measured("digits", ROWS), printed(ROWS))
+    assert found is not None
+    assert (found["between"], found["rows"]) == (["digits", "paper"], ["a", "b", "c", "d"])
+    means = [sum(runs.values()) / 3 for runs in OURS.values()]
+    tau = scipy.stats.kendalltau(means, list(PAPER.values())).statistic
+    rho = scipy.stats.spearmanr(means, list(PAPER.values())).statistic
+    assert (found["kendall"]["value"], found["spearman"]["value"]) == (pytest.approx(tau), pytest.approx(rho))
+    assert found["kendall"]["ci95"] is None and len(found["spearman"]["ci95"]) == 2
+    assert found["pairs"] == 5, "the tie of a and d is in no order"
+    assert [pair["rows"] for pair in found["reversed"]] == [["a", "b"], ["a", "c"], ["b", "c"]]
+    assert [pair["beyond_noise"] for pair in found["reversed"]] == [True, False, False]
+    theirs = scipy.stats.ttest_rel(list(OURS["a"].values()), list(OURS["b"].values()))
+    ours, paper = found["reversed"][0]["differences"]
+    assert ours["mean"] == pytest.approx(-1.0)
+    assert ours["ci95"] == pytest.approx(tuple(theirs.confidence_interval()))
+    assert paper == {"mean": 1.0, "ci95": None, "p": None}
+    pairs = [("a", "b"), ("a", "c"), ("b", "c"), ("d", "b"), ("d", "c")]
+    p = [scipy.stats.ttest_rel(list(OURS[x].values()), list(OURS[y].values())).pvalue for x, y in pairs]
+    corrected = dict(zip(pairs, holm(p), strict=True))
+    assert ours["p"] == pytest.approx(corrected["a", "b"])
+    text = " ".join(found["text"])
+    assert "3 of 5 pairs of rows are reversed" in text and "b above a by 1.00" in text
+    assert "c above" not in text
+
+
+def test_a_perfect_order_has_no_reversal() -> None:
+    rows = [row(name, {0: 90.0 + i, 1: 90.5 + i}, 70.0 + i) for i, name in enumerate("vwxyz")]
+    found = agreement(measured("digits", rows), printed(rows))
+    assert found is not None
+    assert (found["kendall"], found["reversed"], found["pairs"]) == ({"value": 1.0, "ci95": None}, [], 10)
+
+
+def test_below_three_rows_there_is_none() -> None:
+    assert agreement(measured("digits", ROWS[:2]), printed(ROWS[:2])) is None
+    assert agreement(measured("digits", ROWS), printed(ROWS[:2])) is None
+
+
+def test_a_mean_of_the_fortunate_is_not_compared() -> None:
+    rows = [*ROWS, row("e", {0: 99.0, 1: "diverged"}, 60.0), row("f", {0: "failed"}, 61.0), row("g", {0: "diverged"})]
+    found = agreement(measured("digits", rows), printed(rows))
+    assert found is not None
+    assert found["rows"] == ["a", "b", "c", "d"]
+    assert found["left_out"] == [
+        {"name": "e", "reason": "diverged: seed 1"},
+        {"name": "f", "reason": "no run that counts"},
+    ]
+    assert "Not compared: e (diverged: seed 1)" in found["text"][-1]
+
+
+def test_one_seed_cannot_say_what_noise_is() -> None:
+    rows = [row(name, {0: runs[0]}, PAPER[name]) for name, runs in OURS.items()]
+    found = agreement(measured("digits", rows), printed(rows))
+    assert found is not None
+    assert {pair["beyond_noise"] for pair in found["reversed"]} == {None}
+    assert "not known of 3" in found["text"][1]
+
+
+def test_two_measured_columns_have_to_disagree_both() -> None:
+    other = Column("cifar10", {"a": 1.0, "b": 0.0, "c": -9.0}, {"a": {0: 1.0, 1: 1.2}, "b": {0: 0.0, 1: 0.1},
+                                                               "c": {0: -9.0, 1: -9.0}})  # fmt: skip
+    found = agreement(measured("digits", ROWS), other)
+    assert found is not None
+    beyond = {tuple(pair["rows"]): pair["beyond_noise"] for pair in found["reversed"]}
+    # a and b: beyond noise in both, two seeds of 1.0 and 1.1 apart; c and b: not in ours.
+    assert beyond == {("a", "b"): True, ("a", "c"): False, ("b", "c"): False}
+    assert all(side["ci95"] for side in found["reversed"][0]["differences"])
+    assert other.seeds is not None
+    unsure = Column("cifar10", other.values, {**other.seeds, "b": {0: 0.0, 1: 1.1}})
+    found = agreement(measured("digits", ROWS), unsure)
+    assert found is not None
+    assert not any(pair["beyond_noise"] for pair in found["reversed"]), "a and b are noise in the other column"
+
+
+def test_equal_counts_are_a_tie() -> None:
+    """Three means of the same counts that differ in their last digit are no order."""
+    rows = [row("x", {0: 0.1, 1: 0.2, 2: 0.3}, 3.0), row("y", {0: 0.2, 1: 0.2, 2: 0.2}, 2.0)]
+    rows.append(row("z", {0: 0.0, 1: 0.0, 2: 0.0}, 1.0))
+    found = agreement(measured("digits", rows), printed(rows))
+    assert found is not None
+    assert found["pairs"] == 2 and found["reversed"] == []

@@ -1,0 +1,449 @@
+"""`ablate table`, `compare` and `explain` over made-up records: what they say in each format, what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+from conftest import Result
+from specs import made_up
+
+from metaformer_ablate.analysis.formats import COLUMNS, FORMATS, escape_latex, format_mean, render
+from metaformer_ablate.analysis.stats import bootstrap_interval, holm, seeds_needed
+from metaformer_ablate.analysis.tables import build_table
+from metaformer_ablate.data.files import DataFolder
+from metaformer_ablate.experiment import Plan, differences, plan
+from metaformer_ablate.records import Store
+from metaformer_ablate.spec import RunSpec
+
+Ablate = Callable[..., Result]
+
+EXPERIMENT = r"""
+title: Made up
+baseline: pool3
+rows:
+  pool3: {label: Pooling 3, group: Baseline, set: {}, paper: {top1: 77.2}}
+  pool5:
+    label: "[A_1, B] -> 5% & <b>more</b> of \\x^2~{y} $1 #2 'q' \"r\" `s` | --t *u"
+    group: Mixers & <i>co</i>
+    set: {model.pool_size: 5}
+    notes: ["100% of <script>alert(1)</script> & _all_"]
+    paper: {top1: 77.3}
+  none: {group: Mixers & <i>co</i>, set: {model.token_mixer: identity, model.mlp_ratio: 2}, paper: {top1: 74.3}}
+  bare: {label: No residual, group: Last, set: {model.residual: false}}
+"""
+TOPS = {"pool3": [97.0, 96.5, 97.25], "pool5": [97.5, 96.75, 98.0], "none": [95.0, 95.5, 94.0]}
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> Plan:
+    (tmp_path / "made_up.yaml").write_text(EXPERIMENT)
+    return plan(str(tmp_path / "made_up.yaml"))
+
+
+@pytest.fixture
+def store(chosen: Plan, tmp_path: Path) -> Store:
+    """Three rows with three seeds, and one that diverged."""
+    found = Store(tmp_path / "results")
+    for row, tops in TOPS.items():
+        for seed, top1 in enumerate(tops):
+            made_up(found, chosen.spec(row, seed), top1)
+    made_up(found, chosen.spec("bare", 1), status="diverged")
+    return found
+
+
+@pytest.fixture
+def table(chosen: Plan, store: Store) -> dict[str, Any]:
+    return build_table(chosen, store, DataFolder.choose(None), power=0.5)
+
+
+def predictions(store: Store, spec: RunSpec, right: str, label: int = 1) -> None:
+    """A record whose predictions are right where the string has a 1; all labels are the same."""
+    answers = np.array([c == "1" for c in right])
+    record = made_up(store, spec, 100 * float(answers.mean()))
+    arrays = {"label": np.full(len(right), label, dtype=np.uint8)}
+    arrays["predicted"] = np.where(answers, label, label + 1).astype(np.uint8)
+    arrays["confidence"] = np.full(len(right), 0.5, dtype=np.float32)
+    data = {key: value for key, value in record.data.items() if key not in ("format", "run_id", "checksums")}
+    store.write(spec, data, record.history(), arrays)  # type: ignore[arg-type]
+
+
+def by_name(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in table["rows"]}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers
+
+
+def test_resolution_and_power(table: dict[str, Any]) -> None:
+    found, power = table["resolution"], table["power"]
+    deviations = [np.std(np.subtract(TOPS[row], TOPS["pool3"]), ddof=1) for row in ("pool5", "none")]
+    std = np.median(deviations) / np.sqrt(scipy.stats.chi2.median(2) / 2)
+    assert (found["n"], found["rows"], found["std"]) == (3, 2, pytest.approx(std))
+    assert found["half_width"] == pytest.approx(scipy.stats.t.ppf(0.975, 2) * std / np.sqrt(3))
+    assert found["half_width"] < found["detectable"]["alone"] < found["detectable"]["holm"]
+    assert f"With 3 seeds, differences below {found['half_width']:.2f} points cannot be told apart" in found["text"]
+    needed = {"alone": seeds_needed(0.5, std), "holm": seeds_needed(0.5, std, 0.05 / 2)}
+    assert (power["difference"], power["power"], power["seeds"]) == (0.5, 0.8, needed)
+    for style in ("text", "markdown", "html"):
+        text = render(table, style, width=2000)
+        assert f"{needed['alone']} seeds" in text and "cannot be told apart" in text
+
+
+def test_resolution_is_of_the_seeds_that_most_rows_have(chosen: Plan, store: Store) -> None:
+    for seed, top1 in enumerate([90.0, 91.0, 92.5, 90.5]):
+        made_up(store, chosen.spec("pool3", seed), top1 + 0.1 * seed**2)
+        made_up(store, chosen.spec("pool5", seed), top1)
+        made_up(store, chosen.spec("none", seed), top1 + seed)
+    made_up(store, chosen.spec("bare", 0), 50.0)
+    made_up(store, chosen.spec("bare", 1), 52.0)
+    found = build_table(chosen, store, DataFolder.choose(None))["resolution"]
+    assert (found["n"], found["rows"]) == (4, 3)
+
+
+def test_ten_seeds_have_a_bootstrap_too(chosen: Plan, tmp_path: Path) -> None:
+    store, generator = Store(tmp_path / "ten"), np.random.default_rng(0)
+    tops = {row: generator.normal(90, 1, 10).round(3).tolist() for row in ("pool3", "pool5", "none")}
+    for row, values in tops.items():
+        for seed, top1 in enumerate(values[: 9 if row == "none" else 10]):
+            made_up(store, chosen.spec(row, seed), top1)
+    table = build_table(chosen, store, DataFolder.choose(None))
+    rows = by_name(table)
+    assert rows["pool5"]["bootstrap"]["ci95"] == list(bootstrap_interval(tops["pool5"]) or ())
+    paired = np.subtract(tops["pool5"], tops["pool3"]).tolist()
+    assert rows["pool5"]["bootstrap"]["delta_ci95"] == pytest.approx(list(bootstrap_interval(paired) or ()))
+    assert rows["pool3"]["bootstrap"]["delta_ci95"] is None
+    assert rows["none"]["bootstrap"] is None, "nine seeds are too few"
+    low, high = rows["pool5"]["bootstrap"]["ci95"]
+    text = render(table, "text", columns=("row", "top1", "bootstrap"))
+    assert f"[{low:.2f}, {high:.2f}]" in text and "BCa bootstrap" in text
+
+
+def test_the_images_question(chosen: Plan, tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "images"), DataFolder.choose(None)
+    for seed, (base, row, other) in enumerate([("0011110", "1111110", "0011111"), ("1011110", "1111111", "0000000")]):
+        predictions(store, chosen.spec("pool3", seed), base)
+        predictions(store, chosen.spec("pool5", seed), row)
+        predictions(store, chosen.spec("none", seed), other)
+    assert [row["images"] for row in build_table(chosen, store, folder)["rows"]] == [None] * 4, "only when asked"
+    rows = by_name(build_table(chosen, store, folder, images=True))
+    assert rows["pool3"]["images"] is rows["bare"]["images"] is None
+    found = rows["pool5"]["images"]
+    assert found["images"] == 7
+    assert [(s["seed"], s["gained"], s["lost"]) for s in found["seeds"]] == [(0, 2, 0), (1, 2, 0)]
+    assert [s["p"] for s in found["seeds"]] == [0.5, 0.5]
+    # d is 1, 2 and 1: both ends of eight signs, 2 / 8; the other row: 1 - 1, -1 four times, one of them and one more.
+    raw = [rows[name]["images"]["p"] for name in ("pool5", "none")]
+    d = np.array([-1, 0, -1, -1, -1, -1, 1])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 7)).reshape(7, -1).T
+    assert raw == pytest.approx(holm([0.25, np.mean(np.abs(signs @ d) >= abs(d.sum()))]))
+    assert "sign-flip" in found["method"] and "McNemar" in found["seed_method"]
+    text = render(build_table(chosen, store, folder, images=True), "text", width=2000)
+    assert "p (images)" in text and "not whether the rows would if trained again" in text
+
+
+def test_other_images_are_not_compared(chosen: Plan, tmp_path: Path) -> None:
+    store = Store(tmp_path / "images")
+    predictions(store, chosen.spec("pool3", 0), "0011110")
+    predictions(store, chosen.spec("pool5", 0), "0011110", label=2)
+    predictions(store, chosen.spec("none", 0), "00111")
+    rows = by_name(build_table(chosen, store, DataFolder.choose(None), images=True))
+    for name in ("pool5", "none"):
+        assert (rows[name]["images"]["p"], rows[name]["images"]["seeds"]) == (None, [])
+        assert "other images" in rows[name]["images"]["method"]
+
+
+def test_predictions_that_cannot_be_read(ablate: Ablate, chosen: Plan, store: Store) -> None:
+    """A record of another program, without checksums, so that only whoever reads the file can tell."""
+    folder = store.folder(chosen.spec("none", 2).run_id)
+    record = json.loads((folder / "record.json").read_text())
+    del record["checksums"]
+    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "predictions.npz").write_bytes(b"no zip file")
+    assert ablate("table", "made_up.yaml").code == 0
+    sentence = ablate("table", "made_up.yaml", "--images").sentence
+    assert f"{folder.name}/predictions.npz: cannot be read" in sentence
+
+
+def test_a_diverged_seed_leaves_no_question_of_images(chosen: Plan, store: Store) -> None:
+    made_up(store, chosen.spec("pool5", 2), status="diverged")
+    rows = by_name(build_table(chosen, store, DataFolder.choose(None), images=True))
+    assert rows["pool5"]["images"] is None and rows["none"]["images"] is not None
+    made_up(store, chosen.spec("pool3", 2), status="diverged")
+    assert all(
+        row["images"] is None for row in build_table(chosen, store, DataFolder.choose(None), images=True)["rows"]
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Formats
+
+
+def test_labels_show_what_differs_where_none_was_given(table: dict[str, Any]) -> None:
+    assert by_name(table)["none"]["label"] == "none"
+    assert "none: token_mixer identity, mlp_ratio 2" in render(table, "text", width=2000)
+
+
+def test_counts_of_runs_that_are_not_all_there(table: dict[str, Any]) -> None:
+    text = render(table, "text", columns=("name", "n"))
+    assert re.search(r"bare \[[\d,]+\] +0/3\n", text) and re.search(r"pool3 \[?[\d,]*\]? +3\n", text)
+    assert "missing: seed 0, 2" in text and "diverged: seed 1" in text
+
+
+def test_columns_digits_sort_and_transposed(ablate: Ablate, table: dict[str, Any], store: Store) -> None:
+    words = ["table", "made_up.yaml", "--format", "markdown"]
+    lines = ablate(*words, "--columns", "name,top1, n", "--digits", "1", "--sort", "-top1").out.splitlines()
+    assert lines[2] == "| Name | Top-1 (%) | n |"
+    assert [re.match(r"\| (\w+)", line)[1] for line in lines[4:8]] == ["pool5", "pool3", "none", "bare"]  # type: ignore[index]
+    assert "| 97.4 ± 0.6 [95.9, 99.0] | 3 |" in lines[4]
+    ascending = ablate(*words, "--columns", "name", "--sort", "difference").out.splitlines()[4:8]
+    assert [re.match(r"\| (\w+)", line)[1] for line in ascending] == ["none", "pool5", "pool3", "bare"]  # type: ignore[index]
+    turned = ablate(*words, "--columns", "n,name,p", "--transposed").out.splitlines()
+    assert [cell.split(" [")[0] for cell in turned[2].strip("| ").split(" | ")] == ["Name", *by_name(table)]
+    assert turned[4].startswith("| n | 3 | 3 | 3 | 0/3 |")
+    p = by_name(table)["pool5"]["delta"]["p"]
+    assert turned[5].startswith(f"| p |  | {p:.3f} | ")
+    text = ablate("table", "made_up.yaml", "--transposed").out
+    assert format_mean(by_name(table)["pool5"]) in text, "numbers are in one piece"
+    assert len([line for line in text.splitlines() if line.startswith("  Params (M)")]) == 1
+    rows = ablate("table", "made_up.yaml", "--json", "--sort", "-top1").json["rows"]
+    assert [row["name"] for row in rows] == ["pool5", "pool3", "none", "bare"]
+
+
+def test_every_column_can_be_shown_and_every_format_is_steady(table: dict[str, Any]) -> None:
+    for style in FORMATS:
+        for transposed in (False, True):
+            shown = render(table, style, columns=tuple(COLUMNS), transposed=transposed)
+            assert shown == render(table, style, columns=tuple(COLUMNS), transposed=transposed)
+            assert shown.endswith("\n")
+
+
+class Reader(html.parser.HTMLParser):
+    """Tags and texts; fails where a tag is closed that is not the open one."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.cells: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.tags.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells[-1] += data
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_html_escapes_every_string(table: dict[str, Any], transposed: bool) -> None:
+    text = render(table, "html", transposed=transposed)
+    reader = Reader()
+    reader.feed(text)
+    assert reader.open == []
+    assert {*reader.tags} <= {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p"}
+    assert any(cell.startswith(by_name(table)["pool5"]["label"]) for cell in reader.cells)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    if not transposed:
+        for row in table["rows"]:
+            assert f'<tr data-runs="{" ".join(run["run_id"] for run in row["runs"])}">' in text
+
+
+def test_latex(table: dict[str, Any]) -> None:
+    text = render(table, "latex")
+    assert text.startswith("% Packages: ")
+    assert r"\label{tab:made-up-digits}" in text
+    lines = text.splitlines()
+    (line,) = [line for line in lines if line.startswith("Pooling 3")]
+    mean, std = (f"{by_name(table)['pool3'][key]:.2f}" for key in ("mean", "std"))
+    assert f"& {mean} & {std} & 3 &" in line and line.endswith(r"& 77.2 \\")
+    (line,) = [line for line in lines if line.startswith("{[}A\\_1, B{]}")]
+    low, high = by_name(table)["pool5"]["delta"]["ci95"]
+    assert f"$[{low:+.2f}, {high:+.2f}]$" in line
+    assert [line for line in lines if r"\textit{Mixers \& \textless{}i" in line], "groups are lines of their own"
+    body = lines[lines.index(r"\toprule") : lines.index(r"\bottomrule")]
+    cells = {len(re.findall(r"(?<!\\)&", line)) for line in body if line.endswith(r"\\") and "multicolumn" not in line}
+    assert len(cells) == 1, "each line has a cell for each column"
+    assert "{0/3}" in text and "{diverged}" not in text
+
+
+def test_latex_escapes() -> None:
+    assert escape_latex("a->b & 5% [x]") == r"a$\rightarrow$b \& 5\% {[}x{]}"
+    assert escape_latex("--seeds 3, <0.05_") == r"-{}-seeds 3, \textless{}0.05\_"
+    assert escape_latex("\\") == r"\textbackslash{}"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("shape", [{}, {"transposed": True}, {"columns": ("name", "status", "top1", "bootstrap")}])
+def test_latex_compiles_with_packages_it_names(table: dict[str, Any], shape: dict[str, Any], tmp_path: Path) -> None:
+    text = render(table, "latex", **shape)
+    packages = text.splitlines()[0].removeprefix("% Packages: ")
+    document = f"\\documentclass{{article}}{packages}\\begin{{document}}\n{text}\\end{{document}}\n"
+    (tmp_path / "table.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "table.pdf").stat().st_size > 5_000
+    assert "Missing character" not in done.stdout
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The runs behind the numbers
+
+
+def test_every_number_can_be_traced_to_its_runs(ablate: Ablate, table: dict[str, Any], store: Store) -> None:
+    listed = ablate("table", "made_up.yaml", "--runs", "--json").json["runs"]
+    rows = by_name(table)
+    for name, row in rows.items():
+        runs = [run for run in listed if run["row"] == name]
+        assert [(run["run_id"], run["status"]) for run in runs] == [(r["run_id"], r["status"]) for r in row["runs"]]
+        for run in runs:
+            record = store.read(run["run_id"])
+            assert (run["folder"] is None) == (run["status"] == "missing") == (record is None)
+            assert record is None or run["top1"] == record.top1
+        if row["mean"] is not None:
+            assert np.mean([run["top1"] for run in runs]) == pytest.approx(row["mean"])
+        if row["delta"] is not None:
+            assert np.mean([run["difference"] for run in runs]) == pytest.approx(row["delta"]["mean"])
+    lines = list(csv.DictReader(io.StringIO(ablate("table", "made_up.yaml", "--runs", "--format", "csv").out)))
+    assert [line["run_id"] for line in lines] == [run["run_id"] for run in listed]
+    text = ablate("table", "made_up.yaml", "--runs").out
+    for run in listed:
+        assert run["run_id"] in text
+    assert "pool3: mean 96.9167 of 3" in text
+
+
+def test_only_planned_runs_are_read(
+    ablate: Ablate, store: Store, chosen: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand records of other experiments cost a table a listing of their names."""
+    for i in range(50):
+        (store.runs / f"{i:012x}").mkdir()
+    read: list[str] = []
+    monkeypatch.setattr(Store, "read", lambda self, run_id: read.append(run_id))
+    assert ablate("table", "made_up.yaml").err == ""
+    planned = {chosen.spec(row, seed).run_id for row in chosen.specs for seed in range(3)}
+    assert {*read} == planned and len(read) == len(planned), "each once"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# compare
+
+
+def test_compare_with_the_paper(ablate: Ablate, store: Store, table: dict[str, Any]) -> None:
+    found = ablate("compare", "digits", "paper", "made_up.yaml", "--json").json
+    assert (found["experiment"], found["recipes"], found["metric"]) == ("made_up", ["digits", "paper"], "top1")
+    rows = by_name(found)
+    for name, row in by_name(table).items():
+        ours, paper = rows[name]["results"]
+        for key in ("n", "mean", "std", "ci95", "delta", "status", "runs"):
+            assert ours[key] == row[key]
+        assert paper["mean"] == row["paper"].get("top1")
+    ranks = {name: [result["rank"] for result in row["results"]] for name, row in rows.items()}
+    assert ranks == {"pool3": [2, 2], "pool5": [1, 1], "none": [3, 3], "bare": [None, None]}
+    assert found["agreement"] == table["agreement"]
+    turned = ablate("compare", "paper", "digits", "made_up.yaml", "--json").json
+    assert turned["recipes"] == ["paper", "digits"]
+    assert turned["agreement"]["kendall"] == found["agreement"]["kendall"]
+
+
+def test_compare_two_recipes(ablate: Ablate, store: Store, chosen: Plan, tmp_path: Path) -> None:
+    other = plan(str(tmp_path / "made_up.yaml"), "cifar10")
+    for row, tops in {"pool3": [80.0, 81.0], "pool5": [70.0, 71.5], "none": [90.0, 90.5]}.items():
+        for seed, top1 in enumerate(tops):
+            made_up(store, other.spec(row, seed), top1)
+    words = ["compare", "digits", "cifar10", "made_up.yaml"]
+    found = ablate(*words, "--json").json
+    rows = by_name(found)
+    assert {name: row["rank_change"] for name, row in rows.items()} == {
+        "pool3": 0, "pool5": 2, "none": -2, "bare": None
+    }  # fmt: skip
+    assert found["agreement"]["between"] == ["digits", "cifar10"]
+    assert len(found["agreement"]["reversed"]) == 3
+    text = ablate(*words).out
+    assert "made_up under digits and cifar10" in text and "+2" in text and "80.50" in text
+    for style in FORMATS:
+        printed = ablate(*words, "--format", style).out
+        assert "80.5" in printed and printed == ablate(*words, "--format", style).out
+    lines = list(csv.DictReader(io.StringIO(ablate(*words, "--format", "csv").out)))
+    assert [line["rank_change"] for line in lines] == ["0.0", "2.0", "-2.0", ""]
+    assert float(lines[0]["cifar10_mean"]) == 80.5
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# explain
+
+
+def test_explain(ablate: Ablate, chosen: Plan) -> None:
+    found = ablate("explain", "made_up.yaml", "none", "--json").json
+    assert (found["row"], found["baseline"], found["recipe"]) == ("none", "pool3", "digits")
+    assert found["set"] == {"model.token_mixer": "identity", "model.mlp_ratio": 2}
+    expected = differences(chosen.specs["none"], chosen.specs["pool3"])
+    assert [(d["path"], d["value"], d["baseline"]) for d in found["differences"]] == expected
+    declared = {d["path"]: d["declared"] for d in found["differences"]}
+    assert declared == {"model.token_mixer": True, "model.mlp_ratio": True, "model.pool_size": False}
+    text = ablate("explain", "made_up.yaml", "none").out
+    assert "model.mlp_ratio: 4.0 -> 2.0\n" in text
+    assert "model.pool_size: [3, 3, 3, 3] -> [null, null, null, null]  (follows)" in text
+    assert "there is no difference" in ablate("explain", "made_up.yaml", "pool3").out
+    assert ablate("explain", "made_up.yaml", "pool3", "--json").json["differences"] == []
+
+
+def test_explain_under_a_recipe_and_overrides(ablate: Ablate) -> None:
+    found = ablate("explain", "table5", "pppa", "--recipe", "imagenet", "--json").json
+    values = {d["path"]: (d["value"], d["baseline"], d["declared"]) for d in found["differences"]}
+    assert values["train.batch_size"] == (1024, 4096, True)
+    assert values["data.eval_crop"] == (0.95, 0.9, True)
+    assert values["model.head_dim"] == (32, None, False)
+    more = ablate("explain", "table5", "pppa", "model.head_dim=8", "--json")
+    assert "model.head_dim is 8, but nothing reads it" in more.sentence
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["table", "pooling_size", "--columns", "top2"], ["--columns", "'top2' (did you mean 'top1'?)", "difference"]),
+        (["table", "pooling_size", "--columns", "n,n"], ["--columns", "n is named twice"]),
+        (["table", "pooling_size", "--sort", "+top1"], ["--sort", "'+top1'", "largest first"]),
+        (["table", "pooling_size", "--digits", "7"], ["--digits is 7", "from 0 to 6"]),
+        (["table", "pooling_size", "--digits", "1", "--json"], ["--digits has no meaning for json"]),
+        (["table", "pooling_size", "--columns", "n", "--format", "csv"], ["--columns has no meaning for csv"]),
+        (["table", "pooling_size", "--transposed", "--runs"], ["--transposed has no meaning for --runs"]),
+        (["table", "pooling_size", "--runs", "--format", "latex"], ["'latex'", "with --runs: text, csv, json"]),
+        (["table", "pooling_size", "--power", "0"], ["--power is 0", "above 0 and at most 100"]),
+        (["table", "pooling_size", "--power", "nan"], ["--power is nan"]),
+        (["compare", "digits", "digits", "pooling_size"], ["'digits' twice"]),
+        (["compare", "digits", "cifar", "pooling_size"], ["unknown recipe 'cifar' (did you mean 'cifar10'?)"]),
+        (["compare", "digits", "paper"], ["give one experiment"]),
+        (["explain", "pooling_size"], ["Missing argument 'ROW'"]),
+        (["explain", "pooling_size", "pool4"], ["unknown row 'pool4' (did you mean 'pool"]),
+        (["explain", "pooling_size", "pool5", "pool7"], ["one experiment, one row", "'pool7'"]),
+        (["explain", "imagenet_models", "vit_base_patch16_224"], ["vit_base_patch16_224", "64"]),
+    ],
+)
+def test_bad_requests(ablate: Ablate, words: list[str], parts: list[str]) -> None:
+    sentence = ablate(*words).sentence
+    for part in parts:
+        assert part in sentence
