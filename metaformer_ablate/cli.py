@@ -75,6 +75,7 @@ COMMANDS = {
     "run": "train",
     "table": "tables",
     "cost": "plan",
+    "errors": "errors",
 }
 
 
