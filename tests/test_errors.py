@@ -341,6 +341,19 @@ def test_classes_without_images_and_many_classes_are_drawn(store, ablate):
     assert done.code == 0 and "The 20 worst classes" in done.out
 
 
+def test_a_thousand_classes_fit_on_a_page(store):
+    from metaformer_ablate.analysis import error_figures
+
+    labels = np.arange(2000, dtype=np.uint16) % 1000
+    given = {"label": labels, "predicted": labels // 2, "confidence": np.full(2000, 0.5, np.float32)}
+    first, second = (record_of(store, given, "imagenet", settings={"train.lr": lr}) for lr in (0.001, 0.002))
+    found = errors.summary(first) | {"against": errors.comparison(first, second)}
+    assert found["mistakes"][0]["label_name"] == "class 1"
+    drawn = {**error_figures.figures(found), "against": error_figures.against_classes(found)}
+    for name, figure in drawn.items():
+        assert max(figure.get_size_inches()) <= 16, name
+
+
 def test_data_that_is_not_the_records_makes_no_pictures(store, ablate):
     """The embedded digits are at hand, but the record is of others: a fingerprint or labels that differ."""
     fingerprint = DataFolder(Path("nowhere"), given=True).fingerprint("digits")

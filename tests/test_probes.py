@@ -128,12 +128,18 @@ def changed(weights: dict[str, Tensor], by: float) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("by", [0.05, 10.0, float("nan")])
-def test_weights_of_another_net_are_refused(tmp_path, ablate, by):
-    store, net = Store(tmp_path / "results"), net_of(digits_spec())
-    record = keep(store, digits_spec(), net)
+def test_weights_of_another_net_are_refused(tmp_path, by):
+    net = net_of(digits_spec())
+    record = keep(Store(tmp_path / "results"), digits_spec(), net)
     save(record, changed(net.state_dict(), by))
     with pytest.raises(NotAtHand, match=r"not the weights of the record: .* a confidence differs by"):
         load_trained(record, load_images_of(record, FOLDER), CPU)
+
+
+def test_the_command_says_that_weights_are_of_another_net(tmp_path, ablate):
+    store, net = Store(tmp_path / "results"), net_of(digits_spec())
+    record = keep(store, digits_spec(), net)
+    save(record, changed(net.state_dict(), 10.0))
     done = ablate("errors", record.run_id, "--results", store.path)
     assert done.code == 0 and "no Grad-CAM and no probes: " in done.err and "not the weights of the record" in done.err
     done = ablate("errors", record.run_id, "--results", store.path, "--probe", "blur", "--json")

@@ -28,7 +28,8 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-FEW_CLASSES = 20  # up to here each has its cell with a number and its line
+FEW_CLASSES = 20  # up to here each has its cell with a number and a readable name
+MOST_CLASSES = 100  # more are not drawn, a line each: errors.json has them all
 COLUMNS = 6  # of a sheet
 
 P = ParamSpec("P")
@@ -161,13 +162,16 @@ def _intervals(ax: Axes, lines: Sequence[Mapping[str, Any]], positions: Sequence
 def classes(summary: Mapping[str, Any]) -> Figure:
     """Accuracy a class, the worst first, with its interval; the line is the accuracy over all images."""
     lines = sorted((c for c in summary["classes"] if c["images"]), key=lambda c: (c["accuracy"], c["class"]))
+    number = len(lines)
+    lines = lines[:MOST_CLASSES]
     figure, axes = _figure(6.4, 1.1 + (0.24 if len(lines) <= FEW_CLASSES else 0.12) * len(lines))
     ax = axes[0, 0]
     ax.axvline(summary["accuracy"], color=GREY, linewidth=0.8)
     _intervals(ax, lines, range(len(lines)))
     ax.set_yticks(range(len(lines)), [c["name"] for c in lines], fontsize=8 if len(lines) <= FEW_CLASSES else 5)
     ax.set_ylim(len(lines) - 0.4, -0.6)
-    ax.set(xlabel="right (%), with the 95% Wilson interval; line: all classes", title=_about(summary))
+    of = f"; the worst {len(lines)} of {number} classes" if number > len(lines) else ""
+    ax.set(xlabel=f"right (%), with the 95% Wilson interval; line: all classes{of}", title=_about(summary))
     return figure
 
 
@@ -270,7 +274,8 @@ def against_sheets(against: Mapping[str, Any], images: NDArray[np.uint8]) -> dic
 def against_classes(summary: Mapping[str, Any]) -> Figure:
     """For each class, the images that only one of two runs gets right, to either side."""
     against = summary["against"]
-    lines = sorted(against["classes"], key=lambda c: (c["only_first"] - c["only_second"], c["class"]))
+    lines = sorted(against["classes"], key=lambda c: -abs(c["only_first"] - c["only_second"]))[:MOST_CLASSES]
+    lines.sort(key=lambda c: (c["only_first"] - c["only_second"], c["class"]))
     figure, axes = _figure(6.8, 1.5 + (0.26 if len(lines) <= FEW_CLASSES else 0.12) * len(lines))
     ax = axes[0, 0]
     y = np.arange(len(lines))
@@ -347,7 +352,8 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
 
     runs = found["runs"]
     severities = [point["severity"] for point in runs[0]["points"]]
-    names = [c["name"] for c in runs[0]["points"][0]["classes"]]
+    number = len(runs[0]["points"][0]["classes"])
+    names = [c["name"] for c in runs[0]["points"][0]["classes"][:MOST_CLASSES]]
     height = max(4.2, 1.6 + (0.24 if len(names) <= FEW_CLASSES else 0.11) * len(names))
     figure, axes = _figure(5.2 + 4.0 * len(runs), height, 1, 1 + len(runs), width_ratios=[1.25] + [1] * len(runs))
     ax = axes[0, 0]
@@ -358,7 +364,7 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
         label = f"run {run['run_id']} ({run['model']}, seed {run['seed']})"
         ax.plot(severities, [p["accuracy"] for p in points], marker=marker, markersize=4, color=colour, label=label)
     ax.axvline(found["clean"], color=GREY, linewidth=0.8, linestyle=":")
-    ax.axhline(100 / len(names), color=GREY, linewidth=0.8, linestyle=":")
+    ax.axhline(100 / number, color=GREY, linewidth=0.8, linestyle=":")
     ax.set(xlabel=f"{name}: {found['unit']}", ylabel="right (%), band: 95% Wilson interval")
     ax.set_ylim(bottom=0, top=100)
     ax.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.12))
@@ -371,7 +377,10 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
     colours = matplotlib.colormaps["viridis"]
     for run, beside in zip(runs, axes[0, 1:], strict=True):
         values = np.array(
-            [[np.nan if c["accuracy"] is None else c["accuracy"] for c in p["classes"]] for p in run["points"]]
+            [
+                [np.nan if c["accuracy"] is None else c["accuracy"] for c in p["classes"][:MOST_CLASSES]]
+                for p in run["points"]
+            ]
         )
         drawn = beside.imshow(values.T, cmap=colours, vmin=0, vmax=100, aspect="auto", interpolation="nearest")
         if len(names) <= FEW_CLASSES:

@@ -370,8 +370,15 @@ def describe(result: Mapping[str, Any]) -> str:
         lines += ["", *_describe_comparison(result["against"])]
     for name, probe in result.get("probes", {}).items():
         lines += ["", *_describe_probe(name, probe)]
+    if checked := result.get("weights"):
+        lines += [
+            "",
+            f"Weights          {checked['predictions_repeated']:,} of {checked['images']:,} predictions repeated; largest "
+            f"difference of a confidence {checked['largest_confidence_difference']:.2g} points",
+        ]
     if result.get("gradcam"):
-        lines += ["", f"Grad-CAM of {result['gradcam']['layer']} ({' x '.join(map(str, result['gradcam']['map']))})"]
+        size = " x ".join(map(str, result["gradcam"]["map"]))
+        lines += [f"Grad-CAM         of {result['gradcam']['layer']}, {size} positions"]
     lines += ["", "Intervals: 95% Wilson, over the images; another seed is another model."]
     return "\n".join(lines) + "\n"
 
@@ -416,5 +423,8 @@ def _describe_probe(name: str, probe: Mapping[str, Any]) -> list[str]:
             text = f"    {point['severity']:>6g}  {share(point)}"
             if number and paired:
                 text += f"  only the first right {paired['only_first']:,}, only this one {paired['only_second']:,}"
+                text += "" if paired["p"] is None else f", p = {paired['p']:.3g}"
             lines += [text]
+    if probe["against"]:
+        lines += [f"  p: {probe['method']}; as above, of these two trained models"]
     return lines
