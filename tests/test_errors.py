@@ -15,7 +15,7 @@ from specs import made_up, spec_of
 from test_data import PREPARED, needs_data
 from test_imports import MAIN, loaded
 
-from metaformer_ablate.analysis import errors
+from metaformer_ablate.analysis import error_figures, errors
 from metaformer_ablate.data.catalogue import DATASETS
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.records import Record, Store
@@ -125,12 +125,14 @@ def test_what_exact_confidences_would_show():
     found = errors.calibration(np.array([0.5, 0.5]), np.array([True, True]))["ece_if_calibrated"]
     assert found["mean"] == pytest.approx(25, abs=5) and found["q95"] == 50
     generator = np.random.default_rng(5)
-    below = 0
+    drawn = []
     for _ in range(40):
         confidence = generator.uniform(0.1, 1, 500)
-        drawn = errors.calibration(confidence, generator.random(500) < confidence)
-        below += drawn["ece"] <= drawn["ece_if_calibrated"]["q95"]
+        drawn.append(errors.calibration(confidence, generator.random(500) < confidence))
+    below = sum(found["ece"] <= found["ece_if_calibrated"]["q95"] for found in drawn)
     assert 33 <= below <= 40  # 38 of 40 expected
+    told = [found["ece_if_calibrated"]["mean"] for found in drawn]
+    assert np.mean([found["ece"] for found in drawn]) == pytest.approx(np.mean(told), rel=0.1)
 
 
 def test_softened_targets_are_named(store):
@@ -146,18 +148,19 @@ def test_predictions_of_another_accuracy_are_warned_of(store):
 
 
 def test_object_size_by_hand():
-    """Class 0 has squares of side 1 to 5 on black, class 1 of side 6 to 10 on white: each fifth has one of each."""
-    images = np.zeros((10, 12, 12), np.uint8)
-    images[5:] = 255
+    """Class 0 has squares of side 1 to 10 on black, class 1 of side 2 to 11 on white: a fifth has two of each."""
+    images = np.zeros((20, 14, 14), np.uint8)
+    images[10:] = 255
     for i in range(10):
-        images[i, 1 : i + 2, 1 : i + 2] = 200 if i < 5 else 10
-    labels = np.repeat([0, 1], 5)
-    right = np.array([0, 1, 1, 1, 1, 0, 0, 1, 1, 1], bool)
-    order = np.array([3, 8, 1, 6, 0, 5, 2, 7, 4, 9])  # the order of the images must not matter
+        images[i, 1 : i + 2, 1 : i + 2] = 200
+        images[10 + i, 1 : i + 3, 1 : i + 3] = 10
+    labels = np.repeat([0, 1], 10)
+    right = np.array([0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 0, 1, 1], bool)
+    order = np.random.default_rng(0).permutation(20)  # the order of the images must not matter
     found = errors.by_object_size(images[order], labels[order], right[order])
-    assert [line["images"] for line in found] == [2] * 5
-    assert [line["correct"] for line in found] == [0, 1, 2, 2, 2]
-    assert found[0]["size"] == pytest.approx(100 * (1 + 36) / 2 / 144)
+    assert [line["images"] for line in found] == [4] * 5
+    assert [line["correct"] for line in found] == [0, 2, 4, 3, 4]
+    assert found[0]["size"] == pytest.approx(100 * (1 + 4 + 4 + 9) / 4 / 196)
     colours = np.repeat(images[order][..., None], 3, axis=3)
     assert errors.by_object_size(colours, labels[order], right[order]) == found
 
@@ -210,6 +213,7 @@ def test_no_discordant_image_tests_nothing(store):
         ({"predictions": drawn(10, n=599)}, "hold other labels (600 and 599 images)"),
     ],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_runs_on_other_images_are_not_compared(store, ablate, change, words):
     first = record_of(store, drawn(10))
     options = {"predictions": drawn(10), "recipe": "fashion_mnist", "settings": {}} | change
@@ -241,6 +245,7 @@ def test_runs_on_unknown_data_and_a_run_with_itself_are_not_compared(store):
         ({"label": np.zeros(600, np.float32)}, "label goes from 0.0 to 0.0"),
     ],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_predictions_that_cannot_be(store, ablate, change, words):
     record = made_up(store, spec_of(recipe="fashion_mnist"), 70.0, predictions=drawn(10) | change)
     sentence = ablate("errors", record.run_id, "--results", store.path).sentence
@@ -254,6 +259,7 @@ def test_predictions_that_lack_a_part(store):
         errors.summary(made_up(store, spec_of(recipe="fashion_mnist"), 70.0, predictions=given))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_predictions(store, ablate):
     record = made_up(store, spec_of(), status="diverged")
     sentence = ablate("errors", record.run_id[:6], "--results", store.path).sentence
@@ -307,6 +313,7 @@ def test_numbers_and_figures_without_data(store, ablate, tmp_path):
     assert str(tmp_path) not in (folder / "errors.json").read_text()  # nothing of this machine
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_json_is_what_is_written(store, ablate, tmp_path):
     first, second = (record_of(store, drawn(10, seed=i), settings={"train.lr": 0.001 + i}) for i in range(2))
     done = ablate(
@@ -342,8 +349,6 @@ def test_classes_without_images_and_many_classes_are_drawn(store, ablate):
 
 
 def test_a_thousand_classes_fit_on_a_page(store):
-    from metaformer_ablate.analysis import error_figures
-
     labels = np.arange(2000, dtype=np.uint16) % 1000
     given = {"label": labels, "predicted": labels // 2, "confidence": np.full(2000, 0.5, np.float32)}
     first, second = (record_of(store, given, "imagenet", settings={"train.lr": lr}) for lr in (0.001, 0.002))
@@ -354,6 +359,7 @@ def test_a_thousand_classes_fit_on_a_page(store):
         assert max(figure.get_size_inches()) <= 16, name
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_data_that_is_not_the_records_makes_no_pictures(store, ablate):
     """The embedded digits are at hand, but the record is of others: a fingerprint or labels that differ."""
     fingerprint = DataFolder(Path("nowhere"), given=True).fingerprint("digits")
@@ -367,6 +373,7 @@ def test_data_that_is_not_the_records_makes_no_pictures(store, ablate):
     assert "mistakes.png" not in done.json["figures"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_needs_weights_is_exit_code_1_where_it_was_asked_for(store, ablate, tmp_path):
     record = record_of(store, drawn(10))
     (tmp_path / "empty").mkdir()
@@ -377,6 +384,7 @@ def test_what_needs_weights_is_exit_code_1_where_it_was_asked_for(store, ablate,
         assert done.code == 1 and "no pictures" in done.err and "Right " in done.out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_requests_that_are_wrong(store, ablate, tmp_path):
     record = record_of(store, drawn(10))
     words = ("errors", record.run_id, "--results", store.path)

@@ -109,6 +109,7 @@ def test_weights_that_repeat_the_record(kept):
     assert not run.net.training and record.top1 > 40
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_weights_of_a_real_run(ablate, tiny_words):
     if "--keep-checkpoints" not in ablate("run", "--help").out:
         pytest.skip("`ablate run` has no --keep-checkpoints yet")
@@ -136,6 +137,7 @@ def test_weights_of_another_net_are_refused(tmp_path, by):
         load_trained(record, load_images_of(record, FOLDER), CPU)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_says_that_weights_are_of_another_net(tmp_path, ablate):
     store, net = Store(tmp_path / "results"), net_of(digits_spec())
     record = keep(store, digits_spec(), net)
@@ -428,6 +430,7 @@ def test_everything_at_once_and_the_same_bytes_again(kept, ablate, tmp_path):
     assert len(done.json["probes"]["crop"]["runs"]) == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_probe_of_two_runs_of_which_one_has_no_weights(ablate, tmp_path):
     store = Store(tmp_path / "results")
     first = keep(store, digits_spec())
@@ -440,12 +443,14 @@ def test_a_probe_of_two_runs_of_which_one_has_no_weights(ablate, tmp_path):
     assert len(done.json["probes"]["crop"]["runs"]) == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_wrong_layer_is_refused(kept, ablate):
     store, record, _ = kept
     done = ablate("errors", record.run_id, "--results", store.path, "--layer", "stages.9")
     assert done.code == 2 and "--layer: unknown layer 'stages.9'" in done.err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_captum_the_rest_works(kept, ablate, monkeypatch):
     import sys
 

@@ -376,12 +376,8 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
         small.set_title(f"{severity:g}", fontsize=6, loc="center", pad=1)
     colours = matplotlib.colormaps["viridis"]
     for run, beside in zip(runs, axes[0, 1:], strict=True):
-        values = np.array(
-            [
-                [np.nan if c["accuracy"] is None else c["accuracy"] for c in p["classes"][:MOST_CLASSES]]
-                for p in run["points"]
-            ]
-        )
+        shares = [[c["accuracy"] for c in point["classes"][:MOST_CLASSES]] for point in run["points"]]
+        values = np.array(shares, dtype=float)  # None, of a class without images, becomes NaN
         drawn = beside.imshow(values.T, cmap=colours, vmin=0, vmax=100, aspect="auto", interpolation="nearest")
         if len(names) <= FEW_CLASSES:
             for (i, k), value in np.ndenumerate(values):

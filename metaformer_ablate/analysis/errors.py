@@ -373,8 +373,8 @@ def describe(result: Mapping[str, Any]) -> str:
     if checked := result.get("weights"):
         lines += [
             "",
-            f"Weights          {checked['predictions_repeated']:,} of {checked['images']:,} predictions repeated; largest "
-            f"difference of a confidence {checked['largest_confidence_difference']:.2g} points",
+            f"Weights          {checked['predictions_repeated']:,} of {checked['images']:,} predictions repeated; "
+            f"a confidence differs by at most {checked['largest_confidence_difference']:.2g} points",
         ]
     if result.get("gradcam"):
         size = " x ".join(map(str, result["gradcam"]["map"]))

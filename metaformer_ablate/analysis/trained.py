@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metaformer_ablate.analysis.errors import read_predictions
+from metaformer_ablate.checkpoints import LAST
 from metaformer_ablate.data.catalogue import DATASETS
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.records import Record
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from metaformer_ablate.data.augment import Augment
     from metaformer_ablate.data.sources import ImageData
 
-CHECKPOINT = "last.ckpt"
 BATCH = 512  # of the evaluation loader: the same bits as in training need the same batches
 
 
@@ -104,7 +104,7 @@ def load_trained(record: Record, data: ImageData, device: torch.device) -> tuple
     from metaformer_ablate.data.augment import Augment
     from metaformer_ablate.models.build import build_model
 
-    spec, path = _spec(record), record.folder / CHECKPOINT
+    spec, path = _spec(record), record.folder / LAST
     if not path.is_file():
         raise NotAtHand(f"run {record.run_id} has no weights: train it with `ablate run ... --keep-checkpoints`")
     try:

@@ -129,11 +129,12 @@ def _with_weights(
     device: str,
 ) -> bool:
     """Adds Grad-CAM and probes to a result and its figures; says what lacks. False where that was asked for."""
-    from metaformer_ablate.analysis.trained import CHECKPOINT, NotAtHand, load_images_of, load_trained
+    from metaformer_ablate.analysis.trained import NotAtHand, load_images_of, load_trained
+    from metaformer_ablate.checkpoints import LAST
     from metaformer_ablate.progress import say
 
     asked_cam = gradcam or layer is not None
-    if not (record.folder / CHECKPOINT).is_file() and not (probes or asked_cam):
+    if not (record.folder / LAST).is_file() and not (probes or asked_cam):
         say(f"no Grad-CAM: run {record.run_id} has no weights; `ablate run ... --keep-checkpoints` keeps them")
         return True
     complete = True
