@@ -81,6 +81,7 @@ COMMANDS = {
     "reproduce": "results",
     "rm": "results",
     "merge": "results",
+    "errors": "errors",
 }
 
 

@@ -181,3 +181,11 @@ def trained(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Trai
     run = call("run", *arguments, "--seeds", "2", cwd=folder)
     assert run.code == 0, run.err
     return Trained(folder / "results", TINY_WORDS, arguments, run)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of mistakes are made and not drawn, which takes longest: for tests that look at none."""
+    from metaformer_ablate.analysis import error_figures
+
+    monkeypatch.setattr(error_figures, "to_png", lambda figure: b"")

@@ -21,7 +21,14 @@ def spec_of(
 
 
 def made_up(
-    store: Store, spec: RunSpec, top1: float = 97.5, status: str = "ok", *, fingerprint: str | None = None, **of: Any
+    store: Store,
+    spec: RunSpec,
+    top1: float = 97.5,
+    status: str = "ok",
+    *,
+    fingerprint: str | None = None,
+    predictions: Mapping[str, np.ndarray] | None = None,
+    **of: Any,
 ) -> Record:
     """Writes a record that nobody trained, over any other of the run. Keyword arguments go into record.json."""
     before = store.read(spec.run_id)
@@ -52,10 +59,10 @@ def made_up(
     }
     line = {"epoch": 1, "step": 44, "lr": 1e-3, "train_loss": 2.1, "val_loss": 1.9, "val_top1": 40.0, "val_top5": 90.0}
     history = [{**line, "seconds": 6.0}, {**line, "epoch": 2, "step": 88, "val_top1": top1, "seconds": 12.5}]
-    predictions = {
+    predictions = predictions or {
         "label": np.arange(10, dtype=np.uint8),
         "predicted": np.arange(10, dtype=np.uint8),
         "confidence": np.full(10, 0.9, dtype=np.float32),
     }
     log = "Traceback: made up" if status == "failed" else None
-    return store.write(spec, data, history, predictions if ok else None, log)
+    return store.write(spec, data, history, dict(predictions) if ok else None, log)

@@ -147,11 +147,11 @@ class ImageTest:
     p: float
 
 
-def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p: the discordant images fall to either side with probability 1/2."""
+def mcnemar(gained: int, lost: int) -> float | None:
+    """Two-sided exact p of McNemar's test (1947): the discordant images as throws of a fair coin. None of none."""
     from scipy.special import bdtr
 
-    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
+    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5))) if gained + lost else None
 
 
 def compare_on_images(row: Mapping[int, np.ndarray], baseline: Mapping[int, np.ndarray]) -> ImageTest:
