@@ -76,6 +76,7 @@ COMMANDS = {
     "table": "tables",
     "compare": "tables",
     "explain": "tables",
+    "plot": "figures",
     "cost": "plan",
     "status": "results",
     "reproduce": "results",

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.data.catalogue import DATASETS
 from metaformer_ablate.data.files import cache_folder, write_quietly
+from metaformer_ablate.models.own_parts import TABLES
 from metaformer_ablate.models.parts import MIXERS
 from metaformer_ablate.spec import RunSpec, digest, not_applicable, stage_sizes
+from metaformer_ablate.yaml_reader import RequestError
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +47,7 @@ DECLARED_UNCOUNTED = frozenset(
 )
 
 
-class UncountedOperator(Exception):
+class UncountedOperator(RequestError):
     """A model uses an operator that is neither counted nor declared as uncounted."""
 
 
@@ -153,10 +155,11 @@ def count_model(net: nn.Module, image: tuple[int, int, int], all_norms: bool = F
         uncounted.update(analysis.unsupported_ops())
         additions, moved = _pooling(net, torch.zeros(1, *image))
         net.train(was_training)
-    if unknown := sorted(set(uncounted) - DECLARED_UNCOUNTED):
+    by_parts = {name for table in TABLES.values() for part in table.values() for name in part.uncounted}
+    if unknown := sorted(set(uncounted) - DECLARED_UNCOUNTED - by_parts):
         raise UncountedOperator(
             f"{type(net).__name__} uses {', '.join(unknown)}, which is neither counted nor declared as uncounted "
-            f"(cost.py: add a handler, or the name to DECLARED_UNCOUNTED)"
+            f"(cost.py: add a handler, or the name to DECLARED_UNCOUNTED; parts.yaml: uncounted)"
         )
     sizes = [(p.numel(), p.requires_grad) for p in net.parameters()]
     scales = [p.numel() for name, p in net.named_parameters() if "layer_scale" in name]

@@ -79,6 +79,7 @@ class Plan:
     recipe: Recipe
     specs: dict[str, RunSpec] = field(default_factory=dict)
     not_applicable: dict[str, str] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()  # words of the command line
 
     def spec(self, row: str, seed: int) -> RunSpec:
         return self.specs[row].with_seed(seed)
@@ -295,7 +296,7 @@ def plan(experiment: str, recipe: str = "digits", overrides: Sequence[str] = ())
             not_applicable[row.name] = why
         else:
             specs[row.name] = spec
-    return Plan(chosen, under, specs, not_applicable)
+    return Plan(chosen, under, specs, not_applicable, tuple(overrides))
 
 
 def row_notes(plan: Plan, name: str) -> list[str]:

@@ -14,15 +14,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from metaformer_ablate.checkpoints import LAST, is_checkpoint
-from metaformer_ablate.spec import RunSpec, digest
+from metaformer_ablate.spec import RunSpec, digest, flatten
 from metaformer_ablate.yaml_reader import RequestError
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 STATUSES = ("ok", "diverged", "failed")
 HISTORY_COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_top1", "val_top5", "seconds")
+FRAME_COLUMNS = tuple(
+    "run_id status top1 top5 loss at_chance params frozen_params macs macs_224 epochs images_seen seconds "
+    "peak_memory_bytes device started data_fingerprint".split()
+)
 _REQUIRED = ("format", "run_id", "status", "metrics", "params", "frozen_params", "macs", "seconds", "data_fingerprint")
 
 
@@ -72,9 +77,12 @@ class Record:
 
     def spec(self) -> dict[str, Any]:
         """The resolved spec, as plain values."""
-        from metaformer_ablate.yaml_reader import YamlFile
-
-        return YamlFile(self.folder / "spec.yaml").data
+        path = self.folder / "spec.yaml"
+        text = path.read_text(encoding="utf-8")
+        # The specs of a row differ in their seed alone, and reading YAML takes milliseconds: the rest is read once.
+        seeds = re.findall(r"^seed: (\d+)$", text, re.MULTILINE)
+        rest = re.sub(r"^seed: \d+\n", "", text, flags=re.MULTILINE) if len(seeds) == 1 else text
+        return json.loads(_spec_json(rest)) | ({"seed": int(seeds[0])} if len(seeds) == 1 else {})
 
     def history(self) -> list[dict[str, float]]:
         """One mapping an epoch, with the columns of history.csv."""
@@ -162,18 +170,24 @@ class Store:
             raise RequestError(f"run {prefix!r} {several}")
         return found[0]
 
-    def frame(self) -> pd.DataFrame:
-        """One line a run: what it set, in dotted columns, and what came out."""
+    def frame(self, records: Iterable[Record] | None = None) -> pd.DataFrame:
+        """One line a run, of all records or of those given: what came out, where it ran, what it set.
+
+        Columns are FRAME_COLUMNS, `torch` (its version), `commit` and `dirty` (of this package), and every field of the
+        resolved spec by its dotted path. The order of columns is the same for any records.
+        """
         import pandas as pd
 
-        lines = []
-        for record in self:
-            line: dict[str, Any] = {"run_id": record.run_id, "status": record.status}
-            line |= {key: record.data[key] for key in ("params", "frozen_params", "macs", "seconds")}
-            line |= record.data["metrics"] or {}
-            line |= pd.json_normalize(record.spec()).iloc[0].to_dict()
-            lines.append(line)
-        return pd.DataFrame(lines)
+        lines, of_spec = [], dict.fromkeys(["seed"])
+        for record in self if records is None else records:
+            data = record.data
+            line = {key: data.get(key) for key in FRAME_COLUMNS} | (data["metrics"] or {})
+            line["torch"] = (data.get("versions") or {}).get("torch")
+            line |= {key: (data.get("git") or {}).get(key) for key in ("commit", "dirty")}
+            spec = flatten(record.spec(), lambda path, where=str(record.folder): where)  # type: ignore[misc]
+            of_spec |= dict.fromkeys(spec)
+            lines.append(line | spec)
+        return pd.DataFrame(lines, columns=[*FRAME_COLUMNS, "torch", "commit", "dirty", *of_spec])
 
     # Writing
 
@@ -272,6 +286,13 @@ class Store:
 def _sha256(path: str | Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.sha256(stream.read()).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _spec_json(text: str) -> str:
+    from metaformer_ablate.yaml_reader import parse
+
+    return json.dumps(parse(text, "spec.yaml"))
 
 
 def _check(folder: Path, run_id: str) -> tuple[str | None, dict[str, Any] | None]:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from metaformer_ablate.data.catalogue import DATASETS, split_sizes
-from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS, readers
+from metaformer_ablate.models.own_parts import read_own_parts
+from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS, Part, full_name, readable, readers
 from metaformer_ablate.models.zoo import COMPARATORS, NAMED, SIZES
 from metaformer_ablate.yaml_reader import RequestError, kind, nearest, parse
 
@@ -58,6 +59,22 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _part_in(what: str, table: Mapping[str, Part]) -> AfterValidator:
+    """A name of a table; of the user's own parts it may lack the digest, which the resolved spec has."""
+
+    def check(value: str) -> str:
+        if (found := full_name(value, table)) is not None:
+            return found
+        names = [key.partition("@")[0] for key in table]
+        if (short := value.partition("@")[0]) != value and short in names:
+            raise ValueError(
+                f"unknown {what} {value!r}: the class of {short} is another by now, {full_name(short, table)}"
+            )
+        raise ValueError(unknown(what, value, names))
+
+    return AfterValidator(check)
+
+
 T = TypeVar("T")
 Real = Annotated[float, BeforeValidator(_float)]
 Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
@@ -66,9 +83,9 @@ Rate = Annotated[Real, Field(ge=0, lt=1)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 NotNegative = Annotated[Real, Field(ge=0)]
 AboveZero = Annotated[Real, Field(gt=0)]
-MixerName = Annotated[str, _name_in("token mixer", MIXERS)]
-NormName = Annotated[str, _name_in("norm", NORMS)]
-ActivationName = Annotated[str, _name_in("activation", ACTIVATIONS)]
+MixerName = Annotated[str, _part_in("token mixer", MIXERS)]
+NormName = Annotated[str, _part_in("norm", NORMS)]
+ActivationName = Annotated[str, _part_in("activation", ACTIVATIONS)]
 Stages = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
 Pair = Annotated[tuple[T, ...], BeforeValidator(_tuple), Field(min_length=2, max_length=2)]
 
@@ -208,6 +225,12 @@ class RunSpec(_Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     semantics: int = SEMANTICS
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_own_parts(cls, values: Any) -> Any:
+        read_own_parts()  # a spec out of a record names them too
+        return values
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what spec.yaml holds and the id is made of."""
         return json.loads(self.model_dump_json())
@@ -318,7 +341,7 @@ _SHORTHANDS = {
 # Of the model's fields, those with one entry a stage; a single value stands for all stages.
 STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "position_embedding")
 # What token mixers may read, besides the place they stand in.
-MIXER_OPTIONS = tuple(dict.fromkeys(option for part in MIXERS.values() for option in part.reads))
+MIXER_OPTIONS = readable(MIXERS)
 
 
 def check_path(path: str, where: str) -> None:
@@ -344,6 +367,7 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
     set themselves is cleared of earlier layers. Raises RequestError for anything unknown, of a wrong type, out of
     range or contradictory, and for a strict setting that the chosen parts do not read.
     """
+    read_own_parts()
     merged = _merge(layers)
     values = _with_presets(merged)
     model = _validate(ModelSpec, "model", _per_stage(values.get("model", {}), merged), merged)
@@ -476,8 +500,9 @@ def _per_stage(values: dict[str, Any], merged: _Merged) -> dict[str, Any]:
     lists = {key: list(v) if isinstance(v, tuple) else v for key, v in lists.items()}
     for option in (key for key in STAGED if key in MIXER_OPTIONS):
         for i, mixer in enumerate(lists["token_mixer"]):
-            if lists[option][i] is None and mixer in MIXERS and option in MIXERS[mixer].reads:
-                lists[option][i] = MIXERS[mixer].defaults.get(option, fields[option].default)
+            name = full_name(mixer, MIXERS) if isinstance(mixer, str) else None
+            if lists[option][i] is None and name is not None and option in MIXERS[name].reads:
+                lists[option][i] = MIXERS[name].defaults.get(option, fields[option].default)
     return {**values, **lists}
 
 

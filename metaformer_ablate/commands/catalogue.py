@@ -15,9 +15,11 @@ from metaformer_ablate.commands.common import options
 def list_command(as_json: bool) -> None:
     """Experiments, recipes, mixers, norms, activations and named models."""
     from metaformer_ablate.experiment import find_all, first_title
+    from metaformer_ablate.models.own_parts import read_own_parts
     from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS
     from metaformer_ablate.models.zoo import NAMED, SIZES
 
+    read_own_parts()
     files = {
         kind: {name: {"title": first_title(path), "path": str(path)} for name, path in find_all(kind).items()}
         for kind in ("experiment", "recipe")
@@ -28,7 +30,12 @@ def list_command(as_json: bool) -> None:
         tree: dict[str, Any] = {"experiments": files["experiment"], "recipes": files["recipe"]}
         tree |= {
             title.replace(" ", "_"): {
-                name: {"about": part.about, "reads": list(part.reads)} for name, part in table.items()
+                name.partition("@")[0]: {
+                    "about": part.about,
+                    "reads": list(part.reads),
+                    **({"class": part.target, "digest": part.digest} if part.digest else {}),
+                }
+                for name, part in table.items()
             }
             for title, table in parts.items()
         }
@@ -38,7 +45,13 @@ def list_command(as_json: bool) -> None:
     for kind, found in files.items():
         _section(f"{kind}s", {name: f"{entry['title']}  ({entry['path']})" for name, entry in found.items()})
     for title, table in parts.items():
-        _section(title, {name: part.about for name, part in table.items()})
+        _section(
+            title,
+            {
+                name.partition("@")[0]: part.about + (f"  ({part.target})" if part.digest else "")
+                for name, part in table.items()
+            },
+        )
     _section("sizes", {name: f"depths {size['depths']}, dims {size['dims']}" for name, size in sizes.items()})
     click.echo("named models\n  " + " ".join(NAMED))
 

@@ -7,6 +7,8 @@ from torch import nn
 
 from metaformer_ablate.data.catalogue import DATASETS
 from metaformer_ablate.models.metaformer import MetaFormer
+from metaformer_ablate.models.own_parts import TABLES, check_own_parts, read_own_parts
+from metaformer_ablate.models.parts import Part
 from metaformer_ablate.spec import RunSpec, stage_sizes
 from metaformer_ablate.yaml_reader import RequestError
 
@@ -22,6 +24,7 @@ def build_model(spec: RunSpec, *, image_size: int | None = None) -> nn.Module:
     if image_size is not None:
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"image_size": image_size})})
     facts = DATASETS[spec.data.name]
+    own = _own_parts(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         try:
@@ -30,11 +33,27 @@ def build_model(spec: RunSpec, *, image_size: int | None = None) -> nn.Module:
             raise
         except ValueError as error:  # a part that cannot work at its place says so
             raise RequestError(f"the model cannot be built: {error}") from None
+        if own:
+            check_own_parts(net, own, (facts.channels, spec.data.image_size, spec.data.image_size))
     if spec.model.init_from is not None and image_size is None:
         from metaformer_ablate.models.weights import load_weights
 
         load_weights(net, spec.model.init_from)
     return net
+
+
+def _own_parts(spec: RunSpec) -> dict[str, Part]:
+    """The parts of the user's own that a spec names. Raises RequestError for one whose class is another by now."""
+    model = spec.model
+    names = [*model.stages()[2], model.norm, model.activation]
+    names += [conv.norm for conv in (model.stem, model.downsample) if conv]
+    own = {name for name in names if name and "@" in name}
+    if own:
+        read_own_parts()  # this may be a worker, which has resolved nothing
+    known = {name: part for table in TABLES.values() for name, part in table.items() if name in own}
+    if gone := sorted(own - known.keys()):
+        raise RequestError(f"{', '.join(gone)}: parts.yaml names no such part, or its class is another by now")
+    return known
 
 
 def _build(spec: RunSpec, in_chans: int, num_classes: int) -> nn.Module:

@@ -2,7 +2,7 @@
 
 To add one, write its class in the module named by the table and add its line here. The schema, `ablate list`, the
 error messages and the tests read these tables. They name classes as strings, so that `ablate list`, `table` and the
-checking of a spec never load torch.
+checking of a spec never load torch. own_parts.py adds those of the user's own, from outside the package.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 class Part:
     """One line of a table: the class, the fields of the model spec that it reads, and what it is."""
 
-    target: str  # "module.Class" in this package
+    target: str  # "module.Class" in this package, or "path/of/file.py:Class"
     about: str
     reads: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of `reads`, where its default is its own
@@ -25,9 +25,15 @@ class Part:
     mixes: bool = True  # False: nothing passes between tokens
     fixed_resolution: bool = False  # True: the weights fit one size of feature map only
     pools: bool = False  # True: adds or compares over a window, which MACs say nothing about
+    uncounted: tuple[str, ...] = ()  # operators that cost.py need not count, besides those that it declares
+    digest: str | None = None  # of the file of the class, where that is the user's own
 
     def load(self) -> Any:
         """The class itself. Loads torch."""
+        if self.digest is not None:
+            from metaformer_ablate.models.own_parts import load_class
+
+            return load_class(self.target, self.digest)
         module, name = self.target.split(".")
         return getattr(import_module(f"metaformer_ablate.models.{module}"), name)
 
@@ -109,3 +115,18 @@ ACTIVATIONS: dict[str, Part] = {
 def readers(field: str, table: Mapping[str, Part]) -> list[str]:
     """The names of the parts that read a field of the model spec."""
     return [name for name, part in table.items() if field in part.reads]
+
+
+def readable(table: Mapping[str, Part]) -> tuple[str, ...]:
+    """The fields of the model spec that parts of a table read."""
+    return tuple(dict.fromkeys(option for part in table.values() for option in part.reads))
+
+
+def own_name(name: str, digest: str) -> str:
+    """What a table and a resolved spec call a part of the user's own: `roll@3f2a91c04b7d`."""
+    return f"{name}@{digest}"
+
+
+def full_name(name: str, table: Mapping[str, Part]) -> str | None:
+    """A part's name as the table has it, from that or from a name without its digest; None where there is none."""
+    return name if name in table else next((key for key in table if key.startswith(f"{name}@")), None)
