@@ -82,6 +82,7 @@ COMMANDS = {
     "show": "plan",
     "run": "train",
     "table": "tables",
+    "report": "report",
     "cost": "plan",
 }
 
