@@ -42,6 +42,8 @@ except ImportError:
 
 # Points of curves in the whole page, 20 bytes each, and at most and at least in one curve.
 CURVE_POINTS, MOST_POINTS, FEWEST_POINTS = 400_000, 200, 12
+# Figures of a table, in this order; a figure takes a quarter of a second, so of many tables only the first are drawn.
+FIGURES, MOST_FIGURES = ("rows", "curves", "paper"), 40
 CURVES = ("epoch", "train_loss", "val_loss", "val_top1")
 Curve = list[list[float | None]]  # of these, in this order
 
@@ -105,7 +107,7 @@ def count(number: int, noun: str) -> str:
 
 def places_text(places: Sequence[Place]) -> str:
     names = [f"{place.experiment}/{place.row}" for place in places]
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _top1(row: dict[str, Any], target: str | None) -> Html:
@@ -169,7 +171,7 @@ def _overview(report: Report) -> Html:
             row = next(row for row in table["rows"] if row["name"] == section.plan.experiment.baseline)
             cells = [text_cell(table["experiment"]), text_cell(recipe), text_cell(row["label"])]
             cells += [cell(row["mean"], _top1(row, section.variants[row["name"]]))]
-            cells += [cell(len(section.plan.specs) - 1, len(section.plan.specs) - 1)]
+            cells += [cell(section.missing, section.missing)]
             baselines.append(element("tr", *cells, data_recipe=recipe))
             continue
         cells = [element("th", link(here, table["experiment"]), scope="row", class_="text"), text_cell(recipe)]
@@ -178,7 +180,9 @@ def _overview(report: Report) -> Html:
         cells += [cell(seeds, seeds)]
         for status in ("ok", "diverged", "failed", "stale", "missing"):
             number = states.count(status)
-            cells.append(cell(number, number or "·", class_="bad" if number and status != "ok" else None))
+            cells.append(
+                cell(number, number or "·", class_="bad" if number and status not in ("ok", "missing") else None)
+            )
         cells.append(cell(len(table["warnings"]), len(table["warnings"]) or "·"))
         rows.append(element("tr", *cells, data_recipe=recipe))
     parts = []
@@ -216,20 +220,24 @@ def _experiments(report: Report, folder: DataFolder) -> list[Html]:
 
 
 def _figures(section: Section, report: Report, folder: DataFolder) -> list[Html]:
-    """The figures of a table that say something about its rows."""
+    """The figures of a table that say something about its rows; of many tables, only the first kinds."""
     if figure is None:
         return []
     rows, here = section.table["rows"], _section_id(section)
-    kinds = ["rows", "curves"] if any(row["n"] for row in rows) else []
-    if sum(row["n"] > 0 and "top1" in row["paper"] for row in rows) >= 3:
-        kinds.append("paper")
+    if not any(row["n"] for row in rows):
+        return []
+    compared = sum(row["n"] > 0 and "top1" in row["paper"] for row in rows)
+    tables = sum(not other.only_baseline for other in report.sections)
+    kinds = [kind for kind in FIGURES[: max(1, MOST_FIGURES // tables)] if kind != "paper" or compared >= 3]
     seeds = sorted({run["seed"] for row in rows for run in row["runs"]})
     shown = []
     for kind in kinds:
         svg = to_bytes(figure(kind, section.plan, report.store, folder, seeds), "svg")
         label = f"{KINDS[kind].about}: {section.table['experiment']} under {section.table['recipe']}"
-        drawn = element("div", inline_svg(svg, f"{here}.{kind}.", label), class_="plot")
-        shown.append(element("figure", drawn))
+        drawn = inline_svg(svg, f"{here}.{kind}.", label)
+        shown.append(
+            element("figure", element("div", drawn, class_="plot", tabindex=0, role="group", aria_label=label))
+        )
     return shown
 
 
@@ -241,8 +249,8 @@ def _experiment(section: Section, recipe_title: str, figures: list[Html]) -> Htm
     headings = ["Group", "Row", "Params (M)", "MACs (G)", "Top-1 (%)", "n", "Difference", "p", "Paper top-1"]
     label = f"{table['experiment']} under {recipe}"
     parts = [element("h3", "under ", element("code", recipe), " ", element("span", recipe_title, class_="quiet"))]
-    audit = {finding["text"] for finding in table.get("audit") or []}
-    if warnings := [text for text in table["warnings"] if text not in audit]:
+    findings = [finding["text"] for finding in table.get("audit") or []]  # each stands below, with its rows
+    if warnings := [text for text in table["warnings"] if not any(finding in text for finding in findings)]:
         parts.append(element("div", items(warnings), class_="warning", role="note", aria_label="Warnings"))
     parts.append(grid(label, headings, rows, "sortable results", left=2))
     parts.append(_notes(table, here, marks))
@@ -301,13 +309,18 @@ def _row(row: dict[str, Any], section: Section, here: str, marks: dict[str, int]
 
 def _notes(table: dict[str, Any], here: str, marks: dict[str, int]) -> Html:
     notes = [element("li", text, id=f"{here}.{number}", value=number) for text, number in marks.items()]
-    parts = [element("ol", *notes, class_="notes")] if notes else []
+    lines = []
     if any(row["ci95"] or (row["delta"] and row["delta"]["ci95"]) for row in table["rows"]):
         words = (
             "Top-1: mean ± standard deviation over n seeds [95% t interval of the mean]. Difference: to the baseline"
         )
-        parts.append(element("p", words + ", mean over common seeds [95% paired t interval].", class_="quiet"))
-    return element("div", *parts, class_="below")
+        lines.append(words + ", mean over common seeds [95% paired t interval].")
+    if resolution := table.get("resolution"):
+        lines.append(resolution["text"])
+    if agreement := table.get("agreement"):
+        lines += agreement["text"]
+    listed = [element("ol", *notes, class_="notes")] if notes else []
+    return element("div", *listed, *(element("p", line, class_="quiet") for line in lines), class_="below")
 
 
 def _sets(section: Section) -> Html:
@@ -334,7 +347,9 @@ def _leftovers(report: Report) -> Html:
             cells += [text_cell(places_text(leftover.nearest) or "none")]
             cells += [cell(row["mean"], _top1(row, leftover.variant), class_="whole"), cell(len(values), len(values))]
             rows.append(element("tr", *cells))
-        title = element("h3", "closest to ", element("code", recipe), " ", element("span", report.recipes[recipe]))
+        title = element(
+            "h3", "closest to ", element("code", recipe), " ", element("span", report.recipes[recipe], class_="quiet")
+        )
         headings = ["Differs in", "From the row", "Top-1 (%)", "n"]
         box = grid(f"Other runs, closest to {recipe}", headings, rows, left=2)
         parts.append(element("article", title, box, data_recipe=recipe))

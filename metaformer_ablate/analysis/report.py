@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metaformer_ablate.analysis.tables import build_table
@@ -49,7 +49,8 @@ class Section:
     plan: Plan
     table: dict[str, Any]
     variants: dict[str, str]  # row to the key of its variant
-    only_baseline: bool  # no other row has a record, and there are other rows
+    missing: int  # rows without a record
+    only_baseline: bool  # no other row has one, and there are other rows; then only the baseline is in plan and table
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,18 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
             if keys[Place(chosen.recipe.name, chosen.experiment.name, row)] in variants
         }
         if here and chosen.recipe.name in known:
+            missing = len(chosen.specs) - len(here)
+            only_baseline = set(here) == {chosen.experiment.baseline} and len(chosen.specs) > 1
+            if only_baseline:  # the rest would be a table of nothing
+                rows = {row: chosen.experiment.rows[row] for row in here}
+                specs = {row: chosen.specs[row] for row in here}
+                chosen = replace(chosen, experiment=replace(chosen.experiment, rows=rows), specs=specs)
             seeds = sorted({seed for key in here.values() for seed in variants[key].records})
             table = build_table(chosen, _Known(store, records, problems), folder, seeds)
             for row in table["rows"]:
                 if row["name"] not in here:  # counts that this machine happens to remember are not in the records
                     row |= dict.fromkeys(("params", "frozen_params", "macs"))
-            only_baseline = set(here) == {chosen.experiment.baseline} and len(chosen.specs) > 1
-            sections.append(Section(chosen, table, here, only_baseline))
+            sections.append(Section(chosen, table, here, missing, only_baseline))
     leftovers = _leftovers({key: v for key, v in variants.items() if key not in places}, plans, keys)
     shown: dict[str, list[Variant]] = {}
     for recipe in [*known, NO_RECIPE]:
