@@ -62,15 +62,15 @@ def items(entries: Iterable[object], **attributes: object) -> Html:
 def grid(label: str, headings: Sequence[str], rows: Iterable[Html], class_: str = "sortable", left: int = 1) -> Html:
     """A table in a box of its own that scrolls on a narrow screen. The first `left` columns are text."""
     head = (element("th", name, scope="col", class_="text" if i < left else None) for i, name in enumerate(headings))
-    caption = element("caption", label, class_="unseen")
-    body = element("tbody", *rows)
-    table = element("table", caption, element("thead", element("tr", *head)), body, class_=class_)
+    table = element("table", element("thead", element("tr", *head)), element("tbody", *rows), class_=class_ or None)
     return element("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
 def cell(value: float | None, *children: object, **attributes: object) -> Html:
-    """A cell that sorts by a number; without one it sorts last."""
-    return element("td", *children, data_v="" if value is None else f"{value:.12g}", **attributes)
+    """A cell that sorts by a number, said beside the text where the text is not the number; without one it is last."""
+    number = "" if value is None else f"{value:.12g}"
+    same = number and len(children) == 1 and number == str(children[0]).replace(",", "")
+    return element("td", *children, data_v=None if same else number, **attributes)
 
 
 def text_cell(*children: object) -> Html:

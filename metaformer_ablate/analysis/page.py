@@ -40,8 +40,8 @@ try:  # until it is merged
 except ImportError:
     figure = None  # type: ignore[assignment]
 
-# Points of curves in the whole page, 20 bytes each, and at most and at least in one curve.
-CURVE_POINTS, MOST_POINTS, FEWEST_POINTS = 400_000, 200, 12
+# Points of curves in the whole page, 25 bytes each, and at most and at least in one curve.
+CURVE_POINTS, MOST_POINTS, FEWEST_POINTS = 250_000, 200, 12
 # Figures of a table, in this order; a figure takes a quarter of a second, so of many tables only the first are drawn.
 FIGURES, MOST_FIGURES = ("rows", "curves", "paper"), 40
 CURVES = ("epoch", "train_loss", "val_loss", "val_top1")
@@ -394,7 +394,7 @@ def _runs(report: Report, machines: _Machines) -> tuple[Html, dict[str, Curve]]:
     words = (
         "Every run under the spec that it was trained with, a line a seed. Its files are in ",
         element("code", "runs/RUN/"),
-        f" of the results folder. Curves have at most {points} points a run; ",
+        f" of the results folder. Curves, drawn when a line is opened, have at most {points} points a run; ",
         element("code", "history.csv"),
         " has every epoch.",
     )
@@ -443,7 +443,7 @@ def _variant(
     headings += ["Time", "Peak memory", "Environment"]
     rows = (_run(seed, record, curves[record.run_id], machines) for seed, record in variant.records.items())
     parts.append(grid("Runs by seed", headings, rows, "sortable runs"))
-    parts.append(element("div", class_="curves", data_runs=" ".join(r.run_id for r in variant.records.values())))
+    parts.append(element("div", class_="curves"))
     return element("details", summary, *parts, id=variant.key, class_="variant")
 
 

@@ -31,7 +31,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
 function compare(a, b, sign) {
   const [x, y] = [a, b].map((cell) => cell.dataset.v ?? cell.textContent.trim());
   if (x === "" || y === "") return (x === "") - (y === "");
-  return sign * (a.dataset.v === undefined ? (x < y ? -1 : x > y ? 1 : 0) : Number(x) - Number(y));
+  const [m, n] = [x, y].map((text) => Number(text.replaceAll(",", "")));
+  return sign * (isNaN(m) || isNaN(n) ? (x < y ? -1 : x > y ? 1 : 0) : m - n);
 }
 
 // The filter hides what belongs to other recipes, and headings with nothing left below them.
@@ -69,20 +70,20 @@ document.addEventListener("click", (event) => {
 });
 
 // Curves are drawn when their runs are opened.
+const MOST_CURVES = 30;
 let points = null;
 for (const details of document.querySelectorAll("details.variant")) {
   details.addEventListener("toggle", () => {
     const place = details.querySelector(".curves");
     if (!details.open || place.childElementCount) return;
     points ??= JSON.parse(document.getElementById("curves").textContent);
-    const runs = place.dataset.runs.split(" ").slice(0, 30);
-    const seeds = [...details.querySelectorAll("tbody tr")].map((row) => row.cells[1].dataset.v);
-    const named = new Map([...details.querySelectorAll("tbody tr")].map((row, i) => [row.id.slice(4), `seed ${seeds[i]}`]));
+    const rows = [...details.querySelectorAll("tbody tr")].slice(0, MOST_CURVES);
+    const runs = rows.map((row) => ({ run: row.id.slice("run-".length), name: `seed ${row.cells[1].textContent}` }));
     place.append(
-      chart("Top-1 (%) by epoch", runs.map((run) => ({ run, name: named.get(run), column: 3 }))),
+      chart("Top-1 (%) by epoch", runs.map((run) => ({ ...run, column: 3 }))),
       chart("Loss by epoch: evaluation (line), training (dashed)", runs.flatMap((run) => [
-        { run, name: named.get(run), column: 2 },
-        { run, name: null, column: 1, dashed: true },
+        { ...run, column: 2 },
+        { ...run, name: null, column: 1, dashed: true },
       ])),
     );
   });
@@ -123,7 +124,8 @@ function chart(title, curves) {
     else svg.append(shape("polyline", { ...style, points: at.map((p) => p.join(",")).join(" ") }));
   }
   caption.append(`${title}. `);
-  for (const { run, name } of drawn.filter((curve) => curve.name).slice(0, 6)) {
+  const named = drawn.filter((curve) => curve.name);
+  for (const { run, name } of named.length > 6 ? [] : named) {
     const label = document.createElement("span");
     label.textContent = `${name} `;
     label.style.color = `var(--c${order.indexOf(run) % 6})`;
@@ -133,6 +135,7 @@ function chart(title, curves) {
   return figure;
 }
 
+// An element of SVG.
 function shape(name, attributes, text) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
