@@ -512,7 +512,7 @@ def _curve_text(curve: Curve) -> str:
     epochs, top1 = curve[0], curve[3]
     shown = sorted({0, len(epochs) // 2, len(epochs) - 1}) if epochs else []
     pairs = ((epochs[i], top1[i]) for i in shown)
-    return ", ".join(f"{e:g}: {t:.1f}" for e, t in pairs if e is not None and t is not None) or "·"
+    return ", ".join(f"{e:g}:\N{NO-BREAK SPACE}{t:.1f}" for e, t in pairs if e is not None and t is not None) or "·"
 
 
 class _Machines:
