@@ -8,11 +8,11 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import counting, startup
+from benchmarks import counting, report, startup
 from metaformer_ablate.cost import device_name
 from metaformer_ablate.run import git_state, versions
 
-BENCHMARKS = {"startup": startup.measure, "counting": counting.measure}
+BENCHMARKS = {"startup": startup.measure, "counting": counting.measure, "report": report.measure}
 
 
 def main() -> None:

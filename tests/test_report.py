@@ -11,13 +11,14 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Result, call
 from report_page import IMAGE, MARKUP, SCRIPT, Node, fill, read
 from specs import made_up, spec_of
 
 from metaformer_ablate.analysis.markup import anchor, cell, element, escape, inline_svg, island
-from metaformer_ablate.analysis.page import _curve, settings_text
+from metaformer_ablate.analysis.page import _curve, settings_text, write
 from metaformer_ablate.analysis.report import _spec, collect
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import plan
@@ -217,6 +218,53 @@ def test_diverged_and_failed_runs_are_shown_as_such(page: Node) -> None:
     other = table_of(page, "hostile", "digits")[1]
     assert other[4:7] == ["partial", "0", ""]
     assert "12 ok, 1 diverged, 1 failed" in next(page.all("header")).text
+
+
+def test_figures_are_in_the_page(page: Node) -> None:
+    pytest.importorskip("metaformer_ablate.analysis.plots", reason="there are no figures yet")
+    article = page.find("pooling_size.digits")
+    figures = [node for node in article.all("svg") if node.attributes.get("role") == "img"]
+    assert [str(node.attributes["aria-label"]).rpartition(": ")[2] for node in figures] == [
+        "pooling_size under digits"
+    ] * 3
+    for figure in figures:
+        assert len(list(figure.all("path"))) > 10
+        assert not re.search(r"#(000000|ffffff)\b", str([node.attributes for node in figure.all()]))
+
+
+def test_of_many_tables_only_the_first_kind_of_figure_is_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("metaformer_ablate.analysis.plots", reason="there are no figures yet")
+    monkeypatch.setattr("metaformer_ablate.analysis.page.MOST_FIGURES", 5)
+    page = read(write(collect(Store(folder / "results"), DataFolder.choose(None)), DataFolder.choose(None)))
+    figures = list(page.find("tables").all("figure"))
+    assert 0 < len(figures) == len(list(page.find("tables").all("article")))
+
+
+def test_mistakes_are_those_of_the_predictions(tmp_path: Path) -> None:
+    pytest.importorskip("metaformer_ablate.analysis.errors", reason="mistakes are not told yet")
+    store = Store(tmp_path)
+    labels = np.repeat(np.arange(10, dtype=np.uint8), 4)
+    predicted = labels.copy()
+    predicted[[12, 13, 14, 20]] = [8, 8, 5, 6]  # three of the four 3 and one 5
+    predictions = {"label": labels, "predicted": predicted, "confidence": np.full(40, 0.9, dtype=np.float32)}
+    for row, spec in plan("pooling_size").specs.items():
+        record = made_up(store, spec, 90.0)
+        if row == "pool5":
+            data = {k: v for k, v in record.data.items() if k not in ("format", "run_id", "checksums")}
+            store.write(spec, data, record.history(), predictions)
+    page = read(write(collect(store, DataFolder.choose(None)), DataFolder.choose(None)))
+    (details,) = (
+        d for d in page.find("pooling_size.digits").all("details") if "get wrong" in next(d.all("summary")).text
+    )
+    rows = details.rows()
+    assert rows[0][2] == "none"
+    assert rows[1][:3] == [
+        "Pooling size 3 -> 5",
+        "0",
+        "takes 3 for 8: 2 of 4; takes 3 for 5: 1 of 4; takes 5 for 6: 1 of 4",
+    ]
+    assert rows[1][3].startswith("3: 25.0 [")
+    assert rows[1][4] == "0.0"  # 36 of 40 right, confidence 0.9
 
 
 # The command

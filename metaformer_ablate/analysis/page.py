@@ -34,14 +34,21 @@ from metaformer_ablate.analysis.tables import format_billions, format_interval, 
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.progress import duration
 from metaformer_ablate.records import Record
+from metaformer_ablate.yaml_reader import RequestError
 
 try:  # until it is merged
     from metaformer_ablate.analysis.plots import KINDS, figure, to_bytes
 except ImportError:
     figure = None  # type: ignore[assignment]
+try:  # until it is merged
+    from metaformer_ablate.analysis.errors import summary as mistakes_of
+except ImportError:
+    mistakes_of = None  # type: ignore[assignment]
 
 # Points of curves in the whole page, 25 bytes each, and at most and at least in one curve.
 CURVE_POINTS, MOST_POINTS, FEWEST_POINTS = 250_000, 200, 12
+# Rows whose mistakes are read, which takes a twentieth of a second each; of more, none are.
+MOST_MISTAKES = 100
 # Figures of a table, in this order; a figure takes a quarter of a second, so of many tables only the first are drawn.
 FIGURES, MOST_FIGURES = ("rows", "curves", "paper"), 40
 CURVES = ("epoch", "train_loss", "val_loss", "val_top1")
@@ -211,7 +218,7 @@ def _experiments(report: Report, folder: DataFolder) -> list[Html]:
         if not section.only_baseline:
             name = section.plan.experiment.name
             titles[name] = section.plan.experiment.title
-            shown = _experiment(section, report.recipes[section.table["recipe"]], _figures(section, report, folder))
+            shown = _experiment(section, report, _figures(section, report, folder))
             by_experiment.setdefault(name, []).append(shown)
     return [
         element("section", element("h2", titles[name], " ", element("code", name)), *parts, class_="experiment")
@@ -241,20 +248,23 @@ def _figures(section: Section, report: Report, folder: DataFolder) -> list[Html]
     return shown
 
 
-def _experiment(section: Section, recipe_title: str, figures: list[Html]) -> Html:
+def _experiment(section: Section, report: Report, figures: list[Html]) -> Html:
     table, here = section.table, _section_id(section)
     recipe = table["recipe"]
     marks: dict[str, int] = {}
     rows = [_row(row, section, here, marks) for row in table["rows"]]
     headings = ["Group", "Row", "Params (M)", "MACs (G)", "Top-1 (%)", "n", "Difference", "p", "Paper top-1"]
     label = f"{table['experiment']} under {recipe}"
-    parts = [element("h3", "under ", element("code", recipe), " ", element("span", recipe_title, class_="quiet"))]
+    parts = [
+        element("h3", "under ", element("code", recipe), " ", element("span", report.recipes[recipe], class_="quiet"))
+    ]
     findings = [finding["text"] for finding in table.get("audit") or []]  # each stands below, with its rows
     if warnings := [text for text in table["warnings"] if not any(finding in text for finding in findings)]:
         parts.append(element("div", items(warnings), class_="warning", role="note", aria_label="Warnings"))
     parts.append(grid(label, headings, rows, "sortable results", left=2))
     parts.append(_notes(table, here, marks))
     parts += figures
+    parts.append(_mistakes(section, report))
     parts.append(_sets(section))
     command = f"{table['experiment']} --recipe {recipe}"
     commands = [element("code", f"ablate {verb} {command}") for verb in ("table", "plot", "show")]
@@ -321,6 +331,39 @@ def _notes(table: dict[str, Any], here: str, marks: dict[str, int]) -> Html:
         lines += agreement["text"]
     listed = [element("ol", *notes, class_="notes")] if notes else []
     return element("div", *listed, *(element("p", line, class_="quiet") for line in lines), class_="below")
+
+
+def _mistakes(section: Section, report: Report) -> Html:
+    """What one run of each row gets wrong: that of its first seed, from its predictions."""
+    shown = {key for other in report.sections if not other.only_baseline for key in other.variants.values()}
+    if mistakes_of is None or len(shown) > MOST_MISTAKES:
+        return Html("")
+    lines = []
+    for row in section.table["rows"]:
+        run = next((run for run in row["runs"] if run["status"] == "ok"), None)
+        record = report.store.read(run["run_id"]) if run else None
+        if run is None or record is None:
+            continue
+        head = element("th", element("span", row["label"]), scope="row", class_="text")
+        seed = cell(run["seed"], link(f"run-{run['run_id']}", run["seed"]))
+        try:
+            found = mistakes_of(record)
+        except RequestError as error:
+            lines.append(element("tr", head, seed, element("td", str(error), colspan=3, class_="text wide")))
+            continue
+        pairs = [f"{p['label_name']} for {p['predicted_name']}: {p['count']} of {p['of']}" for p in found["pairs"][:3]]
+        worst = min((c for c in found["classes"] if c["images"]), key=lambda c: c["accuracy"])
+        text = f"{worst['name']}: {worst['accuracy']:.1f} [{worst['ci95'][0]:.1f}, {worst['ci95'][1]:.1f}]"
+        confused = element("td", "; ".join(f"takes {pair}" for pair in pairs) or "none", class_="text wide")
+        ece = found["calibration"]["ece"]
+        lines.append(element("tr", head, seed, confused, cell(worst["accuracy"], text), cell(ece, f"{ece:.1f}")))
+    if not lines:
+        return Html("")
+    headings = ["Row", "Seed", "Most frequent mistakes", "Worst class (%)", "Calibration error (points)"]
+    words = "One run of each row, from its predictions. Intervals are Wilson's at 95% over the images, not over seeds. "
+    words = element("p", words, element("code", "ablate errors RUN"), " shows the images.", class_="quiet")
+    box = grid(f"Mistakes, {section.table['experiment']} under {section.table['recipe']}", headings, lines)
+    return element("details", element("summary", "What the rows get wrong"), box, words)
 
 
 def _sets(section: Section) -> Html:
