@@ -83,12 +83,19 @@ def inline_svg(svg: bytes, prefix: str, label: str) -> Html:
     Comments, metadata and style sheets are left out; a style sheet would hold for the whole page.
     """
 
+    numbers: dict[str, int] = {}
+
+    def local(name: str) -> str:
+        # By their order: some of matplotlib's ids are hashes of coordinates with every digit.
+        return f"{prefix}{numbers.setdefault(name, len(numbers))}"
+
     def value_of(name: str, value: str) -> str:
         if name == "id":
-            return prefix + value
+            return local(value)
         if name == "href":
-            return "#" + prefix + value.removeprefix("#")
-        value = value.replace("url(#", f"url(#{prefix}")
+            return "#" + local(value.removeprefix("#"))
+        value = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{local(found[1])})", value)
+        value = _LONG.sub(lambda found: f"{float(found[0]):.4f}".rstrip("0").rstrip("."), value)
         return _GREY.sub(_of_theme, value) if name in ("style", "fill", "stroke") else value
 
     def walk(node: ElementTree.Element, **more: str) -> Html:
@@ -104,6 +111,8 @@ def inline_svg(svg: bytes, prefix: str, label: str) -> Html:
     return walk(root, role="img", style=theme, **{"aria-label": label})
 
 
+# matplotlib's layout differs in the twelfth digit from call to call, which now and then shows in the sixth decimal.
+_LONG = re.compile(r"-?\d+\.\d{5,}")
 # A grey, from black to white, as six hex digits.
 _GREY = re.compile(r"#([0-9a-fA-F]{2})\1\1\b")
 
