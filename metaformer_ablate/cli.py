@@ -77,6 +77,7 @@ COMMANDS = {
     "compare": "tables",
     "explain": "tables",
     "plot": "figures",
+    "report": "report",
     "cost": "plan",
     "status": "results",
     "reproduce": "results",

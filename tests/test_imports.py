@@ -53,6 +53,10 @@ def test_a_table_of_records_loads_nothing_heavy(trained: Trained, style: str, tm
     assert loaded(MAIN, "table", *trained.arguments, "--format", style, cwd=tmp_path) == []
 
 
+def test_a_report_of_records_loads_nothing_heavy(trained: Trained, tmp_path: Path) -> None:
+    assert loaded(MAIN, "report", "--results", trained.results, cwd=tmp_path) == []
+
+
 def test_counts_that_are_known_load_nothing_heavy(trained: Trained, tmp_path: Path) -> None:
     """`show`, and `run` where nothing is left: they need the counts, which are cached by then."""
     assert loaded(MAIN, "run", *trained.arguments, "--seeds", "2", cwd=tmp_path) == []
