@@ -398,7 +398,7 @@ def draw(
     console = Console(file=stream, width=width or text_width(), color_system=None, highlight=False)
     console.print(drawn)
     for note in notes:
-        console.print(Text(note))
+        console.print(Text(note), width=min(console.width, 120))  # a sentence is not read across a wide table
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
