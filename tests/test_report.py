@@ -370,7 +370,8 @@ def test_anchors_differ_where_names_do() -> None:
 def test_figures_of_a_page_share_no_ids_and_take_its_greys() -> None:
     svg = b"""<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"
     width="10pt" height="5pt" viewBox="0 0 10 5"><metadata>x</metadata><defs><style>*{fill: red}</style>
-    <clipPath id="c1"><path id="p1" d="M580.000562 -0.00000004L0.0625 5"/></clipPath></defs><script>1</script><!-- <b>note</b> -->
+    <clipPath id="c1"><path id="p1" d="M580.000562 -0.00000004L0.0625 5"/></clipPath></defs>
+    <script>1</script><!-- <b>note</b> -->
     <use xlink:href="#p1" style="fill: #ffffff; stroke: #0072b2" clip-path="url(#c1)"/>
     <text fill="#000000">a &lt; b</text></svg>"""
     shown = inline_svg(svg, "t.rows.", 'a "figure"')
@@ -382,7 +383,7 @@ def test_figures_of_a_page_share_no_ids_and_take_its_greys() -> None:
     assert use.attributes["href"] == "#t.rows.1" and use.attributes["clip-path"] == "url(#t.rows.0)"
     assert [node.attributes["id"] for node in root.all("clipPath", "clippath", "path")] == ["t.rows.0", "t.rows.1"]
     assert use.attributes["style"] == "fill: color-mix(in srgb, var(--ink) 0%, var(--paper)); stroke: #0072b2"
-    assert next(root.all("path")).attributes["d"] == "M580.0006 -0L0.0625 5"
+    assert next(root.all("path")).attributes["d"] == "M580.0006 0.0L0.0625 5"
     (words,) = root.all("text")
     assert words.text == "a < b" and "100%" in str(words.attributes["fill"])
 
