@@ -383,7 +383,7 @@ def test_figures_of_a_page_share_no_ids_and_take_its_greys() -> None:
     assert use.attributes["href"] == "#t.rows.1" and use.attributes["clip-path"] == "url(#t.rows.0)"
     assert [node.attributes["id"] for node in root.all("clipPath", "clippath", "path")] == ["t.rows.0", "t.rows.1"]
     assert use.attributes["style"] == "fill: color-mix(in srgb, var(--ink) 0%, var(--paper)); stroke: #0072b2"
-    assert next(root.all("path")).attributes["d"] == "M580.0006 -0L0.0625 5"
+    assert next(root.all("path")).attributes["d"] == "M580.0006 0.0L0.0625 5"
     (words,) = root.all("text")
     assert words.text == "a < b" and "100%" in str(words.attributes["fill"])
 

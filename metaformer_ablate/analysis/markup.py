@@ -95,7 +95,7 @@ def inline_svg(svg: bytes, prefix: str, label: str) -> Html:
         if name == "href":
             return "#" + local(value.removeprefix("#"))
         value = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{local(found[1])})", value)
-        value = _LONG.sub(lambda found: f"{float(found[0]):.4f}".rstrip("0").rstrip("."), value)
+        value = _LONG.sub(lambda found: repr(round(float(found[0]), 4) + 0.0), value)
         return _GREY.sub(_of_theme, value) if name in ("style", "fill", "stroke") else value
 
     def walk(node: ElementTree.Element, **more: str) -> Html:
