@@ -126,4 +126,7 @@ def supervised(work: Callable[[], int]) -> int:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return 128 - code if code < 0 else code
+    if code < 0:
+        print(f"killed by {signal.Signals(-code).name}; called again, it goes on from its checkpoint", file=sys.stderr)
+        return 128 - code
+    return code

@@ -278,7 +278,7 @@ class Sweep:
             raise RequestError(ended.text)
         elif ended.outcome == "store":
             raise StoreError(ended.text)
-        elif not self.stop():  # a worker that somebody else told to stop
+        else:  # stopped: begun again, unless the sweep is asked to stop, too, and ends for the sake of what is left
             self.waiting.append(job)
 
     def _finish(self, job: Job) -> None:

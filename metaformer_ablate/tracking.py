@@ -188,14 +188,14 @@ class Tracker:
             self._next = step + 1
 
 
-# Columns of history.csv, and what W&B calls them.
+# Columns of history.csv, and what W&B calls them. None is a key of record.json: in W&B's summary both lie side by side.
 _NAMES = {
     "train_loss": "train/loss",
     "lr": "train/lr",
     "val_loss": "val/loss",
     "val_top1": "val/top1",
     "val_top5": "val/top5",
-    "seconds": "seconds",
+    "seconds": "train/seconds",
 }
 
 

@@ -218,6 +218,6 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
             if tracker is not None:
                 tracker.end(record)
     sent = sum(is_sent(store, record, how) for record in left)
-    to = how["project"] if how["mode"] == "online" else f"W&B's offline files, for `wandb sync`"
+    to = how["project"] if how["mode"] == "online" else "W&B's offline files, for `wandb sync`"
     click.echo(f"{sent} records written to {to}; {len(records) - len(left)} were there")
     return 0 if sent == len(left) else 1
