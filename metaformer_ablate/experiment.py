@@ -283,6 +283,7 @@ def plan(
     """
     chosen, under = load_experiment(experiment), load_recipe(recipe)
     over_all = overrides if isinstance(overrides, Layer) else override_layer(overrides)
+    words = as_words(overrides.values) if isinstance(overrides, Layer) else list(overrides)
     specs: dict[str, RunSpec] = {}
     not_applicable: dict[str, str] = {}
     seen: dict[str, str] = {}
@@ -293,8 +294,7 @@ def plan(
             layers += [place.layer, *([place.under[under.name]] if under.name in place.under else [])]
         spec = resolve([*layers, over])
         if (other := seen.setdefault(spec.run_id, row.name)) != row.name:
-            words = " ".join(overrides if not isinstance(overrides, Layer) else as_words(overrides.values))
-            cause = f" under the overrides {words}" if words else ""
+            cause = f" under the overrides {' '.join(words)}" if words else ""
             raise RequestError(
                 f"{chosen.source}: rows {other!r} and {row.name!r} are the same run{cause}; "
                 f"each row of an experiment must differ from every other"
@@ -303,7 +303,7 @@ def plan(
             not_applicable[row.name] = why
         else:
             specs[row.name] = spec
-    return Plan(chosen, under, specs, not_applicable, tuple(overrides))
+    return Plan(chosen, under, specs, not_applicable, tuple(words))
 
 
 def row_notes(plan: Plan, name: str) -> list[str]:

@@ -29,7 +29,7 @@ from metaformer_ablate.launchers.wandb import read_trial
 from metaformer_ablate.records import Record, Store
 from metaformer_ablate.reproduce import compare
 from metaformer_ablate.signals import Stop
-from metaformer_ablate.spec import RunSpec
+from metaformer_ablate.spec import RunSpec, digest
 from metaformer_ablate.yaml_reader import RequestError
 
 wandb = pytest.importorskip("wandb")
@@ -633,6 +633,18 @@ def test_what_a_sweep_file_calls_works_from_any_folder(ablate: Ablate, tmp_path:
     assert not (elsewhere / "results").exists()
 
 
+def test_a_sweep_file_takes_along_what_lies_in_the_folder(ablate: Ablate, tmp_path: Path) -> None:
+    """One's own parts and weights to start from, which a trial would look for in the agent's folder."""
+    (tmp_path / "parts.yaml").write_text("norms: {mine: {class: 'norm.py:Mine', about: a norm}}\n")
+    (tmp_path / "norm.py").write_text("class Mine: pass\n")
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    done = ablate("sweep", "pooling_size", "model.init_from=w.pt")
+    assert done.code == 0, done.err
+    called = yaml.safe_load(done.out)["command"]
+    assert called[:3] == ["${env}", f"ABLATE_PARTS={tmp_path / 'parts.yaml'}", sys.executable]
+    assert f"model.init_from={tmp_path / 'w.pt'}" in called
+
+
 def test_rows_that_are_not_applicable_are_left_out(ablate: Ablate) -> None:
     done = ablate("sweep", "imagenet_models")
     chosen = plan("imagenet_models")
@@ -745,6 +757,21 @@ def test_what_lies_in_offline_files_is_sent_once_one_is_online(tmp_path: Path) -
         assert tracking.is_sent(store, record, how) == sent
         assert tracking.is_sent(store, record, {**how, "mode": "offline"}) == sent_offline
     assert not tracking.is_sent(store, record, {**how, "project": "q"})
+
+
+def test_a_record_of_other_code_keeps_no_other_from_being_sent(ablate: Ablate, tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    made_up(store, spec_of(seed=1))
+    tree = {**spec_of().to_dict(), "unheard": 1}
+    folder = store.folder(digest(tree)[:12])
+    made_up(store, spec_of()).folder.rename(folder)
+    (folder / "spec.yaml").write_text(json.dumps(tree))
+    data = {**json.loads((folder / "record.json").read_text()), "run_id": folder.name}
+    del data["checksums"]
+    (folder / "record.json").write_text(json.dumps(data))
+    done = ablate("sync-wandb")
+    assert done.code == 1 and done.out.startswith("1 records written"), done.err
+    assert "not sent: " in done.err and "written by other code" in done.err
 
 
 def test_a_run_that_is_not_there_cannot_be_sent(ablate: Ablate) -> None:

@@ -49,7 +49,8 @@ def sweep_command(
     """The sweep file for `wandb sweep`: every row with every seed, or a product of settings over the baseline."""
     from metaformer_ablate.data.files import DataFolder
     from metaformer_ablate.experiment import find, load_experiment, load_recipe, plan
-    from metaformer_ablate.launchers.wandb import check_axes, read_axes, register, sweep_file
+    from metaformer_ablate.launchers.wandb import check_axes, read_axes, register, sweep_file, with_whole_path
+    from metaformer_ablate.models.own_parts import own_parts_file
     from metaformer_ablate.progress import say
 
     name, overrides = one_name(words, "experiment")
@@ -68,7 +69,10 @@ def sweep_command(
     folder = DataFolder.choose(data)
     # Whole paths: an agent may be started in any folder, where a name could mean another file, or none.
     command = [sys.executable, "-P", "-m", "metaformer_ablate", "trial", str(find(name, "experiment").resolve())]
-    command += [*overrides, "--recipe", str(find(under, "recipe").resolve())]
+    if (parts := own_parts_file()) is not None:
+        command = ["${env}", f"ABLATE_PARTS={parts.resolve()}", *command]
+    command += [with_whole_path(word) for word in overrides]
+    command += ["--recipe", str(find(under, "recipe").resolve())]
     command += ["--results", str(store_of(results).path.resolve())]
     command += ["--data", str(folder.path.resolve())] if folder.given else []
     command += ["--device", device] if device != "auto" else []
@@ -199,7 +203,7 @@ def _tell(job: Any, store: Any) -> int:
 def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str | None, entity: str | None) -> int:
     """Send records to W&B that it does not have, all or those named, each once."""
     from metaformer_ablate.progress import say
-    from metaformer_ablate.reproduce import spec_of_record
+    from metaformer_ablate.reproduce import read_spec
     from metaformer_ablate.tracking import follow, is_sent, names_of_rows, settle
 
     store = store_of(results)
@@ -210,9 +214,16 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
         say("nothing is sent: W&B is not there or switched off")
         return 1
     left = [record for record in records if not is_sent(store, record, how)]
-    specs = [spec_of_record(record) for record in left]
-    names = names_of_rows(specs)
-    for record, spec in zip(left, specs, strict=True):
+    specs = {}
+    for record in left:
+        try:
+            specs[record.run_id] = read_spec(record)
+        except RequestError as error:
+            say(f"not sent: {error}")
+    names = names_of_rows(list(specs.values()))
+    for record in left:
+        if (spec := specs.get(record.run_id)) is None:
+            continue
         of_record = (record.data["data_fingerprint"], record.data.get("versions"))
         with follow({**how, **names[spec.run_id]}, spec, store, *of_record) as tracker:
             if tracker is not None:

@@ -138,6 +138,12 @@ def check_axes(experiment: str, recipe: str, axes: Mapping[str, Sequence[Any]]) 
     return len(seen)
 
 
+def with_whole_path(word: str) -> str:
+    """An override as it holds in any folder: `model.init_from` is the one that names a file."""
+    key, _, text = word.partition("=")
+    return f"{key}={Path(text).resolve()}" if key == "model.init_from" and text != "null" else word
+
+
 def sweep_file(title: str, parameters: Mapping[str, Sequence[Any]], command: Sequence[str], **of_sweep: Any) -> str:
     """The YAML of a W&B sweep: a grid over parameters, and the command that an agent calls for each point of it.
 
