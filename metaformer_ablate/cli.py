@@ -84,6 +84,9 @@ COMMANDS = {
     "rm": "results",
     "merge": "results",
     "errors": "errors",
+    "sweep": "wandb",
+    "trial": "wandb",
+    "sync-wandb": "wandb",
 }
 
 

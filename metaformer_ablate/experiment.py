@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metaformer_ablate.models.parts import MIXERS
-from metaformer_ablate.spec import Layer, RunSpec, flatten, override_layer, resolve, stage_sizes, unknown
+from metaformer_ablate.spec import Layer, RunSpec, as_words, flatten, override_layer, resolve, stage_sizes, unknown
 from metaformer_ablate.spec import not_applicable as reason_not_applicable
 from metaformer_ablate.yaml_reader import RequestError, YamlFile, kind, nearest
 
@@ -111,7 +111,8 @@ def find_all(kind_of: str) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _find(name: str, kind_of: str) -> Path:
+def find(name: str, kind_of: str) -> Path:
+    """The file of an "experiment" or "recipe" by name or path. Raises RequestError where there is none."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
@@ -184,7 +185,7 @@ def _settings(file: YamlFile, tree: Any, at: tuple[str, ...], strict: bool = Fal
 @cache
 def load_recipe(name: str) -> Recipe:
     """A recipe by name or path."""
-    path = _find(name, "recipe")
+    path = find(name, "recipe")
     file = YamlFile(path, _shown(path))
     tree = _check_keys(file, file.data, _RECIPE_KEYS)
     settings = {key: value for key, value in tree.items() if key != "title"}
@@ -194,7 +195,7 @@ def load_recipe(name: str) -> Recipe:
 @cache
 def load_experiment(name: str) -> Experiment:
     """An experiment by name or path, its rows in the order of the file."""
-    path = _find(name, "experiment")
+    path = find(name, "experiment")
     file = YamlFile(path, _shown(path))
     tree = _check_keys(file, file.data, _EXPERIMENT_KEYS)
     for key in ("baseline", "rows"):
@@ -273,21 +274,27 @@ def first_title(path: Path) -> str:
 # Runs
 
 
-def plan(experiment: str, recipe: str = "digits", overrides: Sequence[str] = ()) -> Plan:
-    """Resolves every row of an experiment under a recipe. Two rows that resolve to the same spec are an error."""
+def plan(
+    experiment: str, recipe: str = "digits", overrides: Sequence[str] | Layer = (), *, baseline_only: bool = False
+) -> Plan:
+    """Resolves every row of an experiment, or its baseline, under a recipe with words or a layer of overrides.
+
+    Two rows that resolve to the same spec are an error.
+    """
     chosen, under = load_experiment(experiment), load_recipe(recipe)
-    from_command_line = override_layer(overrides)
+    over_all = overrides if isinstance(overrides, Layer) else override_layer(overrides)
+    words = as_words(overrides.values) if isinstance(overrides, Layer) else list(overrides)
     specs: dict[str, RunSpec] = {}
     not_applicable: dict[str, str] = {}
     seen: dict[str, str] = {}
-    for row in chosen.rows.values():
-        over = Layer(from_command_line.values, from_command_line.where, True, f"row {row.name!r}")
+    for row in [chosen.rows[chosen.baseline]] if baseline_only else chosen.rows.values():
+        over = Layer(over_all.values, over_all.where, True, f"row {row.name!r}")
         layers = [under.layer]
         for place in (chosen, row):
             layers += [place.layer, *([place.under[under.name]] if under.name in place.under else [])]
         spec = resolve([*layers, over])
         if (other := seen.setdefault(spec.run_id, row.name)) != row.name:
-            cause = "" if not overrides else f" under the overrides {' '.join(overrides)}"
+            cause = f" under the overrides {' '.join(words)}" if words else ""
             raise RequestError(
                 f"{chosen.source}: rows {other!r} and {row.name!r} are the same run{cause}; "
                 f"each row of an experiment must differ from every other"
@@ -296,7 +303,7 @@ def plan(experiment: str, recipe: str = "digits", overrides: Sequence[str] = ())
             not_applicable[row.name] = why
         else:
             specs[row.name] = spec
-    return Plan(chosen, under, specs, not_applicable, tuple(overrides))
+    return Plan(chosen, under, specs, not_applicable, tuple(words))
 
 
 def row_notes(plan: Plan, name: str) -> list[str]:

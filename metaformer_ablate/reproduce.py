@@ -9,6 +9,18 @@ from metaformer_ablate.spec import SEMANTICS, RunSpec
 from metaformer_ablate.yaml_reader import RequestError
 
 
+def read_spec(record: Record) -> RunSpec:
+    """The spec that a record was trained by. Raises RequestError where this code reads another kind of spec."""
+    from pydantic import ValidationError
+
+    try:
+        return RunSpec.model_validate(record.spec())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(key) for key in first["loc"])
+        raise RequestError(f"{record.folder / 'spec.yaml'}: {place}: {first['msg']}; written by other code") from None
+
+
 def spec_of_record(record: Record, init_from: str | None = None) -> RunSpec:
     """The spec that a record was trained by, ready to be trained again.
 
@@ -17,15 +29,7 @@ def spec_of_record(record: Record, init_from: str | None = None) -> RunSpec:
     import hashlib
     from pathlib import Path
 
-    from pydantic import ValidationError
-
-    tree = record.spec()
-    try:
-        spec = RunSpec.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(key) for key in first["loc"])
-        raise RequestError(f"{record.folder / 'spec.yaml'}: {place}: {first['msg']}; written by other code") from None
+    spec = read_spec(record)
     wanted = spec.model.init_sha256
     if wanted is None:
         return spec

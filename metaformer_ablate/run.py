@@ -36,6 +36,7 @@ from metaformer_ablate.records import Record, Store, StoreError
 from metaformer_ablate.signals import Interrupted, Stop
 from metaformer_ablate.spec import DataSpec, RunSpec
 from metaformer_ablate.tasks.classification import Classification, Diverged, learning_rate
+from metaformer_ablate.tracking import Tracker, follow
 from metaformer_ablate.yaml_reader import RequestError
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "fvcore", "metaformer-ablate")
@@ -65,7 +66,8 @@ class Handling:
     """How a run is carried out; none of it can change its result.
 
     `stop` is asked after each step: once it says yes, the run saves its place and raises Interrupted. `claim` is kept
-    up to date with the progress, and the run ends with ClaimLost when it is lost.
+    up to date with the progress, and the run ends with ClaimLost when it is lost. `tracker` is told of losses and of
+    the lines of the history, those before a checkpoint too.
     """
 
     report: Callable[[Progress], None] = lambda progress: None
@@ -73,6 +75,7 @@ class Handling:
     keep_checkpoints: bool = False
     stop: Stop = field(default_factory=Stop)
     claim: Claim | None = None
+    tracker: Tracker | None = None
 
 
 class Runner:
@@ -210,14 +213,19 @@ def execute(order: Order, stop: Stop, report: Callable[[Progress], None] = lambd
             runner.store.problems.clear()
             record = runner.store.read(spec.run_id)
             if record is None or order.replaces == record.checksum:
-                handling = Handling(
-                    report,
-                    checkpoint_seconds=order.checkpoint_seconds,
-                    keep_checkpoints=order.keep_checkpoints,
-                    stop=stop,
-                    claim=claim,
-                )
-                runner.run(spec, handling)
+                fingerprint = runner.folder.fingerprint(spec.data.name)
+                with follow(order.wandb, spec, runner.store, fingerprint, versions()) as tracker:
+                    handling = Handling(
+                        report,
+                        checkpoint_seconds=order.checkpoint_seconds,
+                        keep_checkpoints=order.keep_checkpoints,
+                        stop=stop,
+                        claim=claim,
+                        tracker=tracker,
+                    )
+                    record = runner.run(spec, handling)
+                    if tracker is not None:
+                        tracker.end(record)
             return Ended(spec.run_id, "recorded")
         finally:
             claim.release()
@@ -303,12 +311,17 @@ class _Watch(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self._since = (self.steps, time.perf_counter())
+        if self.handling.tracker is not None:
+            for line in self.history:
+                self.handling.tracker.epoch(line)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self._since = (self.steps, time.perf_counter())
 
     def on_train_batch_end(self, trainer: pl.Trainer, task: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
         self.steps += 1
+        if self.handling.tracker is not None:
+            self.handling.tracker.loss(self.steps, out["loss"])
         now = time.perf_counter()
         last = i + 1 == trainer.num_training_batches
         stop = self.handling.stop()
@@ -337,6 +350,8 @@ class _Watch(pl.Callback):
                 "seconds": round(self.seconds, 3),
             }
         )
+        if self.handling.tracker is not None:
+            self.handling.tracker.epoch(self.history[-1])
         ended, stop = len(self.history) == self.epochs, self.handling.stop()
         due = time.perf_counter() - self._saved >= self.handling.checkpoint_seconds
         if self.handling.keep_checkpoints if ended else (stop or due):

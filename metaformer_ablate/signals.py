@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,3 +74,59 @@ class Stop:
         self._numbers = numbers or self._numbers
         for number in self._numbers:
             signal.signal(number, self._handle)
+
+
+class PatientStop(Stop):
+    """Asked twice is asked once: where a signal may come by two ways, and another process is there to kill this one."""
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.number is None:
+            super()._handle(number, frame)
+
+
+def end_with(parent: int) -> None:
+    """Ends this process, a child, soon after its parent has gone; runs go on from their checkpoints elsewhere."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def supervised(work: Callable[[], int]) -> int:
+    """Does work in a child process and returns its exit code, or 128 + n where signal n killed it.
+
+    Called before torch is loaded and threads run. In the child this returns, too, with the code of the work. SIGINT and
+    SIGTERM are handed on; a second Ctrl-C kills.
+    """
+    if not hasattr(os, "fork"):
+        return work()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent, asked = os.getpid(), (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)  # one that comes now has to find a child and a handler
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)  # Ctrl-C on a terminal comes through the parent
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
+        end_with(parent)
+        return work()
+    seen = set()
+
+    def hand_on(number: int, frame: Any) -> None:
+        os.kill(child, signal.SIGKILL if number == signal.SIGINT and number in seen else number)
+        seen.add(number)
+
+    handlers = {number: signal.signal(number, hand_on) for number in asked}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
+    try:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if code < 0:
+        print(f"killed by {signal.Signals(-code).name}; called again, it goes on from its checkpoint", file=sys.stderr)
+        return 128 - code
+    return code

@@ -313,6 +313,16 @@ def override_layer(words: Iterable[str]) -> Layer:
     return Layer(values, lambda path: "command line", strict=True)
 
 
+def as_words(values: Mapping[str, Any]) -> list[str]:
+    """Settings by dotted path as `key.path=value` words, which `override_layer` reads as the same values."""
+    return [f"{path}={value if _is_plain(value) else json.dumps(value)}" for path, value in values.items()]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a string is a name that YAML, too, takes for that string."""
+    return isinstance(value, str) and value.isidentifier() and parse(value, "") == value
+
+
 def _section_of(annotation: Any) -> type[BaseModel] | None:
     kinds = [k for k in (annotation, *get_args(annotation)) if isinstance(k, type) and issubclass(k, BaseModel)]
     return kinds[0] if kinds else None

@@ -157,8 +157,10 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
     return total
 
 
-def order_of(job: Job, store: Store, folder: DataFolder, device: str, **handling: Any) -> Order:
-    """The order for a job: `handling` is what of `Order` the command line decides."""
+def order_of(
+    job: Job, store: Store, folder: DataFolder, device: str, wandb: dict[str, Any] | None = None, **handling: Any
+) -> Order:
+    """The order for a job. `handling` is what of `Order` the command line decides, `wandb` is of `tracking.settle`."""
     return Order(
         spec=job.spec.with_execution(),
         results=str(store.path.resolve()),
@@ -167,6 +169,7 @@ def order_of(job: Job, store: Store, folder: DataFolder, device: str, **handling
         name=job.name,
         run_id=job.spec.run_id,
         replaces=job.replaces,
+        wandb=None if wandb is None else {**wandb, "rows": list(job.rows)},
         **handling,
     )
 
@@ -275,7 +278,7 @@ class Sweep:
             raise RequestError(ended.text)
         elif ended.outcome == "store":
             raise StoreError(ended.text)
-        elif not self.stop():  # a worker that somebody else told to stop
+        else:  # stopped: begun again, unless the sweep is asked to stop, too, and ends for the sake of what is left
             self.waiting.append(job)
 
     def _finish(self, job: Job) -> None:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,12 @@ from conftest import TINY_WORDS, Result, Trained, command
 from specs import made_up, spec_of
 
 from metaformer_ablate.claims import Claims, Holder, process_started
+from metaformer_ablate.data.files import DataFolder
+from metaformer_ablate.launchers.local import Inline
 from metaformer_ablate.records import Record, Store
 from metaformer_ablate.reproduce import compare
+from metaformer_ablate.signals import Interrupted, Stop
+from metaformer_ablate.sweep import Job, Sweep, order_of
 
 Ablate = Callable[..., Result]
 # A run of some seconds, so that there is a middle to disturb.
@@ -304,3 +309,19 @@ def test_what_is_being_trained_is_not_removed(ablate: Ablate, tmp_path: Path) ->
 def test_options_of_execution(ablate: Ablate, words: list[str], parts: list[str]) -> None:
     sentence = ablate("run", "pooling_size", *TINY_WORDS, *words).sentence
     assert all(part in sentence for part in parts), sentence
+
+
+def test_a_sweep_that_is_stopped_in_its_last_run_is_interrupted_and_not_done(tmp_path: Path) -> None:
+    class StopAfter(Stop):
+        left = 5
+
+        def __call__(self) -> bool:
+            self.left -= 1
+            self.number = signal.SIGTERM if self.left < 0 else None
+            return self.left < 0
+
+    store, folder, stop = Store(tmp_path), DataFolder.choose(None), StopAfter()
+    jobs = [Job(spec_of(words=TINY_WORDS), ("one/row",))]
+    order = partial(order_of, store=store, folder=folder, device="cpu")
+    with pytest.raises(Interrupted):
+        Sweep(jobs, order, Inline("cpu", stop), store, stop=stop).run()

@@ -38,8 +38,8 @@ def _execution(command: Any) -> Any:
         click.option("--launcher", default="local", metavar="NAME", help="local, ray or slurm (default: local)."),
         click.option("--workers", envvar="ABLATE_WORKERS", metavar="N", help=_WORKERS),
         click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="An option of sbatch, for --launcher slurm."),
-        click.option("--keep-checkpoints", is_flag=True, help="Leave each run's last.ckpt beside its record."),
-        click.option("--checkpoint-seconds", default=15.0, metavar="S", help="Time between checkpoints (default: 15)."),
+        _CHECKPOINTS["keep-checkpoints"],
+        _CHECKPOINTS["checkpoint-seconds"],
         click.option("--stall-minutes", default=30.0, metavar="M", help="Kill a worker without a step for so long."),
     )
 
@@ -50,10 +50,8 @@ def _execution(command: Any) -> Any:
             raise RequestError(f"--workers is {workers!r}; allowed: an integer of at least 0")
         names = [field.name for field in fields(Execution) if field.name != "workers"]
         execution = Execution(workers=None if workers is None else int(workers), **{n: values.pop(n) for n in names})
-        for name in ("checkpoint_seconds", "stall_minutes"):
-            if not getattr(execution, name) >= 0:
-                option = f"--{name.replace('_', '-')}"
-                raise RequestError(f"{option} is {getattr(execution, name):g}; allowed: a number of at least 0")
+        not_negative("--checkpoint-seconds", execution.checkpoint_seconds)
+        not_negative("--stall-minutes", execution.stall_minutes)
         return command(execution=execution, **values)
 
     for option in reversed(given):
@@ -61,6 +59,15 @@ def _execution(command: Any) -> Any:
     return gathered
 
 
+_CHECKPOINTS = {
+    "keep-checkpoints": click.option(
+        "--keep-checkpoints", is_flag=True, help="Leave each run's last.ckpt beside its record."
+    ),
+    "checkpoint-seconds": click.option(
+        "--checkpoint-seconds", default=15.0, metavar="S", help="Time between checkpoints (default: 15)."
+    ),
+}
+_WANDB = "Log to Weights & Biases (default project: $WANDB_PROJECT, else metaformer_ablate)."
 _WORKERS = "Runs at once, each in a process; 0: in this one (default: by cores or GPUs)."
 
 
@@ -77,6 +84,8 @@ def options(*names: str) -> Callable[[Any], Any]:
         ),
         "device": click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N."),
         "execution": _execution,
+        **_CHECKPOINTS,
+        "wandb": click.option("--wandb", is_flag=False, flag_value="", metavar="[PROJECT]", help=_WANDB),
         "json": click.option("--json", "as_json", is_flag=True, help="Machine-readable output on standard output."),
     }
 
@@ -88,6 +97,11 @@ def options(*names: str) -> Callable[[Any], Any]:
     return decorate
 
 
+def not_negative(option: str, value: float) -> None:
+    if not value >= 0:
+        raise RequestError(f"{option} is {value:g}; allowed: a number of at least 0")
+
+
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Names, then overrides. A word with a dot and no `=` is an override gone wrong, unless it is a path."""
     names: list[str] = []
@@ -96,6 +110,23 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
         is_name = "=" not in word and ("." not in word or "/" in word or word.endswith((".yaml", ".yml")))
         (names if is_name else overrides).append(word)
     return names, overrides
+
+
+def names_and_project(words: Sequence[str], wandb: str | None) -> tuple[list[str], str | None]:
+    """The words of a command and the project of its `--wandb`: "" for the default one, None without the option.
+
+    The word after `--wandb` is its project, unless it is an override or the name of an experiment: then it is easily
+    meant to be one.
+    """
+    if not wandb:
+        return list(words), wandb
+    from metaformer_ablate.experiment import find_all
+
+    if "=" in wandb or wandb.endswith((".yaml", ".yml")) or wandb in find_all("experiment"):
+        return [wandb, *words], ""
+    if found := sorted(set(wandb) & set("/\\#?%:")):
+        raise RequestError(f"--wandb is {wandb!r}, which holds {found[0]!r}; allowed: the name of a W&B project")
+    return list(words), wandb
 
 
 def one_name(words: Sequence[str], what: str) -> tuple[str, list[str]]:
@@ -113,6 +144,17 @@ def store_of(option: str | None) -> Any:
     if path.exists() and not path.is_dir():
         raise RequestError(f"{'--results' if option else 'ABLATE_RESULTS'} is {str(path)!r}, which is not a folder")
     return Store(path)
+
+
+def make_ready(jobs: Sequence[Any], store: Any, folder: Any) -> None:
+    """Fetches the data that jobs lack. Raises RequestError where it cannot be had or records cannot be written."""
+    for name in dict.fromkeys(job.spec.data.name for job in jobs):
+        folder.require(name)
+        if folder.missing(name):
+            from metaformer_ablate.data.sources import download
+
+            download(name, folder)
+    store.check_writable()
 
 
 def seeds_of(option: str | None) -> tuple[int, ...] | None:

@@ -9,7 +9,16 @@ from typing import Any
 
 import click
 
-from metaformer_ablate.commands.common import Execution, options, seeds_of, split_words, store_of, tell_problems
+from metaformer_ablate.commands.common import (
+    Execution,
+    make_ready,
+    names_and_project,
+    options,
+    seeds_of,
+    split_words,
+    store_of,
+    tell_problems,
+)
 from metaformer_ablate.yaml_reader import RequestError
 
 
@@ -19,7 +28,7 @@ from metaformer_ablate.yaml_reader import RequestError
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
 @click.option("--retry-failed", is_flag=True, help="Train failed runs again; diverged ones are results.")
 @click.option("--max-hours", type=float, metavar="H", help="Begin no run after H hours.")
-@options("json")
+@options("wandb", "json")
 def run_command(
     words: tuple[str, ...],
     recipe: str | None,
@@ -31,6 +40,7 @@ def run_command(
     dry_run: bool,
     retry_failed: bool,
     max_hours: float | None,
+    wandb: str | None,
     as_json: bool,
 ) -> int:
     """Train the runs that experiments lack, then print their tables."""
@@ -40,7 +50,8 @@ def run_command(
     from metaformer_ablate.progress import say
     from metaformer_ablate.sweep import jobs_of
 
-    names, overrides = split_words(words)
+    everything, project = names_and_project(words, wandb)
+    names, overrides = split_words(everything)
     if not names:
         raise RequestError("give the name of an experiment; `ablate list` shows them")
     if max_hours is not None and not max_hours > 0:
@@ -51,21 +62,25 @@ def run_command(
     jobs, states = jobs_of(plans, wanted, store, folder, retry_failed)
     tell_problems(store)
     code = 0
+    tracked = None
+    if project is not None and not dry_run:
+        from metaformer_ablate.tracking import settle
+
+        tracked = settle(project, recipe=plans[0].recipe.name, overrides=overrides)
     if dry_run:
         _announce(jobs, states)
         for job in jobs:
             say(f"  {job.spec.run_id}  {job.name}" + (f" (also {', '.join(job.rows[1:])})" if job.rows[1:] else ""))
     elif jobs:
-        for name in dict.fromkeys(job.spec.data.name for job in jobs):
-            folder.require(name)
-            if folder.missing(name):
-                from metaformer_ablate.data.sources import download
-
-                download(name, folder)
-        store.check_writable()
-        code = _train(jobs, states, store, folder, device, execution, max_hours)
+        make_ready(jobs, store, folder)
+        code = _train(jobs, states, store, folder, device, execution, max_hours, tracked)
         store.problems.clear()
     tables = [build_table(chosen, store, folder, wanted) for chosen in plans]
+    if tracked is not None:
+        from metaformer_ablate.tracking import log_table
+
+        for chosen, table in zip(plans, tables, strict=True):
+            log_table(tracked, table, chosen, store)
     runs = {run["run_id"]: run for table in tables for row in table["rows"] for run in row["runs"]}
     if as_json:
         tree = {"tables": tables, "runs": list(runs.values()), "to_run": len(jobs) if dry_run else 0}
@@ -108,7 +123,14 @@ def _announce(jobs: Any, states: Any, workers: int = 1) -> float:
 
 
 def _train(
-    jobs: Any, states: Any, store: Any, folder: Any, device: str, execution: Execution, max_hours: float | None
+    jobs: Any,
+    states: Any,
+    store: Any,
+    folder: Any,
+    device: str,
+    execution: Execution,
+    max_hours: float | None,
+    wandb: dict[str, Any] | None,
 ) -> int:
     """Trains jobs with a live view; says how to go on where it is stopped."""
     from metaformer_ablate.launchers import choose
@@ -131,6 +153,7 @@ def _train(
                 device=device,
                 keep_checkpoints=execution.keep_checkpoints,
                 checkpoint_seconds=execution.checkpoint_seconds,
+                wandb=wandb,
             )
             why = Sweep(jobs, order, launcher, store, listener, limits, stop).run()
             if why:

@@ -23,7 +23,7 @@ class Order:
     keep_checkpoints: bool = False
     checkpoint_seconds: float = 15.0
     dead: str | None = None  # token of a claim whose owner was seen to be dead
-    wandb: dict[str, Any] | None = None  # what launchers.wandb logs by
+    wandb: dict[str, Any] | None = None  # what `tracking.follow` tells W&B by
 
 
 @dataclass(frozen=True)

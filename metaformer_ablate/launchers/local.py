@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import wait as wait_for
@@ -15,7 +14,7 @@ from typing import Any
 
 from metaformer_ablate.claims import Claims, Progress
 from metaformer_ablate.launchers import Ended, Launcher, Order
-from metaformer_ablate.signals import Stop
+from metaformer_ablate.signals import Stop, end_with
 from metaformer_ablate.spec import RunSpec
 
 
@@ -164,17 +163,9 @@ _stop = _WorkerStop()
 
 def _prepare(parent: int) -> None:
     """In a new worker: Ctrl-C is for the sweep to handle, SIGTERM asks for an end, and a sweep that is gone is one."""
-    import threading
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _stop.catch(signal.SIGTERM)
-
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)  # the sweep was killed: its runs go on from their checkpoints when it is started again
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with(parent)
 
 
 def _execute(order: Order) -> Ended:

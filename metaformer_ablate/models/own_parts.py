@@ -46,19 +46,24 @@ _READS = {section: readable(table) for section, table in TABLES.items()}
 _OURS = {section: frozenset(table) for section, table in TABLES.items()}
 
 
+def own_parts_file() -> Path | None:
+    """The file that says where one's own parts are; None where nothing names one."""
+    named, here = os.environ.get("ABLATE_PARTS"), Path("parts.yaml")
+    return Path(named) if named else here if here.is_file() else None
+
+
 def read_own_parts() -> None:
     """Makes the tables of parts.py hold what the file says now, and nothing that it, or another, said before.
 
     Raises RequestError for a file that says anything else than the above.
     """
-    named = os.environ.get("ABLATE_PARTS")
-    path = Path(named or "parts.yaml")
+    path = own_parts_file()
     found: dict[str, dict[str, Part]] = {section: {} for section in TABLES}
-    if named or path.is_file():
+    if path is not None:
         try:
             text = path.read_bytes()
         except OSError as error:
-            raise RequestError(f"ABLATE_PARTS is {named!r}, which cannot be read: {error.strerror}") from None
+            raise RequestError(f"ABLATE_PARTS is {str(path)!r}, which cannot be read: {error.strerror}") from None
         for section, name, target, options in _declared(path, text):
             file, _, class_name = target.rpartition(":")
             digest = _digest(_read(path.parent / file, f"{path}: {section}.{name}"), class_name)
