@@ -49,3 +49,5 @@ def test_a_wheel_runs_from_any_folder(tmp_path):
     table = python("from metaformer_ablate.cli import main; main()", "run", "pooling_size", *tiny)
     assert "pooling_size under digits" in table
     assert len(list((elsewhere / "results" / "runs").glob("*/record.json"))) == 4
+    python("from metaformer_ablate.cli import main; main()", "report")  # its style and script are files of the package
+    assert "pooling_size" in (elsewhere / "report.html").read_text(encoding="utf-8")
