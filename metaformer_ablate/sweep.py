@@ -193,6 +193,7 @@ class Sweep:
         self.elsewhere: dict[str, Job] = {}
         self.attempts: dict[str, int] = {}
         self.finished = self.failed = 0
+        self._reached: dict[str, float] = {}  # run: how far it was when it was stopped
         self._dead: dict[str, str] = {}  # run: token of the owner that was seen to die
         self._looked = 0.0
         self.launcher.report = self._progress
@@ -233,7 +234,8 @@ class Sweep:
         self.listener.progress(running.job, progress)
 
     def _take(self, ended: Ended) -> None:
-        job = self.running.pop(ended.run_id).job
+        running = self.running.pop(ended.run_id)
+        job = running.job
         if ended.outcome == "recorded":
             self._finish(job)
         elif ended.outcome == "busy":
@@ -246,8 +248,13 @@ class Sweep:
             raise RequestError(ended.text)
         elif ended.outcome == "store":
             raise StoreError(ended.text)
-        elif not self.stop():  # a worker that somebody else told to stop
-            self.waiting.append(job)
+        elif not self.stop():  # somebody else told its worker to stop, or its node was taken away
+            share = running.progress.share if running.progress else 0.0
+            if share <= self._reached.get(ended.run_id, 0.0):  # it would never end
+                self._died(job, ended.text)
+                return
+            self._reached[ended.run_id] = share
+            self._again(job, ended.text)
 
     def _finish(self, job: Job) -> None:
         record = self.store.read(job.spec.run_id)
@@ -261,8 +268,7 @@ class Sweep:
         run_id = job.spec.run_id
         self.attempts[run_id] = self.attempts.get(run_id, 0) + 1
         if self.attempts[run_id] < self.limits.attempts:
-            self.listener.note(f"{job.name}: {why}; it goes on from its last checkpoint")
-            self.waiting.append(job)
+            self._again(job, why)
             return
         from metaformer_ablate.run import failed_record
 
@@ -271,20 +277,27 @@ class Sweep:
         self.store.write(job.spec, failed_record(job.spec, reason), [], None, reason)
         self._finish(job)
 
+    def _again(self, job: Job, why: str) -> None:
+        self.listener.note(f"{job.name}: {why}; it goes on from its last checkpoint")
+        self.waiting.append(job)
+
     def _look(self) -> None:
         """At what is under way, by its claims: how far it is, whether it hangs, whether its owner is still there."""
         if time.monotonic() - self._looked < 0.5:
             return
         self._looked = now = time.monotonic()
+        tops = self.claims.tops() if self.running or self.elsewhere else {}
         for run_id, running in self.running.items():
-            holder = self.claims.top(run_id)
+            holder = tops.get(run_id)
+            if holder is not None and holder.token != running.token:  # before that it may have waited for a node
+                running.token, running.since = holder.token, now
             if holder is not None and holder.progress is not None and holder.progress != running.progress:
                 self._progress(run_id, holder.progress)
             elif now - running.since > self.limits.stall_seconds:
                 running.since = now
                 self.launcher.kill(run_id)
         for run_id, job in list(self.elsewhere.items()):
-            holder = self.claims.top(run_id)
+            holder = tops.get(run_id)
             if holder is not None and not self.claims.is_dead(holder):
                 continue
             del self.elsewhere[run_id]
@@ -313,6 +326,7 @@ class _Running:
     job: Job
     since: float  # of the last sign of progress
     progress: Progress | None = None
+    token: str | None = None  # of the claim that was seen on it
 
 
 def as_dict(state: RunState) -> dict[str, Any]:
