@@ -225,7 +225,8 @@ class Sweep:
     def _submit(self, job: Job) -> None:
         run_id = job.spec.run_id
         self.running[run_id] = _Running(job, time.monotonic())
-        self.listener.start(job)
+        if not self.launcher.queues:
+            self.listener.start(job)
         self.launcher.submit(replace(self.order(job), dead=self._dead.pop(run_id, None)))
 
     def _progress(self, run_id: str, progress: Progress) -> None:
@@ -290,6 +291,8 @@ class Sweep:
         for run_id, running in self.running.items():
             holder = tops.get(run_id)
             if holder is not None and holder.token != running.token:  # before that it may have waited for a node
+                if self.launcher.queues:
+                    self.listener.start(running.job)
                 running.token, running.since = holder.token, now
             if holder is not None and holder.progress is not None and holder.progress != running.progress:
                 self._progress(run_id, holder.progress)

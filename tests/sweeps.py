@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def end(sweep: subprocess.Popen[str], folder: Path, code: int = 0) -> str:
     return said
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 90) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 150) -> Any:
     """What a condition gives once it is true."""
     until = time.monotonic() + seconds
     while not (value := condition()):
@@ -72,13 +72,17 @@ def wait_until(condition: Callable[[], Any], seconds: float = 90) -> Any:
     return value
 
 
-def under_way(folder: Path, count: int = 1) -> list[Holder]:
-    """The claims of the runs that are in the middle of their training, once there are so many."""
+def under_way(folder: Path, besides: Container[str] = (), parent: int | None = None) -> Holder:
+    """The claim of a run that is in the middle of its training, once there is one: not of the runs `besides`, and by a
+    child of the process `parent` if one is given."""
     claims, store = Claims(folder / "results"), Store(folder / "results")
 
-    def found() -> list[Holder] | None:
-        held = [holder for holder in claims.held().values() if (store.folder(holder.run_id) / PREVIOUS).exists()]
-        return held if len(held) >= count else None
+    def found() -> Holder | None:
+        for holder in claims.held().values():
+            wanted = holder.run_id not in besides and parent in (None, holder.parent)
+            if wanted and (store.folder(holder.run_id) / PREVIOUS).exists():
+                return holder
+        return None
 
     return wait_until(found)
 

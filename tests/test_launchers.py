@@ -18,6 +18,10 @@ from metaformer_ablate.sweep import Job, Limits, Listener, Sweep
 class Notes(Listener):
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.begun: list[str] = []
+
+    def start(self, job: Job) -> None:
+        self.begun.append(job.spec.run_id)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -26,7 +30,7 @@ class Notes(Listener):
 class Scripted:
     """Ends each attempt of a run as it is told, after a progress that the sweep hears of."""
 
-    capacity = 1
+    capacity, queues = 1, False
     report: Callable[[str, Progress], None]
 
     def __init__(self, store: Store, *attempts: tuple[str, float | None]):
@@ -86,13 +90,19 @@ def test_time_in_a_queue_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A run that has waited for longer than a stall may last is not killed when it begins, but when it then hangs."""
     now = [1000.0]
     monkeypatch.setattr("metaformer_ablate.sweep.time.monotonic", lambda: now[0])
-    launcher = Scripted(Store(tmp_path))
-    sweep = sweep_of(launcher, Store(tmp_path), stall_seconds=60.0)
+    launcher, notes = Scripted(Store(tmp_path)), Notes()
+    launcher.queues = True
+    sweep = sweep_of(launcher, Store(tmp_path), notes, stall_seconds=60.0)
     sweep._submit(sweep.waiting.popleft())
     now[0] += 1000.0
+    sweep._look()
+    assert notes.begun == []
     claim = Claims(tmp_path).take(spec_of().run_id)
     assert claim is not None
+    now[0] += 1.0
+    launcher.killed.clear()  # a launcher with a queue kills nothing that is in it
     sweep._look()
+    assert notes.begun == [spec_of().run_id]
     now[0] += 50.0
     sweep._look()
     assert launcher.killed == []

@@ -77,7 +77,7 @@ def test_a_lost_node_s_runs_go_on_elsewhere(cluster: Any, expected: dict[str, An
     cluster.wait_for_nodes()
     sweep = begin(tmp_path, "--launcher", "ray", "--json")
     parent = node.all_processes["raylet"][0].process.pid
-    lost = wait_until(lambda: [holder for holder in under_way(tmp_path) if holder.parent == parent])[0]
+    lost = under_way(tmp_path, parent=parent)
     disturbed = time.time()
     cluster.remove_node(node, allow_graceful=False)
     table, _ = sweep.communicate(timeout=180)
@@ -92,7 +92,7 @@ def test_a_lost_node_s_runs_go_on_elsewhere(cluster: Any, expected: dict[str, An
 @ray
 def test_ctrl_c_saves_what_is_under_way(cluster: Any, expected: dict[str, Any], tmp_path: Path) -> None:
     sweep = begin(tmp_path, "--launcher", "ray")
-    held = under_way(tmp_path, 2)
+    held = under_way(tmp_path)
     disturbed = time.time()
     sweep.send_signal(signal.SIGINT)
     said = end(sweep, tmp_path, 130)
@@ -100,12 +100,12 @@ def test_ctrl_c_saves_what_is_under_way(cluster: Any, expected: dict[str, Any], 
     assert list((tmp_path / "results" / ".claims").iterdir()) == []
     sweep = begin(tmp_path, "--launcher", "ray", "--json")
     # A worker that is killed costs an attempt; the run goes on from its checkpoint.
-    killed = under_way(tmp_path, 2)[0]
+    killed = under_way(tmp_path, besides=[held.run_id])
     os.kill(killed.pid, signal.SIGKILL)
     said = end(sweep, tmp_path)
     assert f"{killed.name}: its worker was killed" in said
     assert contents(tmp_path / "results") == expected
-    assert all(went_on(tmp_path, holder.run_id, disturbed) for holder in held)
+    assert went_on(tmp_path, held.run_id, disturbed)
 
 
 @ray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -30,7 +31,7 @@ from metaformer_ablate.launchers.slurm import _former_owner, queue
 def test_what_is_not_there_is_asked_for(ablate: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("run", "pooling_size", "--launcher", "slurm", "--workers", "2")
     monkeypatch.setattr("metaformer_ablate.launchers.slurm.COMMANDS", ("sbatch-of-no-machine",))
-    if "submitit" in sys.modules or __import__("importlib.util").util.find_spec("submitit"):
+    if importlib.util.find_spec("submitit"):
         found = ablate(*words)
         assert found.code == 2
         text = "--launcher slurm: there is no sbatch-of-no-machine here; run it on a login node of Slurm"
@@ -67,6 +68,13 @@ def test_a_requeued_job_takes_over_what_it_held_on_another_node(tmp_path: Path) 
     taken = Claims(tmp_path).take(spec.run_id, dead=token)
     assert taken is not None
     taken.release()
+
+
+def test_max_hours_are_for_launchers_without_a_queue(ablate: Callable[..., Result]) -> None:
+    found = ablate("run", "pooling_size", "--launcher", "slurm", "--max-hours", "1.5")
+    assert found.sentence == (
+        "--max-hours: Slurm's queue says when runs begin; to end by then, give --slurm deadline=now+90minutes"
+    )
 
 
 # On a cluster
@@ -124,14 +132,12 @@ def test_ctrl_c_takes_the_jobs_back_and_both_nodes_finish_them(
     cluster: None, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     options = ["--launcher", "slurm", "--slurm", "time=7", "--slurm", "comment=of a test"]
+    options += ["--slurm", "deadline=now+90minutes"]
     sweep = begin(tmp_path, *options)
-    held = under_way(tmp_path, 2)
-    assert sorted(jobs().values()) == [
-        ["PENDING", "", "7:00", "of a test"],
-        ["PENDING", "", "7:00", "of a test"],
-        ["RUNNING", "n1", "7:00", "of a test"],
-        ["RUNNING", "n2", "7:00", "of a test"],
-    ]
+    rest = ["7:00", "of a test"]
+    everywhere = [["PENDING", "", *rest], ["PENDING", "", *rest], ["RUNNING", "n1", *rest], ["RUNNING", "n2", *rest]]
+    wait_until(lambda: sorted(jobs().values()) == everywhere)
+    held = under_way(tmp_path)
     disturbed = time.time()
     sweep.send_signal(signal.SIGINT)
     said = end(sweep, tmp_path, 130)
@@ -140,43 +146,34 @@ def test_ctrl_c_takes_the_jobs_back_and_both_nodes_finish_them(
     assert list((tmp_path / "results" / ".claims").iterdir()) == []
     end(begin(tmp_path, *options, "--json"), tmp_path)
     assert contents(tmp_path / "results") == expected
-    assert all(went_on(tmp_path, holder.run_id, disturbed) for holder in held)
+    assert went_on(tmp_path, held.run_id, disturbed)
     left = [path.name for path in (tmp_path / "results" / ".slurm").iterdir()]
     assert not [name for name in left if name.endswith((".pkl", ".json"))]
 
 
 @slurm
-def test_jobs_that_are_requeued_or_killed_go_on(cluster: None, expected: dict[str, Any], tmp_path: Path) -> None:
+def test_jobs_that_are_disturbed_go_on(cluster: None, expected: dict[str, Any], tmp_path: Path) -> None:
+    """One is requeued, one killed, then one cancelled and one told that its time is nearly over."""
     sweep = begin(tmp_path, "--launcher", "slurm")
-    requeued, killed = under_way(tmp_path, 2)
-    job_killed = job_of(killed)
-    disturbed = time.time()
-    tell("scontrol", "requeue", job_of(requeued))
-    os.kill(killed.pid, signal.SIGKILL)
+    found: list[tuple[Holder, str, float]] = []
+    for disturb in (
+        lambda holder, job: tell("scontrol", "requeue", job),
+        lambda holder, job: os.kill(holder.pid, signal.SIGKILL),
+        lambda holder, job: tell("scancel", job),
+        lambda holder, job: tell("scancel", "--signal=USR2", job),
+    ):
+        holder = under_way(tmp_path, besides=[holder.run_id for holder, _, _ in found])
+        found.append((holder, job_of(holder), time.time()))
+        disturb(holder, found[-1][1])
     said = end(sweep, tmp_path)
     assert contents(tmp_path / "results") == expected
-    assert went_on(tmp_path, requeued.run_id, disturbed) and went_on(tmp_path, killed.run_id, disturbed)
-    assert f"{killed.name}: Slurm's job {job_killed} ended as FAILED (log {tmp_path}/results/.slurm/" in said
-    assert f"{requeued.name}: Slurm" not in said, "Slurm does it, not the sweep"
-    assert "submitted job" in said and said.count("submitted job") == 2
-    assert " with 4 runs" in said and " with 1 runs" in said
-
-
-@slurm
-def test_jobs_that_are_cancelled_or_out_of_time_are_submitted_again(
-    cluster: None, expected: dict[str, Any], tmp_path: Path
-) -> None:
-    sweep = begin(tmp_path, "--launcher", "slurm", "--workers", "2")
-    cancelled, late = under_way(tmp_path, 2)
-    ids = job_of(cancelled), job_of(late)
-    disturbed = time.time()
-    tell("scancel", ids[0])
-    tell("scancel", "--signal=USR2", ids[1])
-    said = end(sweep, tmp_path)
-    assert contents(tmp_path / "results") == expected
-    assert went_on(tmp_path, cancelled.run_id, disturbed) and went_on(tmp_path, late.run_id, disturbed)
-    assert f"{cancelled.name}: Slurm's job {ids[0]} was stopped by SIGTERM; it goes on from its last checkpoint" in said
-    assert f"{late.name}: Slurm's job {ids[1]} was stopped by its time limit; it goes on" in said
+    assert all(went_on(tmp_path, holder.run_id, when) for holder, _, when in found)
+    requeued, killed, cancelled, late = (f"{holder.name}: Slurm's job {job} " for holder, job, _ in found)
+    assert killed + f"ended as FAILED (log {tmp_path}/results/.slurm/" in said
+    assert cancelled + "was stopped by SIGTERM; it goes on from its last checkpoint" in said
+    assert late + "was stopped by its time limit; it goes on from its last checkpoint" in said
+    assert requeued not in said, "Slurm does it, not the sweep"
+    assert "with 4 runs; logs in" in said
 
 
 @slurm

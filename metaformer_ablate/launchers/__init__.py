@@ -42,6 +42,7 @@ class Ended:
 class Launcher(Protocol):
     """What the sweep needs of a launcher."""
 
+    queues: bool  # whether orders wait for their turn: they have begun once they are claimed
     report: Callable[[str, Progress], None]  # set by the sweep; for a launcher that hears of progress before claims do
 
     @property

@@ -84,6 +84,7 @@ def _connect(cpus: int) -> None:
 class Tasks:
     """Orders as tasks of a Ray cluster whose nodes come and go."""
 
+    queues = False  # or not for long
     report: Callable[[str, Progress], None]
 
     def __init__(self, device: str, threads: int, workers: int | None, begun_here: bool):

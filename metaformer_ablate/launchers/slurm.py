@@ -121,6 +121,7 @@ def _known_options() -> tuple[set[str], set[str]]:
 class Jobs:
     """Orders as jobs in Slurm's queue."""
 
+    queues = True
     report: Callable[[str, Progress], None]
 
     def __init__(self, device: str, options: dict[str, Any], capacity: int):
