@@ -216,10 +216,14 @@ class Claims:
                 return holder
         return None
 
+    def tops(self) -> dict[str, Holder]:
+        """`top` of every run that has one, by id, for one listing of the folder."""
+        tops = {run_id: self._read(run_id, max(numbers)) for run_id, numbers in sorted(self._generations().items())}
+        return {run_id: holder for run_id, holder in tops.items() if holder}
+
     def held(self) -> dict[str, Holder]:
         """The runs that somebody alive seems to train, by id."""
-        tops = {run_id: self._read(run_id, max(numbers)) for run_id, numbers in self._generations().items()}
-        return {run_id: holder for run_id, holder in sorted(tops.items()) if holder and not self.is_dead(holder)}
+        return {run_id: holder for run_id, holder in self.tops().items() if not self.is_dead(holder)}
 
     def is_dead(self, holder: Holder) -> bool:
         """Whether an owner is gone: its process, or its beat over LEASE seconds between calls of this observer."""

@@ -217,6 +217,7 @@ class Sweep:
         self.elsewhere: dict[str, Job] = {}
         self.attempts: dict[str, int] = {}
         self.finished = self.failed = 0
+        self._reached: dict[str, float] = {}  # run: how far it was when it was stopped
         self._dead: dict[str, str] = {}  # run: token of the owner that was seen to die
         self._looked = 0.0
         self._begun_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -256,7 +257,8 @@ class Sweep:
     def _submit(self, job: Job) -> None:
         run_id = job.spec.run_id
         self.running[run_id] = _Running(job, time.monotonic())
-        self.listener.start(job)
+        if not self.launcher.queues:
+            self.listener.start(job)
         self.launcher.submit(replace(self.order(job), dead=self._dead.pop(run_id, None)))
 
     def _progress(self, run_id: str, progress: Progress) -> None:
@@ -265,7 +267,8 @@ class Sweep:
         self.listener.progress(running.job, progress)
 
     def _take(self, ended: Ended) -> None:
-        job = self.running.pop(ended.run_id).job
+        running = self.running.pop(ended.run_id)
+        job = running.job
         if ended.outcome == "recorded":
             self._finish(job)
         elif ended.outcome == "busy":
@@ -278,8 +281,15 @@ class Sweep:
             raise RequestError(ended.text)
         elif ended.outcome == "store":
             raise StoreError(ended.text)
-        else:  # stopped: begun again, unless the sweep is asked to stop, too, and ends for the sake of what is left
-            self.waiting.append(job)
+        elif self.stop():
+            self.waiting.append(job)  # the sweep ends as one that has something left
+        else:  # somebody else told its worker to stop, or its node was taken away
+            share = running.progress.share if running.progress else 0.0
+            if share <= self._reached.get(ended.run_id, 0.0):  # it would never end
+                self._died(job, ended.text)
+                return
+            self._reached[ended.run_id] = share
+            self._again(job, ended.text)
 
     def _finish(self, job: Job) -> None:
         record = self.store.read(job.spec.run_id)
@@ -293,8 +303,7 @@ class Sweep:
         run_id = job.spec.run_id
         self.attempts[run_id] = self.attempts.get(run_id, 0) + 1
         if self.attempts[run_id] < self.limits.attempts:
-            self.listener.note(f"{job.name}: {why}; it goes on from its last checkpoint")
-            self.waiting.append(job)
+            self._again(job, why)
             return
         from metaformer_ablate.run import failed_record
 
@@ -302,6 +311,10 @@ class Sweep:
         self.store.set_aside(run_id)
         self.store.write(job.spec, failed_record(job.spec, reason), [], None, reason)
         self._finish(job)
+
+    def _again(self, job: Job, why: str) -> None:
+        self.listener.note(f"{job.name}: {why}; it goes on from its last checkpoint")
+        self.waiting.append(job)
 
     def _look(self) -> None:
         """At what is under way, by its claims: how far it is, whether it hangs, whether its owner is still there."""
@@ -311,15 +324,20 @@ class Sweep:
         counts = {"finished": self.finished, "failed": self.failed, "running": len(self.running)}
         counts |= {"left": len(self.waiting) + len(self.elsewhere)}
         write_quietly(self._sign, json.dumps(of_this_process() | {"since": self._begun_at, **counts}))
+        tops = self.claims.tops() if self.running or self.elsewhere else {}
         for run_id, running in self.running.items():
-            holder = self.claims.top(run_id)
+            holder = tops.get(run_id)
+            if holder is not None and holder.token != running.token:  # before that it may have waited for a node
+                if self.launcher.queues:
+                    self.listener.start(running.job)
+                running.token, running.since = holder.token, now
             if holder is not None and holder.progress is not None and holder.progress != running.progress:
                 self._progress(run_id, holder.progress)
             elif now - running.since > self.limits.stall_seconds:
                 running.since = now
                 self.launcher.kill(run_id)
         for run_id, job in list(self.elsewhere.items()):
-            holder = self.claims.top(run_id)
+            holder = tops.get(run_id)
             if holder is not None and not self.claims.is_dead(holder):
                 continue
             del self.elsewhere[run_id]
@@ -364,6 +382,7 @@ class _Running:
     job: Job
     since: float  # of the last sign of progress
     progress: Progress | None = None
+    token: str | None = None  # of the claim that was seen on it
 
 
 def as_dict(state: RunState) -> dict[str, Any]:

@@ -56,6 +56,9 @@ def run_command(
         raise RequestError("give the name of an experiment; `ablate list` shows them")
     if max_hours is not None and not max_hours > 0:
         raise RequestError(f"--max-hours is {max_hours:g}; allowed: a number above 0")
+    if max_hours is not None and execution.launcher == "slurm":
+        deadline = f"--slurm deadline=now+{60 * max_hours:.0f}minutes"
+        raise RequestError(f"--max-hours: Slurm's queue says when runs begin; to end by then, give {deadline}")
     plans = [plan(name, recipe or "digits", overrides) for name in dict.fromkeys(names)]
     wanted = seeds_of(seeds) or (0,)
     store, folder = store_of(results), DataFolder.choose(data)

@@ -42,8 +42,13 @@ class Ended:
 class Launcher(Protocol):
     """What the sweep needs of a launcher."""
 
-    capacity: int  # orders at once
+    queues: bool  # whether orders wait for their turn: they have begun once they are claimed
     report: Callable[[str, Progress], None]  # set by the sweep; for a launcher that hears of progress before claims do
+
+    @property
+    def capacity(self) -> int:
+        """Orders at once; may change as nodes come and go."""
+        ...
 
     def submit(self, order: Order) -> None:
         """Begins an order; fewer than `capacity` are under way."""
@@ -53,7 +58,7 @@ class Launcher(Protocol):
         ...
 
     def kill(self, run_id: str) -> None:
-        """Ends an order that hangs; it is then `died`."""
+        """Ends an order that hangs, unless it only waits for its turn; it is then `died`."""
 
     def stop(self) -> None:
         """Asks what is under way to save its place and end; `wait` then tells of each."""

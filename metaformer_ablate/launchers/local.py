@@ -54,7 +54,7 @@ def devices_of(option: str) -> list[str]:
 class Inline:
     """One run after another in this process: for a debugger, and for tests."""
 
-    capacity = 1
+    capacity, queues = 1, False
 
     report: Callable[[str, Progress], None] = staticmethod(lambda run_id, progress: None)
 
@@ -85,6 +85,7 @@ class Workers:
     pebble replaces a worker that died. Spawned, not forked: CUDA and threads do not survive a fork.
     """
 
+    queues = False
     report: Callable[[str, Progress], None]
 
     def __init__(self, devices: Sequence[str]):
