@@ -301,6 +301,10 @@ class Sweep:
 
     def _died(self, job: Job, why: str) -> None:
         run_id = job.spec.run_id
+        record = self.store.read(run_id)
+        if record is not None and record.checksum != job.replaces:  # it died when its work was done
+            self._finish(job)
+            return
         self.attempts[run_id] = self.attempts.get(run_id, 0) + 1
         if self.attempts[run_id] < self.limits.attempts:
             self._again(job, why)

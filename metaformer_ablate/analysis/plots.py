@@ -234,6 +234,12 @@ def to_bytes(figure: Figure, format: str) -> bytes:
     dates = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None, "Producer": None}}
     stream = io.BytesIO()
     with _style():
+        # The solver of the layout may differ in a last digit from call to call, and the ids in an svg hash coordinates.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            left, bottom, width, height = axes.get_position().bounds
+            axes.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
         figure.savefig(stream, format=format, metadata=dates[format])
     return stream.getvalue()
 
