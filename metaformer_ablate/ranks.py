@@ -44,6 +44,11 @@ def check(spec: RunSpec, device: str, batch_norm: bool | None = None) -> None:
         batch_norm = "batch_norm" in (spec.model.norm, *(conv.norm for conv in convs if conv))
     if train.strategy == "fsdp" and device == "cpu":
         raise RequestError("train.strategy is 'fsdp', which needs GPUs; allowed on a CPU: auto, ddp")
+    if train.strategy == "fsdp" and train.clip_grad is not None:
+        raise RequestError(
+            f"train.clip_grad is {train.clip_grad:g} and train.strategy is 'fsdp', under which Lightning cannot take the "
+            f"norm of the whole gradient; allowed: train.strategy=ddp"
+        )
     if not batch_norm:
         return
     if train.accumulation > 1:

@@ -281,8 +281,10 @@ def _strategy(train: TrainSpec) -> Strategy | str:
     if train.world == 1:
         return "auto"
     if train.strategy == "fsdp":
+        from torch.distributed.fsdp import MixedPrecision
+
         # The shards stay in fp32; bf16 is autocast's, as everywhere, or a run would compute otherwise under fsdp.
-        full = torch.distributed.fsdp.MixedPrecision(torch.float32, torch.float32, torch.float32)
+        full = MixedPrecision(torch.float32, torch.float32, torch.float32)
         return FSDPStrategy(state_dict_type="full", mixed_precision=full)
     return DDPStrategy()
 

@@ -367,6 +367,20 @@ def test_batch_norm_on_gpus_is_not_refused() -> None:
         check(spec, "cpu", batch_norm=True)
 
 
+def test_fsdp_computes_as_the_others_do() -> None:
+    """As far as it can be told without a GPU: its shards are in fp32, its checkpoints whole."""
+    from metaformer_ablate.run import _strategy
+
+    spec = shared_spec(devices=2, strategy="fsdp", precision="bf16")
+    strategy: Any = _strategy(spec.train)
+    kept = strategy.mixed_precision_config
+    assert {kept.param_dtype, kept.reduce_dtype, kept.buffer_dtype} == {torch.float32}
+    assert strategy._state_dict_type == "full"
+    with pytest.raises(RequestError, match=r"train\.clip_grad is 1 and train\.strategy is 'fsdp'"):
+        check(spec, "cuda")
+    check(shared_spec(devices=2, strategy="fsdp", clip_grad=None), "cuda")
+
+
 # The parts by themselves
 
 
