@@ -46,8 +46,8 @@ def check(spec: RunSpec, device: str, batch_norm: bool | None = None) -> None:
         raise RequestError("train.strategy is 'fsdp', which needs GPUs; allowed on a CPU: auto, ddp")
     if train.strategy == "fsdp" and train.clip_grad is not None:
         raise RequestError(
-            f"train.clip_grad is {train.clip_grad:g} and train.strategy is 'fsdp', under which Lightning cannot take the "
-            f"norm of the whole gradient; allowed: train.strategy=ddp"
+            f"train.clip_grad is {train.clip_grad:g} and train.strategy is 'fsdp', under which Lightning cannot take "
+            f"the norm of the whole gradient; allowed: train.strategy=ddp"
         )
     if not batch_norm:
         return
@@ -224,8 +224,8 @@ def _carry_out(order: Order, checkpoint: Path | None, stop: Stop, tell: Callable
     from metaformer_ablate.records import Store, StoreError
     from metaformer_ablate.run import Handling, Runner, choose_devices
 
-    in_slurm = "LOCAL_RANK" not in os.environ
-    names = ("SLURM_PROCID", "SLURM_LOCALID") if in_slurm else ("LOCAL_RANK", "LOCAL_RANK")
+    spec = RunSpec.model_validate(order.spec)
+    names = ("SLURM_PROCID", "SLURM_LOCALID") if spec.train.nodes > 1 else ("LOCAL_RANK", "LOCAL_RANK")
     rank, local = (int(os.environ[name]) for name in names)
 
     def end(outcome: str, text: str = "") -> int:
@@ -234,7 +234,6 @@ def _carry_out(order: Order, checkpoint: Path | None, stop: Stop, tell: Callable
         return 0 if outcome == "recorded" else 1
 
     try:
-        spec = RunSpec.model_validate(order.spec)
         devices = choose_devices(order.device, spec.train.devices)
         store = Store(Path(order.results))
         runner = Runner(store, DataFolder.choose(order.data), devices[local], devices)

@@ -33,6 +33,7 @@ from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.data.sources import ImageData, evaluation_loader, load_images, train_loader
 from metaformer_ablate.launchers import Ended, Order
 from metaformer_ablate.models.build import build_model
+from metaformer_ablate.models.norms import BatchNorm
 from metaformer_ablate.progress import say
 from metaformer_ablate.ranks import Ranks, check, check_launch
 from metaformer_ablate.records import Record, Store, StoreError
@@ -70,8 +71,8 @@ def choose_devices(option: str, count: int) -> list[torch.device]:
     if len(chosen) == 1 and chosen[0].index is None and count <= torch.cuda.device_count():
         return [torch.device("cuda", i) for i in range(count)]
     if len(chosen) != count:
-        found = "only" if chosen[0].index is None else f"and --device {option!r} names {len(chosen)} of"
-        raise RequestError(f"train.devices is {count}, {found} {torch.cuda.device_count()} CUDA devices are here")
+        found = torch.cuda.device_count() if chosen[0].index is None else len(chosen)
+        raise RequestError(f"train.devices is {count}, but --device {option} names {found} CUDA devices here")
     return chosen
 
 
@@ -219,8 +220,8 @@ class Runner:
         torch.set_num_threads(train.threads)
         checkpoint = find_checkpoint(watch)
         net = build_model(spec)
-        batch_norm = _batch_norms(net)
-        check(spec, self.device.type, bool(batch_norm))
+        batch_norm = _has_batch_norm(net, train)
+        check(spec, self.device.type, batch_norm)
         if train.memory_format == "channels_last":
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         augment = Augment(spec.data, DATASETS[spec.data.name].num_classes, data.mean, data.std, train.memory_format)
@@ -246,7 +247,7 @@ class Runner:
                 num_nodes=train.nodes,
                 strategy=_strategy(train),
                 accumulate_grad_batches=train.accumulation,
-                sync_batchnorm=bool(batch_norm) and train.world > 1,
+                sync_batchnorm=batch_norm and train.world > 1,
                 use_distributed_sampler=False,  # the task takes its part of each batch
                 max_epochs=watch.epochs,
                 precision="bf16-mixed" if train.precision == "bf16" else "32-true",
@@ -267,8 +268,16 @@ class Runner:
         return task
 
 
-def _batch_norms(net: nn.Module) -> list[nn.Module]:
-    return [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+def _has_batch_norm(net: nn.Module, train: TrainSpec) -> bool:
+    """Raises RequestError where several devices could not synchronise it without changing what it computes."""
+    kinds = {type(module) for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
+    # torch puts its own class in their place; timm has some that do more, such as an activation.
+    if train.world > 1 and (odd := kinds - {nn.BatchNorm1d, nn.BatchNorm2d, BatchNorm}):
+        names = ", ".join(sorted(kind.__name__ for kind in odd))
+        raise RequestError(
+            f"the model has {names}, which {train.world} devices cannot synchronise; allowed: one device"
+        )
+    return bool(kinds)
 
 
 def _environment(train: TrainSpec) -> ClusterEnvironment:
@@ -406,7 +415,7 @@ class _Watch(pl.Callback):
         """Takes `place` from a checkpoint, if one is given, and returns it."""
         if path is not None:
             state = torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key]
-            if state["versions"] != versions():
+            if state["versions"] != versions() or "accumulation" not in state:
                 raise _OtherVersions
             self.place = (state["epoch"], state["batch"])
         return path

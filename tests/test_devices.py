@@ -360,6 +360,19 @@ def test_batch_norm_of_a_comparator_is_refused_once_it_is_built(tmp_path: Path) 
         runner(tmp_path).run(spec)
 
 
+def test_batch_norm_that_does_more_is_refused_on_several_devices() -> None:
+    from timm.layers import BatchNormAct2d
+
+    from metaformer_ablate.models.norms import BatchNorm
+    from metaformer_ablate.run import _has_batch_norm
+
+    one, two = shared_spec().train, shared_spec(devices=2).train
+    assert _has_batch_norm(BatchNormAct2d(4), one) and _has_batch_norm(BatchNorm(4, 1e-5, False), two)
+    assert not _has_batch_norm(nn.GroupNorm(1, 4), two)
+    with pytest.raises(RequestError, match="the model has BatchNormAct2d, which 2 devices cannot synchronise"):
+        _has_batch_norm(BatchNormAct2d(4), two)
+
+
 def test_batch_norm_on_gpus_is_not_refused() -> None:
     spec = shared_spec(devices=2)
     check(spec, "cuda", batch_norm=True)
