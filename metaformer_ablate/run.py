@@ -9,7 +9,7 @@ import subprocess
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
-from torch import Tensor
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
+from torch import Tensor, nn
 
 from metaformer_ablate.checkpoints import FINAL, LAST, Checkpoints
 from metaformer_ablate.claims import Claim, Claims, Progress
@@ -32,9 +33,12 @@ from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.data.sources import ImageData, evaluation_loader, load_images, train_loader
 from metaformer_ablate.launchers import Ended, Order
 from metaformer_ablate.models.build import build_model
+from metaformer_ablate.models.norms import BatchNorm
+from metaformer_ablate.progress import say
+from metaformer_ablate.ranks import Ranks, check, check_launch
 from metaformer_ablate.records import Record, Store, StoreError
 from metaformer_ablate.signals import Interrupted, Stop
-from metaformer_ablate.spec import DataSpec, RunSpec
+from metaformer_ablate.spec import DataSpec, RunSpec, TrainSpec
 from metaformer_ablate.tasks.classification import Classification, Diverged, learning_rate
 from metaformer_ablate.tracking import Tracker, follow
 from metaformer_ablate.yaml_reader import RequestError
@@ -57,6 +61,22 @@ def choose_device(option: str) -> torch.device:
     return device
 
 
+def choose_devices(option: str, count: int) -> list[torch.device]:
+    """The devices of this machine that share a run: `cuda:0,cuda:1`, or what `choose_device` takes, `count` times.
+
+    Raises RequestError where they are not there, or not as many.
+    """
+    chosen = [choose_device(name) for name in option.split(",")]
+    if len(chosen) == 1 and chosen[0].type == "cpu":
+        return chosen * count
+    if len(chosen) == 1 and chosen[0].index is None and count <= torch.cuda.device_count():
+        return [torch.device("cuda", i) for i in range(count)]
+    if len(chosen) != count:
+        found = torch.cuda.device_count() if chosen[0].index is None else len(chosen)
+        raise RequestError(f"train.devices is {count}, but --device {option} names {found} CUDA devices here")
+    return chosen
+
+
 class ClaimLost(Exception):
     """Another process has taken the run over, for this one showed no sign of life."""
 
@@ -77,12 +97,42 @@ class Handling:
     claim: Claim | None = None
     tracker: Tracker | None = None
 
+    def tell(self, progress: Progress | None) -> None:
+        """Passes progress on. Raises ClaimLost where the claim is lost, also without progress to tell."""
+        if self.claim is not None:
+            self.claim.progress = progress or self.claim.progress
+            if self.claim.lost:
+                raise ClaimLost(self.claim.run_id)
+        if progress is not None:
+            self.report(progress)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training left behind: the content of a record."""
+
+    record: dict[str, Any]
+    history: list[dict[str, float]]
+    predictions: dict[str, np.ndarray] | None
+    log: str | None
+    checkpoint: Path | None  # to be kept
+
+    def write(self, store: Store, spec: RunSpec) -> Record:
+        return store.write(spec, self.record, self.history, self.predictions, self.log, self.checkpoint)
+
 
 class Runner:
-    """Runs specs one after another; keeps the data of the last one, which a sweep mostly shares."""
+    """Runs specs one after another; keeps the data of the last one, which a sweep mostly shares.
 
-    def __init__(self, store: Store, folder: DataFolder, device: torch.device):
+    Where several devices share a run there is a Runner in the process of each (`ranks`): `device` is its own one, and
+    `peers` are those of this machine.
+    """
+
+    def __init__(
+        self, store: Store, folder: DataFolder, device: torch.device, peers: Sequence[torch.device] | None = None
+    ):
         self.store, self.folder, self.device = store, folder, device
+        self.peers = [device] if peers is None else list(peers)
         self._loaded: tuple[DataSpec, ImageData] | None = None
 
     def data(self, spec: DataSpec) -> ImageData:
@@ -101,11 +151,24 @@ class Runner:
         RequestError where its data is missing, StoreError where the results folder cannot be written, Interrupted
         where the handling's stop was asked for, and ClaimLost.
         """
-        handling = handling or Handling()
-        data = self.data(spec.data)
+        self.data(spec.data)
+        self.clear(spec)
+        return self.train(spec, handling or Handling()).write(self.store, spec)
+
+    def clear(self, spec: RunSpec) -> None:
+        """Moves a record of the run aside: failed, stale, damaged, or asked for once more. It begins from the start."""
         if self.store.read(spec.run_id) is not None or spec.run_id in self.store.problems:
-            self.store.set_aside(spec.run_id)  # failed, stale, damaged, or asked for once more: from the beginning
-        watch = _Watch(spec, handling, Checkpoints(self.store.folder(spec.run_id)), device_name(self.device))
+            self.store.set_aside(spec.run_id)
+
+    def train(
+        self,
+        spec: RunSpec,
+        handling: Handling,
+        find_checkpoint: Callable[[_Watch], Path | None] = lambda watch: watch.find_checkpoint(),
+    ) -> Trained:
+        """`run` without the record written, and from the checkpoint that is found."""
+        data = self.data(spec.data)
+        watch = self.watch(spec, handling)
         common = {
             "epochs": watch.epochs,
             "versions": versions(),
@@ -124,7 +187,7 @@ class Runner:
                 "macs_224": macs_at_224(spec),
                 "uncounted": cost.uncounted,
             }
-            task = self._train(spec, data, watch)
+            task = self._train(spec, data, watch, find_checkpoint)
             metrics = {key: watch.history[-1][f"val_{key}"] for key in ("top1", "top5", "loss")}
             predictions = _predictions(task.logits, task.labels)
             outcome = {"status": "ok", "reason": None, "metrics": metrics}
@@ -146,18 +209,28 @@ class Runner:
             "ended": _now(),
         }
         kept = watch.checkpoints.final if handling.keep_checkpoints and outcome["status"] == "ok" else None
-        return self.store.write(spec, record, watch.history, predictions, log, kept)
+        return Trained(record, watch.history, predictions, log, kept)
 
-    def _train(self, spec: RunSpec, data: ImageData, watch: _Watch) -> Classification:
+    def watch(self, spec: RunSpec, handling: Handling) -> _Watch:
+        name, world = device_name(self.device), spec.train.world
+        checkpoints = Checkpoints(self.store.folder(spec.run_id))
+        return _Watch(spec, handling, checkpoints, name if world == 1 else f"{world} x {name}")
+
+    def _train(
+        self, spec: RunSpec, data: ImageData, watch: _Watch, find_checkpoint: Callable[[_Watch], Path | None]
+    ) -> Classification:
         train = spec.train
         torch.set_num_threads(train.threads)
-        checkpoint = watch.find_checkpoint()
+        checkpoint = find_checkpoint(watch)
         net = build_model(spec)
+        batch_norm = _has_batch_norm(net, train)
+        check(spec, self.device.type, batch_norm)
         if train.memory_format == "channels_last":
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         augment = Augment(spec.data, DATASETS[spec.data.name].num_classes, data.mean, data.std, train.memory_format)
-        loader = train_loader(data.train, train.batch_size, spec.seed, *watch.place)
-        task = Classification(net, train, augment, steps_per_epoch=len(loader.sampler), seed=spec.seed)  # type: ignore[arg-type]
+        loader = train_loader(data.train, train.batch_size, spec.seed, *watch.place, train.accumulation)
+        steps = len(data.train) // train.batch_size
+        task = Classification(net, train, augment, steps_per_epoch=steps, seed=spec.seed)
         if train.compile:
             task.net.compile()
         with warnings.catch_warnings():
@@ -166,11 +239,19 @@ class Runner:
             # A loader that begins where the checkpoint ended is what this one wants.
             warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
             warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+            # What is logged is of all devices already.
+            warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
             warnings.filterwarnings("ignore", category=FutureWarning)
-            logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+            for name in ("pytorch_lightning", "lightning_fabric"):
+                logging.getLogger(name).setLevel(logging.ERROR)
             trainer = pl.Trainer(
                 accelerator="gpu" if self.device.type == "cuda" else "cpu",
-                devices=[self.device.index or 0] if self.device.type == "cuda" else 1,
+                devices=[d.index or 0 for d in self.peers] if self.device.type == "cuda" else len(self.peers),
+                num_nodes=train.nodes,
+                strategy=_strategy(train),
+                accumulate_grad_batches=train.accumulation,
+                sync_batchnorm=batch_norm and train.world > 1,
+                use_distributed_sampler=False,  # the task takes its part of each batch
                 max_epochs=watch.epochs,
                 precision="bf16-mixed" if train.precision == "bf16" else "32-true",
                 gradient_clip_val=train.clip_grad,
@@ -180,11 +261,44 @@ class Runner:
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
-                plugins=[LightningEnvironment()],  # not Slurm's, which would requeue the job by itself
+                plugins=[_environment(train)],
             )
+            if batch_norm and train.world > 1 and trainer.is_global_zero:
+                say(f"run {spec.run_id}: batch norm is synchronised over {train.world} devices")
+            shares = evaluation_loader(data.evaluation, share=trainer.global_rank, shares=train.world)
             with watch.handling.stop.polling():
-                trainer.fit(task, loader, evaluation_loader(data.evaluation), ckpt_path=checkpoint, weights_only=True)
+                trainer.fit(task, loader, shares, ckpt_path=checkpoint, weights_only=True)
         return task
+
+
+def _has_batch_norm(net: nn.Module, train: TrainSpec) -> bool:
+    """Raises RequestError where several devices could not synchronise it without changing what it computes."""
+    kinds = {type(module) for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
+    # torch puts its own class in their place; timm has some that do more, such as an activation.
+    if train.world > 1 and (odd := kinds - {nn.BatchNorm1d, nn.BatchNorm2d, BatchNorm}):
+        names = ", ".join(sorted(kind.__name__ for kind in odd))
+        raise RequestError(
+            f"the model has {names}, which {train.world} devices cannot synchronise; allowed: one device"
+        )
+    return bool(kinds)
+
+
+def _environment(train: TrainSpec) -> ClusterEnvironment:
+    if train.nodes > 1:
+        return SLURMEnvironment(auto_requeue=False)
+    return LightningEnvironment()  # not Slurm's, which would requeue the job by itself
+
+
+def _strategy(train: TrainSpec) -> Strategy | str:
+    if train.world == 1:
+        return "auto"
+    if train.strategy == "fsdp":
+        from torch.distributed.fsdp import MixedPrecision
+
+        # The shards stay in fp32; bf16 is autocast's, as everywhere, or a run would compute otherwise under fsdp.
+        full = MixedPrecision(torch.float32, torch.float32, torch.float32)
+        return FSDPStrategy(state_dict_type="full", mixed_precision=full)
+    return DDPStrategy()
 
 
 # Between two reports of how far a run is.
@@ -201,7 +315,8 @@ def execute(order: Order, stop: Stop, report: Callable[[Progress], None] = lambd
         if key not in _runners:
             _runners.clear()  # the images of another sweep
             folder = DataFolder.choose(order.data)
-            _runners[key] = Runner(Store(Path(order.results)), folder, choose_device(order.device))
+            first = order.device.split(",")[0]  # the others are for runs that several share
+            _runners[key] = Runner(Store(Path(order.results)), folder, choose_device(first))
         runner = _runners[key]
         try:
             claim = Claims(runner.store.path).take(spec.run_id, order.name, order.dead)
@@ -223,6 +338,14 @@ def execute(order: Order, stop: Stop, report: Callable[[Progress], None] = lambd
                         claim=claim,
                         tracker=tracker,
                     )
+                    if spec.train.world > 1:
+                        ended = _run_on_ranks(runner, order, spec, handling)
+                        record = runner.store.read(spec.run_id) if ended.outcome == "recorded" else None
+                        if tracker is not None and record is not None:
+                            for line in record.history():  # rank 0 has no logger
+                                tracker.epoch(line)
+                            tracker.end(record)
+                        return ended
                     record = runner.run(spec, handling)
                     if tracker is not None:
                         tracker.end(record)
@@ -237,6 +360,29 @@ def execute(order: Order, stop: Stop, report: Callable[[Progress], None] = lambd
         return Ended(order.run_id, "request", str(error))
     except StoreError as error:
         return Ended(order.run_id, "store", str(error))
+
+
+def _run_on_ranks(runner: Runner, order: Order, spec: RunSpec, handling: Handling) -> Ended:
+    check_launch(spec.train)
+    check(spec, runner.device.type)
+    if spec.train.nodes == 1:
+        choose_devices(order.device, spec.train.devices)
+    runner.folder.require(spec.data.name)
+    runner.clear(spec)
+    ranks = Ranks(order, spec.train, runner.watch(spec, handling).find_checkpoint())
+    with handling.stop.polling():
+        ranks.follow(handling.stop, handling.tell)
+    if ranks.ended is not None:
+        return ranks.ended
+    if (death := ranks.death()) is not None:
+        return Ended(spec.run_id, "died", death)
+    assert ranks.failure is not None
+    Trained(**ranks.failure, predictions=None, checkpoint=None).write(runner.store, spec)
+    return Ended(spec.run_id, "recorded")
+
+
+class _OtherVersions(Exception):
+    pass
 
 
 class _Watch(pl.Callback):
@@ -270,11 +416,8 @@ class _Watch(pl.Callback):
         """
         while (path := self.checkpoints.newest()) is not None:
             try:
-                content = torch.load(path, map_location="cpu", weights_only=True)
-                state = content["callbacks"][self.state_key]
-                if state["versions"] == versions():
-                    self.place = (state["epoch"], state["batch"])
-                    return path
+                return self.use(path)
+            except _OtherVersions:
                 reason = "was written with other versions"
             except (KeyError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
                 reason = f"cannot be read ({type(error).__name__})"
@@ -282,10 +425,29 @@ class _Watch(pl.Callback):
             warnings.warn(f"the checkpoint {path} {reason}; it is not used", stacklevel=1)
         return None
 
+    def use(self, path: Path | None) -> Path | None:
+        """Takes `place` from a checkpoint, if one is given, and returns it."""
+        if path is not None:
+            state = torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key]
+            if state["versions"] != versions() or "accumulation" not in state:
+                raise _OtherVersions
+            self.place = (state["epoch"], state["batch"])
+        return path
+
     def state_dict(self) -> dict[str, Any]:
         keys = ("history", "steps", "seconds", "devices", "started")
         epoch, batch = self.place
-        return {**{k: getattr(self, k) for k in keys}, "versions": versions(), "epoch": epoch, "batch": batch}
+        of_place = {"epoch": epoch, "batch": batch, "accumulation": self.spec.train.accumulation}
+        return {**{k: getattr(self, k) for k in keys}, "versions": versions(), **of_place}
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Lightning counts the parts that a device takes; where there were more or fewer of them, it counts anew."""
+        then, now = checkpoint["callbacks"][self.state_key]["accumulation"], self.spec.train.accumulation
+        for counts in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
+            if then != now and isinstance(counts, dict):
+                under_way = counts["ready"] - counts["completed"]
+                counts.update({key: value * now // then for key, value in counts.items()})
+                counts["completed"] = counts["ready"] - under_way
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history, self.steps, self.started = state["history"], state["steps"], state["started"]
@@ -295,7 +457,10 @@ class _Watch(pl.Callback):
     def _save(self, trainer: pl.Trainer, epoch: int, batch: int, name: str = LAST) -> None:
         self.place = (epoch, batch)
         try:
-            self.checkpoints.save(trainer.save_checkpoint, name)
+            if trainer.is_global_zero:
+                self.checkpoints.save(trainer.save_checkpoint, name)
+            else:  # every device gives its part, the first one writes
+                trainer.save_checkpoint(self.checkpoints.folder / name)
         except OSError as error:
             raise StoreError.of(self.checkpoints.folder, f"the checkpoint of run {self.spec.run_id}", error) from error
         self._saved = time.perf_counter()
@@ -319,41 +484,53 @@ class _Watch(pl.Callback):
         self._since = (self.steps, time.perf_counter())
 
     def on_train_batch_end(self, trainer: pl.Trainer, task: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
+        if (i + 1) % self.spec.train.accumulation:
+            return  # in the middle of a step
         self.steps += 1
         if self.handling.tracker is not None:
             self.handling.tracker.loss(self.steps, out["loss"])
-        now = time.perf_counter()
         last = i + 1 == trainer.num_training_batches
-        stop = self.handling.stop()
+        stop, due = self._asked(trainer)
         # After the last step of an epoch the evaluation comes first: then the epoch's line of history is saved too.
-        if not last and (stop or now - self._saved >= self.handling.checkpoint_seconds):
-            self._save(trainer, trainer.current_epoch, i + 1)
+        if not last and (stop or due):
+            self._save(trainer, trainer.current_epoch, (i + 1) // self.spec.train.accumulation)
         if stop and not last:
             raise Interrupted(self.handling.stop.number or 0)
-        if now - self._told > TELL_SECONDS:
-            self._tell(self.steps / (self.epochs * trainer.num_training_batches))
+        if time.perf_counter() - self._told > TELL_SECONDS:
+            assert isinstance(task, Classification)
+            self._tell(self.steps / (self.epochs * task.steps_per_epoch))
+
+    def _asked(self, trainer: pl.Trainer) -> tuple[bool, bool]:
+        """Whether an end is asked for, and whether a checkpoint is due: on any device, so that all do the same."""
+        asked = self.handling.stop(), time.perf_counter() - self._saved >= self.handling.checkpoint_seconds
+        if trainer.world_size > 1:
+            told = torch.tensor([*asked, self.handling.stop.number or 0], device=trainer.strategy.root_device)
+            stop, due, number = trainer.strategy.all_gather(told).amax(0).tolist()
+            self.handling.stop.number = number or None
+            asked = bool(stop), bool(due)
+        return asked
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         assert isinstance(task, Classification)
-        task.check_finite()
+        train_loss = task.finish_epoch()
         values = {f"val_{key}": trainer.callback_metrics[f"val/{key}"].item() for key in ("loss", "top1", "top5")}
         # The last step of an epoch can break the weights after a loss that was still finite.
-        if not (math.isfinite(values["val_loss"]) and math.isfinite(task.train_loss)):
+        if not (math.isfinite(values["val_loss"]) and math.isfinite(train_loss)):
             raise Diverged(self.steps)
         self.history.append(
             {
                 "epoch": trainer.current_epoch + 1,
                 "step": self.steps,
                 "lr": learning_rate(task.spec, self.steps - 1, task.steps_per_epoch),  # of the epoch's last step
-                "train_loss": task.train_loss,
+                "train_loss": train_loss,
                 **values,
                 "seconds": round(self.seconds, 3),
             }
         )
         if self.handling.tracker is not None:
             self.handling.tracker.epoch(self.history[-1])
-        ended, stop = len(self.history) == self.epochs, self.handling.stop()
-        due = time.perf_counter() - self._saved >= self.handling.checkpoint_seconds
+        ended = len(self.history) == self.epochs
+        stop, due = self._asked(trainer)
         if self.handling.keep_checkpoints if ended else (stop or due):
             self._save(trainer, trainer.current_epoch + 1, 0, FINAL if ended else LAST)
         if stop and not ended:
@@ -373,11 +550,7 @@ class _Watch(pl.Callback):
             top1=last["val_top1"] if last else None,
             images_per_second=rate,
         )
-        if (claim := self.handling.claim) is not None:
-            claim.progress = progress
-            if claim.lost:
-                raise ClaimLost(self.spec.run_id)
-        self.handling.report(progress)
+        self.handling.tell(progress)
 
 
 # The keys of record.json, in their order; a run that ends early lacks values, not keys.

@@ -99,6 +99,11 @@ def _f(default: Any, allowed: str) -> Any:
     return Field(default=default, description=allowed)
 
 
+def _execution(default: Any, allowed: str) -> Any:
+    """A field that says how a run is carried out: it stays out of the id and of spec.yaml."""
+    return Field(default=default, exclude=True, description=allowed)
+
+
 class ConvSpec(_Strict):
     """Geometry of an embedding: one convolution, with a norm after it (stem) or before it (down-sampling)."""
 
@@ -154,7 +159,7 @@ class ModelSpec(_Strict):
         "torch", "torch (PyTorch's default) or trunc_normal (of 0.02)"
     )
     # The file is not part of a run's identity, its content is: `init_from` stays out of the id, its SHA-256 is in it.
-    init_from: str | None = Field(default=None, exclude=True, description="a path of weights to start from")
+    init_from: str | None = _execution(None, "a path of weights to start from")
     init_sha256: str | None = _f(None, "set by the file")
 
     def stages(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
@@ -214,6 +219,26 @@ class TrainSpec(_Strict):
     )
     compile: bool = _f(False, "true or false")
     threads: Annotated[int, Field(ge=1, le=256)] = _f(1, "an integer from 1 to 256: CPU threads of the run")
+    # Where the batch is computed. Whatever these say, a step takes `batch_size` images in all.
+    devices: Positive = _execution(1, "an integer of at least 1: devices of a node that share each batch")
+    nodes: Positive = _execution(1, "an integer of at least 1: machines that share each batch")
+    strategy: Annotated[str, _name_in("strategy", ("auto", "ddp", "fsdp"))] = _execution(
+        "auto", "auto (ddp on more than one device), ddp or fsdp"
+    )
+    micro_batch: Positive | None = _execution(
+        None, "an integer of at least 1, images that a device takes at once, or null for all of its share"
+    )
+
+    @property
+    def world(self) -> int:
+        """Devices on all nodes together."""
+        return self.devices * self.nodes
+
+    @property
+    def accumulation(self) -> int:
+        """Parts that a device takes one after another of its share of a batch."""
+        share = self.batch_size // self.world
+        return share // (self.micro_batch or share)
 
 
 class RunSpec(_Strict):
@@ -238,7 +263,10 @@ class RunSpec(_Strict):
     def with_execution(self) -> dict[str, Any]:
         """`to_dict` and what is not part of the id: enough to make this spec again elsewhere."""
         tree = self.to_dict()
-        tree["model"]["init_from"] = self.model.init_from
+        for name in SECTIONS:
+            section = getattr(self, name)
+            fields = type(section).model_fields.items()
+            tree[name] |= {key: getattr(section, key) for key, info in fields if info.exclude}
         return tree
 
     @property
@@ -684,6 +712,24 @@ def _check_together(spec: RunSpec, merged: _Merged) -> None:
             f"{merged.where('train.batch_size')}train.batch_size is {train.batch_size}; allowed: at most {images}, "
             f"the training images of {spec.data.name}"
         )
+    _check_sharing(train, merged)
+
+
+def _check_sharing(train: TrainSpec, merged: _Merged) -> None:
+    """The devices of a run get equal shares of each batch, and take them in equal parts."""
+    if train.batch_size % train.world:
+        where = next((found for key in ("devices", "nodes") if (found := merged.where(f"train.{key}"))), "")
+        raise RequestError(
+            f"{where}train.devices is {train.devices} and train.nodes is {train.nodes}, which cannot share a batch of "
+            f"{train.batch_size} evenly; allowed: as many devices in all as divide train.batch_size"
+        )
+    share = train.batch_size // train.world
+    if share % (train.micro_batch or 1):
+        allowed = f"allowed: a divisor of the {share} images of a batch that a device has"
+        raise _bad("train.micro_batch", train.micro_batch, allowed, merged)
+    if train.strategy != "auto" and train.world == 1:
+        allowed = "allowed on one device: auto"
+        raise _bad("train.strategy", train.strategy, allowed, merged)
 
 
 def stage_sizes(spec: RunSpec) -> list[tuple[int, int]]:

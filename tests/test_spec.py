@@ -24,6 +24,8 @@ from metaformer_ablate.sweep import seeds_with_records
 from metaformer_ablate.yaml_reader import RequestError
 
 LEAVES = spec_module._LEAVES  # every field that a layer may set, by dotted path
+# What is not part of the id: where and how a run executes, and a path whose content is.
+EXECUTION = {"train.devices", "train.nodes", "train.strategy", "train.micro_batch", "model.init_from"}
 
 # Everything random or mixed is on, so that as many fields as can be are read.
 ALL_AUGMENTED = {"data.mixup": 0.8, "data.cutmix": 1.0}
@@ -304,11 +306,13 @@ def test_the_dictionary_of_the_id_holds_everything_resolved() -> None:
     assert tree["data"]["eval_crop"] is None
     assert tree["train"]["batch_size"] == 32
     assert tree["train"]["betas"] == [0.9, 0.999]
-    for path in LEAVES.keys() - {"model.init_from"}:  # defaults too: editing one may not relabel old results
+    for path in LEAVES.keys() - EXECUTION:  # defaults too: editing one may not relabel old results
         here: Any = tree
         for key in path.split("."):
             assert key in here, path
             here = here[key]
+    for section, key in (path.split(".") for path in EXECUTION):
+        assert key not in tree[section]
 
 
 def test_the_digest_is_fixed() -> None:
@@ -420,8 +424,8 @@ def test_rows_of_several_experiments_share_runs_and_names_do_not_matter(
     assert len({run.run_id for made in (one, other) for run in made.specs.values()}) == 5
 
 
-# Fields that have one value so far, so that there is nothing to change them to; and one that is a path.
-NOT_CHANGED = {"train.optimizer", "model.init_from"}
+# Fields that have one value so far, so that there is nothing to change them to, or are not in the id.
+NOT_CHANGED = {"train.optimizer", *EXECUTION}
 # Values of fields whose description does not name any.
 FREE_TEXT = {"model.timm": ["resnet18", "resnet34"], "data.rand_augment": ["rand-m9-mstd0.5-inc1"]}
 

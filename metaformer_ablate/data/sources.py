@@ -156,13 +156,22 @@ def derive_seed(seed: int, *of: int | str) -> int:
 class EpochBatches(Sampler):
     """Indices of full batches in an order that follows from (seed, epoch) alone. Lightning calls `set_epoch`.
 
-    Epoch `first_epoch` begins at batch `first_batch`: where a run that is resumed goes on.
+    Epoch `first_epoch` begins at batch `first_batch`: where a run that is resumed goes on. Each batch comes `repeats`
+    times: once for every part of it that a device takes.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, device: torch.device, first_epoch: int = 0, first_batch: int = 0
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        first_epoch: int = 0,
+        first_batch: int = 0,
+        repeats: int = 1,
     ):
         self.count, self.batch_size, self.seed, self.device = count, batch_size, seed, device
+        self.steps, self.repeats = count // batch_size, repeats
         self.first_epoch, self.first_batch = first_epoch, first_batch
         # Lightning makes the first iterator before it says which epoch it is for.
         self.epoch = first_epoch
@@ -171,27 +180,32 @@ class EpochBatches(Sampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count // self.batch_size
+        return self.steps * self.repeats
 
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
         order = torch.randperm(self.count, generator=generator).to(self.device)
-        batches = order[: len(self) * self.batch_size].view(-1, self.batch_size)
-        return iter(batches[self.first_batch if self.epoch == self.first_epoch else 0 :])
+        batches = order[: self.steps * self.batch_size].view(-1, self.batch_size)
+        batches = batches[self.first_batch if self.epoch == self.first_epoch else 0 :]
+        return (batch for batch in batches for _ in range(self.repeats))
 
 
 def train_loader(
-    data: ImageTensors, batch_size: int, seed: int, first_epoch: int = 0, first_batch: int = 0
+    data: ImageTensors, batch_size: int, seed: int, first_epoch: int = 0, first_batch: int = 0, repeats: int = 1
 ) -> DataLoader:
     """Batches [B, C, H, W] uint8 and labels [B] where the data lies, from a place on (`EpochBatches`).
 
     The images left over after full batches wait for another epoch.
     """
-    order = EpochBatches(len(data), batch_size, seed, data.images.device, first_epoch, first_batch)
+    order = EpochBatches(len(data), batch_size, seed, data.images.device, first_epoch, first_batch, repeats)
     return DataLoader(data, sampler=order, batch_size=None)
 
 
-def evaluation_loader(data: ImageTensors, batch_size: int = 512) -> DataLoader:
-    """Every image once, in the order of the data set."""
-    slices = [slice(i, i + batch_size) for i in range(0, len(data), batch_size)]
+def evaluation_loader(data: ImageTensors, batch_size: int = 512, share: int = 0, shares: int = 1) -> DataLoader:
+    """Every image once, in the order of the data set; or of `shares` that follow one another, of almost one size, one.
+
+    Each share has an image where there are at least as many images as shares.
+    """
+    begin, end = (len(data) * number // shares for number in (share, share + 1))
+    slices = [slice(i, min(i + batch_size, end)) for i in range(begin, end, batch_size)]
     return DataLoader(data, sampler=slices, batch_size=None)

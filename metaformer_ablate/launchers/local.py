@@ -14,19 +14,31 @@ from typing import Any
 
 from metaformer_ablate.claims import Claims, Progress
 from metaformer_ablate.launchers import Ended, Launcher, Order
+from metaformer_ablate.ranks import check
 from metaformer_ablate.signals import Stop, end_with
 from metaformer_ablate.spec import RunSpec
+from metaformer_ablate.yaml_reader import RequestError
 
 
 def launcher(
     specs: Sequence[RunSpec], device: str, stop: Stop, workers: int | None = None, **of_others: Any
 ) -> Launcher:
-    """`workers` processes; by default one a GPU, or as many as fit the cores with the threads that the runs use.
-    0 trains in this process."""
+    """`workers` processes; by default as many as fit the GPUs with the devices that a run takes, or the cores with the
+    threads. 0 trains in this process. Raises RequestError where a run cannot have its devices here."""
     devices = devices_of(device)
+    each = max(spec.train.devices for spec in specs)
+    for spec in specs:
+        if spec.train.nodes > 1:
+            raise RequestError(f"train.nodes is {spec.train.nodes}; more than one node needs --launcher slurm")
+        check(spec, devices[0].partition(":")[0])
+    if devices[0] != "cpu":
+        if each > len(devices):
+            names = f"the GPUs that --device {device} names"
+            raise RequestError(f"train.devices is {each}; allowed: at most {len(devices)}, {names}")
+        devices = [",".join(devices[i : i + each]) for i in range(0, len(devices) - each + 1, each)]
     if workers is None:
         threads = max(spec.train.threads for spec in specs)
-        workers = len(devices) if devices[0] != "cpu" else max(1, cores() // threads)
+        workers = len(devices) if devices[0] != "cpu" else max(1, cores() // (threads * each))
     workers = min(workers, len(specs))
     if workers == 0:
         return Inline(devices[0], stop)

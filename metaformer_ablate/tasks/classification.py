@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from metaformer_ablate.data.augment import Augment
 from metaformer_ablate.data.sources import derive_seed
 from metaformer_ablate.spec import TrainSpec
+from metaformer_ablate.tasks.parts import Parts
 
 
 class Diverged(Exception):
@@ -28,12 +29,18 @@ class Classification(pl.LightningModule):
     """Trains `net` from uint8 images [B, C, H, W] and labels [B]; logs train/loss, val/loss, val/top1 and val/top5.
 
     Accuracies are in percent. After a validation epoch `labels` and `logits` hold the whole evaluation split, in its
-    order.
+    order, on every device.
+
+    Every device is given the whole batch, `train.accumulation` times: it draws the augmentation of all of it, as one
+    device would, and computes one part of it each time.
     """
 
     def __init__(self, net: nn.Module, train: TrainSpec, augment: Augment, steps_per_epoch: int, seed: int):
         super().__init__()
         self.net, self.spec, self.augment = net, train, augment
+        self.parts = Parts(train.world * train.accumulation, net)
+        # Told by their shapes, which fsdp changes once it has the parameters.
+        self._decayed = decayed_names(net)
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self.logits, self.labels = torch.empty(0), torch.empty(0)
         self._batches: list[tuple[Tensor, Tensor]] = []
@@ -53,39 +60,58 @@ class Classification(pl.LightningModule):
         self._first_bad = torch.full((), -1, device=self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["epoch_sums"] = {"loss_sum": self._loss_sum, "first_bad": self._first_bad}
+        sums = {"loss_sum": self._of_all(self._loss_sum), "first_bad": self._of_all(self._first_bad)}
+        checkpoint["epoch_sums"] = sums | {"accumulation": self.spec.accumulation}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._loss_sum, self._first_bad = (checkpoint["epoch_sums"][key] for key in ("loss_sum", "first_bad"))
+        saved = checkpoint["epoch_sums"]
+        sums, bad = saved["loss_sum"], saved["first_bad"]
+        if (len(sums), saved["accumulation"]) == (self.spec.world, self.spec.accumulation):
+            rank = self.global_rank if self.spec.world > 1 else 0
+            self._loss_sum, self._first_bad = sums[rank], bad[rank]
+        else:  # on other devices: each goes on with what all have seen on the mean
+            self._loss_sum = sums.mean() * (self.spec.accumulation / saved["accumulation"])
+            self._first_bad = bad.max()
+
+    def _of_all(self, value: Tensor) -> Tensor:
+        """[...] of each device: [devices, ...]; every device has to ask."""
+        if self.spec.world == 1:
+            return value.unsqueeze(0)
+        gathered = self.all_gather(value)
+        assert isinstance(gathered, Tensor)
+        return gathered
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        step, turn = divmod(batch_idx, self.spec.accumulation)
         # Augmentation and stochastic depth follow from (seed, epoch, step), not from what was drawn before, so that
         # a run that is resumed draws the same.
-        torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx))
+        torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, step))
         images, targets = self.augment(*batch)
+        if self.parts.count > 1:
+            self.parts.at = (self.global_rank if self.spec.world > 1 else 0) * self.spec.accumulation + turn
+            images, targets = self.parts.take(images), self.parts.take(targets)
         loss = F.cross_entropy(self(images), targets, label_smoothing=self.spec.label_smoothing)
         self._watch(loss.detach())
         return loss
 
     def _watch(self, loss: Tensor) -> None:
-        """Adds up the loss where it lies. On a GPU a look at it would wait for the device: left to the epoch's end."""
+        """Adds up the loss where it lies. On a GPU a look at it would wait for the device, and where several devices
+        train one of them may not end alone: left to the epoch's end."""
         self._loss_sum += loss
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and self.spec.world == 1:
             if not math.isfinite(loss.item()):
                 raise Diverged(self.global_step)
         else:
             first = (self._first_bad < 0) & ~loss.isfinite()
             self._first_bad = torch.where(first, self.global_step, self._first_bad)
 
-    def check_finite(self) -> None:
-        """Raises Diverged if a loss of the epoch was not finite."""
-        if (step := int(self._first_bad.item())) >= 0:
-            raise Diverged(step)
-
-    @property
-    def train_loss(self) -> float:
-        """Mean loss over the steps of the epoch."""
-        return float(self._loss_sum.item()) / self.steps_per_epoch
+    def finish_epoch(self) -> float:
+        """The mean loss over the steps of the epoch and all devices. Raises Diverged if a loss was not finite, on
+        every device the same."""
+        if bad := [step for step in self._of_all(self._first_bad).tolist() if step >= 0]:
+            raise Diverged(min(bad))
+        sums = self._of_all(self._loss_sum).tolist()
+        return sum(sums) / (len(sums) * self.steps_per_epoch * self.spec.accumulation)
 
     # Evaluation
 
@@ -96,19 +122,28 @@ class Classification(pl.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        self.logits = torch.cat([logits for logits, _ in self._batches])
-        self.labels = torch.cat([labels for _, labels in self._batches])
+        self.logits = self._in_order(torch.cat([logits for logits, _ in self._batches]))
+        self.labels = self._in_order(torch.cat([labels for _, labels in self._batches]))
         self._batches.clear()
         self.log_dict({f"val/{name}": value for name, value in measure(self.logits, self.labels).items()})
 
     on_test_epoch_end = on_validation_epoch_end
+
+    def _in_order(self, share: Tensor) -> Tensor:
+        """[n, ...] of each device, one after another: [N, ...], on every device."""
+        if self.spec.world == 1:
+            return share
+        sizes = self._of_all(torch.tensor(len(share), device=self.device)).tolist()
+        padding = share.new_zeros((max(sizes) - len(share), *share.shape[1:]))
+        shares = self._of_all(torch.cat([share, padding]))  # [devices, n of the largest share, ...]
+        return torch.cat([shares[i, :size] for i, size in enumerate(sizes)])
 
     # Optimisation
 
     def configure_optimizers(self) -> Any:
         spec = self.spec
         optimizer = torch.optim.AdamW(
-            weight_decay_groups(self.net, spec.weight_decay),
+            weight_decay_groups(self.net, spec.weight_decay, self._decayed),
             lr=spec.lr,
             betas=(spec.betas[0], spec.betas[1]),
             eps=spec.eps,
@@ -131,8 +166,8 @@ def measure(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return result
 
 
-def weight_decay_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW: what is decayed, and what is not.
+def decayed_names(net: nn.Module) -> set[str]:
+    """The names of the parameters that weight decay pulls to zero.
 
     Not decayed: biases and everything with one dimension or none, that is norm weights, LayerScale and the scalars of
     activations. They set offsets and gains, which have no reason to be near zero. Nor what a comparator names in its
@@ -140,13 +175,19 @@ def weight_decay_groups(net: nn.Module, weight_decay: float) -> list[dict[str, A
     `param_groups_weight_decay`), by which position embeddings of a MetaFormer are decayed.
     """
     told: Any = getattr(net, "no_weight_decay", tuple)
-    named = told()
-    exempt: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
+    exempt = told()
+    named = net.named_parameters()
+    return {name for name, p in named if p.ndim > 1 and not name.endswith(".bias") and name not in exempt}
+
+
+def weight_decay_groups(net: nn.Module, weight_decay: float, decayed: set[str] | None = None) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW: what is decayed (`decayed_names` unless given), and what is not."""
+    decayed = decayed_names(net) if decayed is None else decayed
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for name, p in net.named_parameters():
         if p.requires_grad:
-            (exempt if p.ndim <= 1 or name.endswith(".bias") or name in named else decayed).append(p)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+            groups[name not in decayed].append(p)
+    return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
 
 
 def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:

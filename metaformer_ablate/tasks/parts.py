@@ -1,0 +1,50 @@
+"""Parts of a batch: what a device computes at once, where devices share a batch or take it bit by bit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from metaformer_ablate.models.metaformer import StochasticDepth
+
+
+class Parts:
+    """A batch in `count` parts of one size that follow one another; `at` is the one at work.
+
+    Installed on a net, makes stochastic depth (ours and timm's) and dropout draw for the whole batch, in each part the
+    same, and keep the rows of the part at work: the masks are those of one device that takes the batch at once. What
+    else a net might draw is the same in every part. Where there is one part nothing is touched.
+    """
+
+    def __init__(self, count: int, net: nn.Module):
+        self.count, self.at = count, 0
+        if count > 1:
+            for module in net.modules():
+                if isinstance(module, _draws_a_row_a_sample()):
+                    module.forward = partial(self._draw, module, module.forward, False)
+                elif isinstance(module, _DropoutNd):
+                    module.forward = partial(self._draw, module, module.forward, True)
+
+    def take(self, whole: Tensor) -> Tensor:
+        """[B * count, ...] -> [B, ...], a view."""
+        size = whole.shape[0] // self.count
+        return whole.narrow(0, self.at * size, size)
+
+    def _draw(self, module: nn.Module, draw: Callable[[Tensor], Tensor], each: bool, x: Tensor) -> Tensor:
+        """`draw` of one part [B, ...]: a factor for `each` element, or for each row, drawn for the whole batch."""
+        if not module.training:
+            return draw(x)
+        rest = x.shape[1:] if each else (1,) * (x.ndim - 1)
+        return x * self.take(draw(x.new_ones((x.shape[0] * self.count, *rest))))
+
+
+def _draws_a_row_a_sample() -> tuple[type[nn.Module], ...]:
+    if "timm" not in sys.modules:  # then the net is not timm's
+        return (StochasticDepth,)
+    from timm.layers import DropPath
+
+    return StochasticDepth, DropPath
