@@ -613,14 +613,14 @@ def test_a_sweep_file_names_the_runs_of_ablate_run(ablate: Ablate, tmp_path: Pat
 def test_what_a_sweep_file_calls_works_from_any_folder(ablate: Ablate, tmp_path: Path) -> None:
     """An experiment and a recipe of the user's own, an agent started elsewhere, where those names mean other files."""
     mine, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
-    for folder, seed_of_names in ((mine, "1"), (elsewhere, "2")):
+    for folder, flip, epochs in ((mine, "false", 1), (elsewhere, "true", 2)):
         (folder / "experiments" / "recipes").mkdir(parents=True)
-        (folder / "experiments" / "one.yaml").write_text(ONE_ROW)
-        recipe = (
-            f"title: R\ndata: {{name: digits, image_size: 8}}\ntrain: {{epochs: {seed_of_names}, batch_size: 64}}\n"
+        (folder / "experiments" / "one.yaml").write_text(f"{ONE_ROW}set: {{data.flip: {flip}}}\n")
+        (folder / "experiments" / "recipes" / "r.yaml").write_text(
+            "title: R\ndata: {name: digits, image_size: 8}\n"
+            f"train: {{epochs: {epochs}, batch_size: 64, warmup_epochs: 0}}\n"
+            "model: {size: t5, layer_scale: 0.1, drop_path: 0, stem: {kernel: 3, stride: 1, padding: 1}}\n"
         )
-        recipe += "model: {size: t5, layer_scale: 0.1, drop_path: 0, stem: {kernel: 3, stride: 1, padding: 1}}\n"
-        (folder / "experiments" / "recipes" / "r.yaml").write_text(recipe.replace("64", "64, warmup_epochs: 0"))
     done = ablate("sweep", "one", "--recipe", "r", cwd=mine)
     assert done.code == 0, done.err
     called = yaml.safe_load(done.out)["command"][:-2]
@@ -629,7 +629,8 @@ def test_what_a_sweep_file_calls_works_from_any_folder(ablate: Ablate, tmp_path:
     ended = ablate(*words, "--config-json", "c.json", cwd=elsewhere)
     assert ended.code == 0, ended.err
     (record,) = Store(mine / "results")
-    assert (record.spec()["train"]["epochs"], record.spec()["seed"]) == (1, 4)
+    spec = record.spec()
+    assert (spec["train"]["epochs"], spec["data"]["flip"], spec["seed"]) == (1, False, 4)
     assert not (elsewhere / "results").exists()
 
 
