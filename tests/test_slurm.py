@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, Result
+from conftest import REPOSITORY, TINY_WORDS, Result
 from specs import spec_of
 from sweeps import begin, contents, end, trained_here, under_way, wait_until, went_on
 
@@ -24,6 +24,7 @@ from metaformer_ablate.claims import Claims, Holder
 from metaformer_ablate.launchers import Order
 from metaformer_ablate.launchers import slurm as launcher_module
 from metaformer_ablate.launchers.slurm import _former_owner, queue
+from metaformer_ablate.records import Store
 
 # Without Slurm
 
@@ -234,3 +235,20 @@ def test_a_controller_that_does_not_answer_ends_nothing(cluster: None, monkeypat
     assert queue() == {}
     monkeypatch.setattr(launcher_module.subprocess, "run", lambda *a, **b: subprocess.CompletedProcess(a, 1, "", "no"))
     assert queue() is None
+
+
+@slurm
+def test_a_run_is_shared_by_two_nodes(cluster: None, ablate: Callable[..., Result], tmp_path: Path) -> None:
+    """The nodes' names mean nothing to this host's resolver, so the ranks are told where they meet."""
+    (tmp_path / "one.yaml").write_text("baseline: only\nrows:\n  only: {set: {}}\n")
+    words = ["run", "one.yaml", *TINY_WORDS, "--json"]
+    spread = [*words, "--results", "spread", "--launcher", "slurm", "train.nodes=2"]
+    found = ablate(*spread, env={"MASTER_ADDR": "127.0.0.1", "ABLATE_WORKERS": None})
+    assert found.code == 0, found.err
+    alone = ablate(*words, "--results", "alone")
+    runs = [result.json["runs"] for result in (found, alone)]
+    assert runs[0][0]["run_id"] == runs[1][0]["run_id"]
+    records = [Store(tmp_path / name).find(runs[0][0]["run_id"]) for name in ("spread", "alone")]
+    assert records[0].data["device"] == f"2 x {records[1].data['device']}"
+    losses = [record.history()[-1]["train_loss"] for record in records]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

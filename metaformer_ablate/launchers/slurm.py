@@ -24,6 +24,7 @@ from typing import Any
 from metaformer_ablate.claims import Claims, Progress, process_started, this_machine
 from metaformer_ablate.launchers import Ended, Launcher, Order
 from metaformer_ablate.progress import say
+from metaformer_ablate.ranks import check
 from metaformer_ablate.signals import Interrupted, Stop
 from metaformer_ablate.spec import RunSpec
 from metaformer_ablate.yaml_reader import RequestError, nearest, parse
@@ -73,8 +74,14 @@ def launcher(
     asks_for_gpu = any(key in options for key in GPU_KEYS)
     if device == "auto":
         device = "cuda" if asks_for_gpu else "cpu"
+    nodes, devices = (max(getattr(spec.train, name) for spec in specs) for name in ("nodes", "devices"))
     if device == "cuda" and not asks_for_gpu:
-        options["gpus_per_node"] = 1
+        options["gpus_per_node"] = devices
+    if nodes * devices > 1:
+        for spec in specs:
+            check(spec, device)
+        # The job's one process is on its first node, holds the claim and starts the ranks: with srun on several nodes.
+        options |= {"nodes": nodes, "ntasks_per_node": devices, "use_srun": False}
     options.setdefault("cpus_per_task", max(spec.train.threads for spec in specs))
     return Jobs(device, options, min(workers or MOST_JOBS, MOST_JOBS))
 
@@ -161,6 +168,7 @@ class Jobs:
             say(f"sbatch refuses {len(self._new)} jobs for now: {reason}")
             self._not_before = time.monotonic() + RETRY_SECONDS
             return
+        jobs = [job.task(0) if job.num_tasks > 1 else job for job in jobs]  # the other tasks are the ranks
         self._jobs |= {job.job_id: _Job(job, order) for job, order in zip(jobs, self._new, strict=True)}
         say(f"submitted job {jobs[0].job_id.partition('_')[0]} with {len(jobs)} runs; logs in {folder}")
         self._new = []
