@@ -90,7 +90,7 @@ def scheduling(few: int = 2, many: int = 12) -> list[dict[str, object]]:
 
 PLANNED, RECORDED = 10_000, 9_000
 PLAN = """
-import resource, sys, time
+import sys, time
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import plan
 from metaformer_ablate.records import Store
@@ -100,7 +100,9 @@ start = time.perf_counter()
 store = Store(Path(sys.argv[1]))
 jobs, states = jobs_of([plan("pooling_size")], range(int(sys.argv[2])), store, DataFolder.choose(None))
 seconds = time.perf_counter() - start
-print(seconds, len(jobs), len(states), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+# ru_maxrss would be that of the process that started this one, where it was larger.
+largest = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+print(seconds, len(jobs), len(states), largest / 1024)
 """
 
 

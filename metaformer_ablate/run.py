@@ -168,6 +168,10 @@ class Runner:
     ) -> Trained:
         """`run` without the record written, and from the checkpoint that is found."""
         data = self.data(spec.data)
+        try:
+            self.store.runs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError.of(self.store.path, "its folder runs", error) from error
         watch = self.watch(spec, handling)
         common = {
             "epochs": watch.epochs,
@@ -539,6 +543,8 @@ class _Watch(pl.Callback):
 
     def _tell(self, share: float) -> None:
         self._told = time.perf_counter()
+        if not (runs := self.checkpoints.folder.parent).is_dir():  # whoever removed it wants no records
+            raise StoreError(f"{runs.parent}: the results folder was removed while run {self.spec.run_id} trained")
         last = self.history[-1] if self.history else None
         steps, since = self._since
         rate = (self.steps - steps) * self.spec.train.batch_size / max(self._told - since, 1e-9)

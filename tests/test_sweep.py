@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,29 @@ def test_a_failed_run_is_in_the_status(ablate: Ablate, tmp_path: Path) -> None:
     assert tree["failed"] == [
         {"run_id": record.run_id, "reason": "it failed", "log": f"results/runs/{record.run_id}/log.txt"}
     ]
+
+
+def test_a_results_folder_that_is_removed_ends_the_sweep(
+    ablate: Ablate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metaformer_ablate.run import _Watch
+
+    step, steps = _Watch.on_train_batch_end, 0
+
+    def remove(self: _Watch, *arguments: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 22 + 5:  # in the second run
+            shutil.rmtree(tmp_path / "results")
+        step(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_Watch, "on_train_batch_end", remove)
+    monkeypatch.setattr("metaformer_ablate.run.TELL_SECONDS", 0.0)
+    done = ablate("run", "pooling_size", *TINY_WORDS)
+    assert (done.code, done.out) == (1, "")
+    assert "the results folder was removed while run" in done.err.splitlines()[-1]
+    assert steps == 22 + 5, "it went on"
+    assert not (tmp_path / "results" / "runs").exists()
 
 
 # Again, out and in
