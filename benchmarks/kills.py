@@ -13,9 +13,9 @@ from benchmarks.startup import ablate
 from metaformer_ablate.records import Store
 from metaformer_ablate.reproduce import compare
 
-# 4 rows x 10 seeds of about three seconds each; everything that draws at random or remembers is on.
+# 4 rows x 15 seeds of about three seconds each; everything that draws at random or remembers is on.
 WORDS = (
-    *("run", "pooling_size", "--seeds", "10", "--workers", "0", "train.epochs=24", "train.warmup_epochs=1.5"),
+    *("run", "pooling_size", "--seeds", "15", "--workers", "0", "train.epochs=24", "train.warmup_epochs=1.5"),
     *("train.batch_size=64", "train.lr=2e-2", "model.depths=[1,1,1,1]", "model.dims=[8,8,16,16]", "data.image_size=8"),
     *("data.mixup=0.4", "data.cutmix=0.4", "data.crop_padding=1", "model.drop_path=0.3", "model.norm=batch_norm"),
 )

@@ -40,7 +40,7 @@ def _one_row(folder: Path, row: str) -> str:
     return str(path)
 
 
-def workers(rounds: int = 3) -> list[dict[str, object]]:
+def workers(rounds: int = 2) -> list[dict[str, object]]:
     """Two workers of one thread, one worker of two threads, and one process a run after another."""
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
