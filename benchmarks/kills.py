@@ -10,16 +10,26 @@ import time
 from pathlib import Path
 
 from benchmarks.startup import ablate
+from metaformer_ablate.claims import Claims
 from metaformer_ablate.records import Store
 from metaformer_ablate.reproduce import compare
 
-# 4 rows x 15 seeds of about three seconds each; everything that draws at random or remembers is on.
+# 4 rows x 10 seeds of about three seconds each; everything that draws at random or remembers is on.
 WORDS = (
-    *("run", "pooling_size", "--seeds", "15", "--workers", "0", "train.epochs=24", "train.warmup_epochs=1.5"),
+    *("run", "pooling_size", "--seeds", "10", "train.epochs=24", "train.warmup_epochs=1.5"),
     *("train.batch_size=64", "train.lr=2e-2", "model.depths=[1,1,1,1]", "model.dims=[8,8,16,16]", "data.image_size=8"),
     *("data.mixup=0.4", "data.cutmix=0.4", "data.crop_padding=1", "model.drop_path=0.3", "model.norm=batch_norm"),
 )
 PROCESSES = 2  # two sweeps over one folder at once: each is killed while the other may hold what it left
+
+
+def wait_for_a_claim(process: subprocess.Popen, results: Path) -> None:
+    """Until a sweep that was just begun holds a run, which some seconds of imports come before, or has ended."""
+    claims = Claims(results)
+    while process.poll() is None:
+        if any(holder.pid == process.pid for holder in claims.held().values()):
+            return
+        time.sleep(0.02)
 
 
 def measure(kills: int = 100, seed: int = 0) -> list[dict[str, object]]:
@@ -36,19 +46,16 @@ def measure(kills: int = 100, seed: int = 0) -> list[dict[str, object]]:
                         return
                     left[0] -= 1
                 process = subprocess.Popen(
-                    ablate(*WORDS, "--results", str(disturbed), "--checkpoint-seconds", "0"),
+                    ablate(*WORDS, "--results", str(disturbed), "--workers", "0", "--checkpoint-seconds", "0"),
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    text=True,
+                    stderr=subprocess.DEVNULL,
                 )
-                assert process.stderr is not None
-                for line in process.stderr:
-                    if "starts" in line:
-                        break
-                time.sleep(generator.uniform(0, 2))
+                wait_for_a_claim(process, disturbed)
+                time.sleep(generator.uniform(0, 1.2))
                 process.kill()
-                done[0] += process.wait() == -9
-                process.stderr.close()
+                killed = process.wait() == -9
+                with lock:
+                    done[0] += killed
 
         threads = [threading.Thread(target=kill_again_and_again, args=[i]) for i in range(PROCESSES)]
         for thread in threads:
@@ -57,7 +64,8 @@ def measure(kills: int = 100, seed: int = 0) -> list[dict[str, object]]:
             thread.join()
         interrupted = len(list(Store(disturbed)))
         for results in (disturbed, calm):
-            subprocess.run(ablate(*WORDS, "--results", str(results)), check=True, capture_output=True)
+            words = [*WORDS, "--results", str(results), "--workers", "2"]
+            subprocess.run(ablate(*words), check=True, capture_output=True)
         stores = Store(disturbed), Store(calm)
         records = [{record.run_id: record for record in store} for store in stores]
         identical = sum(compare(records[0][i], records[1][i])["identical"] for i in records[1] if i in records[0])
