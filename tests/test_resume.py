@@ -359,6 +359,7 @@ def test_damaged_checkpoints_do_not_look_like_results(tmp_path: Path) -> None:
     assert store.read("0123456789ab") is None and "half-written" in store.problems["0123456789ab"]
 
 
+@pytest.mark.slow
 def test_sigkill_and_the_same_command_again(tmp_path: Path, undisturbed: Record) -> None:
     """Ten SIGKILLs of the whole sweep, at random moments; benchmarks/kills.py does a hundred."""
     words = [f"{key}={json.dumps(value)}" for key, value in SETTINGS.items()]
