@@ -12,6 +12,9 @@ folder=$(cd "$2" && pwd)
 export PATH=$PATH:/usr/sbin SLURM_CONF=$folder/slurm.conf
 
 stop() {
+  # Without the daemons nobody would end the jobs.
+  timeout 20 scancel --user="$(id -u)" --quiet 2>/dev/null || true
+  for _ in $(seq 60); do [ -n "$(timeout 5 squeue --noheader 2>/dev/null)" ] || break; sleep 0.5; done
   for daemon in slurmd.n1 slurmd.n2 slurmctld munged; do
     if pid=$(cat "$folder/$daemon.pid" 2>/dev/null) && kill "$pid" 2>/dev/null; then
       for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done

@@ -31,6 +31,15 @@ WORDS = [f"{key}={json.dumps(value)}" for key, value in {**SETTINGS, "train.epoc
 WORDS += [word for word in TINY_WORDS if word.partition("=")[0] not in SETTINGS]
 
 
+_STARTED: list[subprocess.Popen[str]] = []
+
+
+def kill_all() -> None:
+    """Ends the sweeps that a failed test has left."""
+    for sweep in _STARTED:
+        sweep.kill()
+
+
 def sweep_words(folder: Path, *more: object) -> list[object]:
     """The words of a sweep of two rows and two seeds, with its results in a folder."""
     experiment = folder / "two.yaml"
@@ -41,7 +50,7 @@ def sweep_words(folder: Path, *more: object) -> list[object]:
 def begin(folder: Path, *more: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Starts the sweep as a person would, with what it says in a file."""
     with (folder / "stderr.txt").open("a") as stderr:
-        return subprocess.Popen(
+        sweep = subprocess.Popen(
             command(*sweep_words(folder, "--checkpoint-seconds", "0.2", *more)),
             cwd=folder,
             env={key: value for key, value in {**os.environ, **(env or {})}.items() if key != "ABLATE_WORKERS"},
@@ -49,6 +58,8 @@ def begin(folder: Path, *more: object, env: Mapping[str, str] | None = None) -> 
             stderr=stderr,
             text=True,
         )
+    _STARTED.append(sweep)
+    return sweep
 
 
 def end(sweep: subprocess.Popen[str], folder: Path, code: int = 0) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import Result
 from specs import spec_of
-from sweeps import begin, contents, end, trained_here, under_way, wait_until, went_on
+from sweeps import begin, contents, end, kill_all, trained_here, under_way, wait_until, went_on
 
 from metaformer_ablate.launchers import Ended, Order, choose
 from metaformer_ablate.signals import Stop
@@ -46,6 +46,7 @@ def cluster() -> Iterator[Any]:
             patch.setenv("RAY_ADDRESS", found.address)
             yield found
         finally:
+            kill_all()
             found.shutdown()
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY, TINY_WORDS, Result
 from specs import spec_of
-from sweeps import begin, contents, end, trained_here, under_way, wait_until, went_on
+from sweeps import begin, contents, end, kill_all, trained_here, under_way, wait_until, went_on
 
 from metaformer_ablate.claims import Claims, Holder
 from metaformer_ablate.launchers import Order
@@ -96,6 +96,7 @@ def cluster() -> Iterator[None]:
             patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
             yield
     finally:
+        kill_all()
         subprocess.run([script, "stop", str(folder)], check=True, timeout=100)
         shutil.rmtree(folder)
 
