@@ -20,6 +20,7 @@ import yaml
 from conftest import TINY_WORDS, Result, command
 from offline_wandb import PRIVATE, OfflineRun, offline_runs
 from specs import made_up, spec_of
+from test_resume import StopAfter
 
 from metaformer_ablate import tracking
 from metaformer_ablate.claims import Claims
@@ -147,20 +148,6 @@ def test_losses_of_single_steps(ablate: Ablate, one: str, tmp_path: Path, monkey
 
 
 # Resuming
-
-
-class StopAfter(Stop):
-    """Asks for an end after so many steps."""
-
-    def __init__(self, steps: int):
-        super().__init__()
-        self.left = steps
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        if self.left < 0:
-            self.number = signal.SIGTERM
-        return self.left < 0
 
 
 def execute(spec: RunSpec, results: Path, stop: Stop) -> Ended:
