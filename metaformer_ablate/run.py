@@ -28,7 +28,6 @@ from metaformer_ablate.checkpoints import FINAL, LAST, Checkpoints
 from metaformer_ablate.claims import Claim, Claims, Progress
 from metaformer_ablate.cost import count, device_name, macs_at_224, peak_memory, start_peak_memory
 from metaformer_ablate.data.augment import Augment
-from metaformer_ablate.data.catalogue import DATASETS
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.data.sources import ImageData, evaluation_loader, load_images, train_loader
 from metaformer_ablate.launchers import Ended, Order
@@ -231,7 +230,7 @@ class Runner:
         check(spec, self.device.type, batch_norm)
         if train.memory_format == "channels_last":
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        augment = Augment(spec.data, DATASETS[spec.data.name].num_classes, data.mean, data.std, train.memory_format)
+        augment = Augment(spec.data, spec.data.classes, data.mean, data.std, train.memory_format)
         loader = train_loader(data.train, train.batch_size, spec.seed, *watch.place, train.accumulation)
         steps = len(data.train) // train.batch_size
         task = Classification(net, train, augment, steps_per_epoch=steps, seed=spec.seed)
@@ -592,7 +591,7 @@ def _predictions(logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
 
 def _at_chance(top1: float, images: int, spec: RunSpec) -> bool:
     """Whether top-1 is within three standard deviations of guessing one of the classes."""
-    p = 1 / DATASETS[spec.data.name].num_classes
+    p = 1 / spec.data.classes
     return bool(top1 / 100 <= p + 3 * (p * (1 - p) / images) ** 0.5)
 
 

@@ -24,7 +24,7 @@ from metaformer_ablate.models.zoo import COMPARATORS, NAMED, SIZES
 from metaformer_ablate.yaml_reader import RequestError, kind, nearest, parse
 
 # Raised by hand whenever the same spec would train differently; CHANGELOG.md says why.
-SEMANTICS = 1
+SEMANTICS = 2
 
 
 def unknown(what: str, found: str, allowed: Iterable[str]) -> str:
@@ -173,26 +173,66 @@ class ModelSpec(_Strict):
 
 
 class DataSpec(_Strict):
-    """The images: which set, at what size, how augmented, and which split is evaluated."""
+    """The images: which set, at what size, how augmented, and which split is evaluated.
+
+    A set that is read image by image (`imagenet`) has the numbers of classes and images of the original unless others
+    are set: for a subset, or for another set that lies in folders as it does.
+    """
 
     name: Annotated[str, _name_in("data set", DATASETS)] = _f(..., "one of: " + ", ".join(DATASETS))
     image_size: Annotated[int, Field(ge=4, le=4096)] = _f(..., "an integer from 4 to 4096: pixels a side")
     evaluate_on: Annotated[str, _name_in("split", ("test", "holdout"))] = _f(
         "test", "test, or holdout (every tenth training image, for choosing a recipe)"
     )
+    num_classes: Annotated[int, Field(ge=2, le=65_536)] | None = _f(None, "an integer from 2 to 65536")
+    train_images: Positive | None = _f(None, "an integer of at least 1: training images there are")
+    test_images: Positive | None = _f(None, "an integer of at least 1: evaluation images there are")
     flip: bool | None = _f(False, "true or false: flip left to right at random")
     crop_padding: Annotated[int, Field(ge=0)] | None = _f(
         0, "an integer of at least 0: pixels of padding before a random crop"
     )
     crop_scale: Pair[Share] | None = _f((0.08, 1.0), "two numbers from 0 to 1: the share of the picture in a crop")
+    interpolation: Annotated[str, _name_in("interpolation", ("random", "bilinear", "bicubic"))] | None = _f(
+        "random", "random (bilinear or bicubic, drawn for each image), bilinear or bicubic: of training crops"
+    )
     rand_augment: str | None = _f(None, "a policy string as timm reads it, or null for none")
-    random_erasing: Share | None = _f(0.0, "a number from 0 to 1: probability")
+    random_erasing: Share | None = _f(0.0, "a number from 0 to 1: probability of a rectangle of noise")
     eval_crop: Annotated[Real, Field(gt=0, le=1)] | None = _f(
         0.9, "a number above 0 and at most 1: the share of the resized side that the centre crop keeps"
+    )
+    eval_interpolation: Annotated[str, _name_in("interpolation", ("bilinear", "bicubic"))] | None = _f(
+        "bicubic", "bilinear or bicubic"
     )
     mixup: NotNegative = _f(0.0, "a number of at least 0: alpha, 0 for none")
     cutmix: NotNegative = _f(0.0, "a number of at least 0: alpha, 0 for none")
     cutmix_switch: Share | None = _f(0.5, "a number from 0 to 1: how often CutMix is drawn where both are on")
+    # How a set that is read image by image gets here.
+    reader: Annotated[str, _name_in("reader", ("auto", "folder", "tar", "hf"))] | None = _execution(
+        "auto", "auto, folder (of images), tar (WebDataset shards) or hf (a Hugging Face datasets folder)"
+    )
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = _execution(
+        None,
+        "an integer from 0 to 1024: processes that read images, of each device; null for as many as there are cores",
+    )
+    max_unreadable: Annotated[int, Field(ge=0)] | None = _execution(
+        50, "an integer of at least 0: images that may be missing or damaged before the run fails"
+    )
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the set is held as tensors on the training device."""
+        return DATASETS[self.name].in_memory
+
+    @property
+    def classes(self) -> int:
+        return self.num_classes or DATASETS[self.name].num_classes
+
+    def split_sizes(self) -> tuple[int, int]:
+        """How many images are trained on and evaluated on."""
+        facts = DATASETS[self.name]
+        return split_sizes(
+            self.train_images or facts.train_images, self.test_images or facts.test_images, self.evaluate_on
+        )
 
 
 class TrainSpec(_Strict):
@@ -213,11 +253,22 @@ class TrainSpec(_Strict):
     cooldown_epochs: Annotated[int, Field(ge=0)] = _f(0, "an integer of at least 0: epochs at min_lr after the cosine")
     label_smoothing: Rate = _f(0.0, "a number of at least 0 and below 1")
     clip_grad: AboveZero | None = _f(None, "a number above 0: the largest norm of the gradient, or null for none")
-    precision: Annotated[str, _name_in("precision", ("fp32", "bf16"))] = _f("fp32", "fp32 or bf16")
+    ema: Rate | None = _f(
+        None,
+        "a number of at least 0 and below 1: decay a step of the averaged weights, which are evaluated; null for none",
+    )
+    precision: Annotated[str, _name_in("precision", ("fp32", "bf16", "auto"))] = _f(
+        "fp32", "fp32, bf16 or auto (bf16 on GPUs that have it, fp32 elsewhere)"
+    )
     memory_format: Annotated[str, _name_in("memory format", ("contiguous", "channels_last"))] = _f(
         "channels_last", "contiguous or channels_last"
     )
-    compile: bool = _f(False, "true or false")
+    compile: bool | Annotated[str, _name_in("way to compile", ("auto",))] = _f(
+        False, "true, false or auto (on GPUs, not on a CPU)"
+    )
+    kernels: Annotated[str, _name_in("kind of kernels", ("torch", "triton", "auto"))] = _f(
+        "torch", "torch, triton (fused norm and pooling) or auto (triton on GPUs that have it)"
+    )
     threads: Annotated[int, Field(ge=1, le=256)] = _f(1, "an integer from 1 to 256: CPU threads of the run")
     # Where the batch is computed. Whatever these say, a step takes `batch_size` images in all.
     devices: Positive = _execution(1, "an integer of at least 1: devices of a node that share each batch")
@@ -227,6 +278,9 @@ class TrainSpec(_Strict):
     )
     micro_batch: Positive | None = _execution(
         None, "an integer of at least 1, images that a device takes at once, or null for all of its share"
+    )
+    grad_checkpointing: bool = _execution(
+        False, "true or false: compute each block's activations once more in the backward pass, to save memory"
     )
 
     @property
@@ -279,8 +333,7 @@ class RunSpec(_Strict):
 
     def cost_key(self) -> str:
         """Names what parameters and MACs depend on: the model, the channels, the classes and the resolution."""
-        facts = DATASETS[self.data.name]
-        shape = [facts.channels, facts.num_classes, self.data.image_size]
+        shape = [DATASETS[self.data.name].channels, self.data.classes, self.data.image_size]
         model = {
             k: v for k, v in self.to_dict()["model"].items() if k not in ("drop_path", "layer_scale", "init_sha256")
         }
@@ -412,6 +465,11 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
     if model.init_from is not None:
         model = model.model_copy(update={"init_sha256": _file_digest(model.init_from, merged)})
     data = _validate(DataSpec, "data", values.get("data", {}), merged)
+    if not data.in_memory:
+        facts = DATASETS[data.name]
+        numbers = {"num_classes": data.classes}
+        numbers |= {key: getattr(data, key) or getattr(facts, key) for key in ("train_images", "test_images")}
+        data = data.model_copy(update=numbers)
     train = _validate(TrainSpec, "train", values.get("train", {}), merged)
     spec = RunSpec(
         model=_without_inert(model, "model", _inert_model(model), merged),
@@ -617,10 +675,11 @@ def _inert_model(model: ModelSpec) -> dict[str, str]:
 
 
 def _inert_data(data: DataSpec) -> dict[str, str]:
-    if DATASETS[data.name].in_memory:
-        inert = dict.fromkeys(
-            ("crop_scale", "rand_augment", "random_erasing", "eval_crop"), f"the images of {data.name} are small"
-        )
+    if data.in_memory:
+        of_files = ("num_classes", "train_images", "test_images", "reader", "workers", "max_unreadable")
+        of_large = ("crop_scale", "interpolation", "rand_augment", "random_erasing", "eval_crop", "eval_interpolation")
+        inert = dict.fromkeys(of_files, f"{data.name} is not read image by image")
+        inert |= dict.fromkeys(of_large, f"the images of {data.name} are small")
     else:
         inert = {"crop_padding": f"the images of {data.name} are cropped by crop_scale"}
     if not (data.mixup and data.cutmix):
@@ -706,7 +765,7 @@ def _check_together(spec: RunSpec, merged: _Merged) -> None:
             f"{merged.where(place)}train.warmup_epochs is {train.warmup_epochs:g} and train.epochs is "
             f"{train.epochs}; allowed: fewer warm-up epochs than epochs"
         )
-    images, _ = split_sizes(spec.data.name, spec.data.evaluate_on)
+    images, _ = spec.data.split_sizes()
     if train.batch_size > images:
         raise RequestError(
             f"{merged.where('train.batch_size')}train.batch_size is {train.batch_size}; allowed: at most {images}, "

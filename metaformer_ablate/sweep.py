@@ -15,7 +15,6 @@ from statistics import median
 from typing import Any
 
 from metaformer_ablate.claims import Claims, Progress, is_gone, of_this_process
-from metaformer_ablate.data.catalogue import split_sizes
 from metaformer_ablate.data.files import DataFolder, write_quietly
 from metaformer_ablate.experiment import Plan
 from metaformer_ablate.launchers import Ended, Launcher, Order
@@ -148,7 +147,7 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
     total = 0.0
     for job in jobs:
         train = job.spec.train
-        images = split_sizes(job.spec.data.name, job.spec.data.evaluate_on)[0] * (train.epochs + train.cooldown_epochs)
+        images = job.spec.data.split_sizes()[0] * (train.epochs + train.cooldown_epochs)
         if rates:
             total += median(rates) * images * macs(job.spec)
         else:

@@ -57,7 +57,7 @@ def test_digits_are_split_by_the_documented_rule() -> None:
     test = torch.tensor([i for i in range(1797) if rank[i] % 5 == 4])
     train = torch.tensor([i for i in range(1797) if rank[i] % 5 != 4])
     assert (len(data.train), len(data.evaluation)) == (1442, 355)
-    assert split_sizes("digits", "test") == (1442, 355)
+    assert split_sizes(1442, 355, "test") == (1442, 355)
     assert "every fifth of each class" in DATASETS["digits"].about
     for part, indices in ((data.train, train), (data.evaluation, test)):
         assert part.images.shape == (len(indices), 1, 8, 8) and part.images.dtype == torch.uint8
@@ -79,7 +79,7 @@ def test_holdout_is_every_tenth_training_image() -> None:
     whole, held = digits(), digits(evaluate_on="holdout")
     chosen = torch.tensor([i for i in range(1442) if i % 10 == 9])
     rest = torch.tensor([i for i in range(1442) if i % 10 != 9])
-    assert split_sizes("digits", "holdout") == (len(rest), len(chosen)) == (1298, 144)
+    assert split_sizes(1442, 355, "holdout") == (len(rest), len(chosen)) == (1298, 144)
     assert torch.equal(held.evaluation.images, whole.train.images[chosen])
     assert torch.equal(held.evaluation.labels, whole.train.labels[chosen])
     assert torch.equal(held.train.images, whole.train.images[rest])
@@ -91,8 +91,8 @@ def test_holdout_is_every_tenth_training_image() -> None:
 @pytest.mark.parametrize("name", DATASETS)
 def test_split_sizes_add_up(name: str) -> None:
     facts = DATASETS[name]
-    assert split_sizes(name, "test") == (facts.train_images, facts.test_images)
-    train, held = split_sizes(name, "holdout")
+    assert split_sizes(facts.train_images, facts.test_images, "test") == (facts.train_images, facts.test_images)
+    train, held = split_sizes(facts.train_images, facts.test_images, "holdout")
     assert train + held == facts.train_images and held == facts.train_images // 10
 
 

@@ -25,7 +25,11 @@ from metaformer_ablate.yaml_reader import RequestError
 
 LEAVES = spec_module._LEAVES  # every field that a layer may set, by dotted path
 # What is not part of the id: where and how a run executes, and a path whose content is.
-EXECUTION = {"train.devices", "train.nodes", "train.strategy", "train.micro_batch", "model.init_from"}
+EXECUTION = {
+    *(f"train.{key}" for key in ("devices", "nodes", "strategy", "micro_batch", "grad_checkpointing")),
+    *(f"data.{key}" for key in ("reader", "workers", "max_unreadable")),
+    "model.init_from",
+}
 
 # Everything random or mixed is on, so that as many fields as can be are read.
 ALL_AUGMENTED = {"data.mixup": 0.8, "data.cutmix": 1.0}

@@ -120,7 +120,7 @@ def load_trained(record: Record, data: ImageData, device: torch.device) -> tuple
         raise NotAtHand(f"{path}: not the weights of this model: {' '.join(str(error).split())[:200]}") from None
     if spec.train.memory_format == "channels_last":
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    classes = DATASETS[spec.data.name].num_classes
+    classes = spec.data.classes
     augment = Augment(spec.data, classes, data.mean, data.std, spec.train.memory_format)
     run = TrainedRun(record, spec, net.to(device).eval(), augment, device)
     return run, _check_weights(run, data, path.name)

@@ -115,10 +115,9 @@ DATASETS: dict[str, DataSet] = {
 HOLDOUT_EVERY = 10
 
 
-def split_sizes(name: str, evaluate_on: str) -> tuple[int, int]:
-    """How many images are trained on and evaluated on."""
-    facts = DATASETS[name]
+def split_sizes(train_images: int, test_images: int, evaluate_on: str) -> tuple[int, int]:
+    """How many images are trained on and evaluated on, of so many training and test images."""
     if evaluate_on == "test":
-        return facts.train_images, facts.test_images
-    held_out = facts.train_images // HOLDOUT_EVERY
-    return facts.train_images - held_out, held_out
+        return train_images, test_images
+    held_out = train_images // HOLDOUT_EVERY
+    return train_images - held_out, held_out

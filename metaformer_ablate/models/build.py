@@ -23,18 +23,18 @@ def build_model(spec: RunSpec, *, image_size: int | None = None) -> nn.Module:
     """
     if image_size is not None:
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"image_size": image_size})})
-    facts = DATASETS[spec.data.name]
+    channels = DATASETS[spec.data.name].channels
     own = _own_parts(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         try:
-            net = _build(spec, facts.channels, facts.num_classes)
+            net = _build(spec, channels, spec.data.classes)
         except RequestError:
             raise
         except ValueError as error:  # a part that cannot work at its place says so
             raise RequestError(f"the model cannot be built: {error}") from None
         if own:
-            check_own_parts(net, own, (facts.channels, spec.data.image_size, spec.data.image_size))
+            check_own_parts(net, own, (channels, spec.data.image_size, spec.data.image_size))
     if spec.model.init_from is not None and image_size is None:
         from metaformer_ablate.models.weights import load_weights
 
