@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import counting, kills, report, startup, sweeps, tables
+from benchmarks import counting, kills, lightning, report, startup, sweeps, tables
 from metaformer_ablate.cost import device_name
 from metaformer_ablate.run import git_state, versions
 
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "planning": sweeps.planning,
     "tables": tables.measure,
     "report": report.measure,
+    "lightning": lightning.measure,
     "kills": kills.measure,
 }
 RESULTS = Path(__file__).parent / "results.json"

@@ -35,7 +35,7 @@ from metaformer_ablate.run import Handling, Progress, Runner, choose_device
 from metaformer_ablate.signals import Interrupted, Stop
 from metaformer_ablate.spec import DataSpec, ModelSpec, RunSpec
 from metaformer_ablate.sweep import Job, Sweep, order_of
-from metaformer_ablate.tasks.classification import Classification, learning_rate, measure
+from metaformer_ablate.tasks.classification import Classification, learning_rate, measure, seed_generators
 from metaformer_ablate.yaml_reader import RequestError
 
 CPU = torch.device("cpu")
@@ -107,6 +107,14 @@ def test_the_same_spec_gives_the_same_record(train: Callable[..., Record], tiny:
     assert {k: v for k, v in first.data.items() if k not in seconds} == {
         k: v for k, v in second.data.items() if k not in seconds
     }
+
+
+def test_a_step_is_seeded_as_torch_would() -> None:
+    torch.manual_seed(2**63 - 25)
+    expected = torch.get_rng_state()
+    torch.rand(3)
+    seed_generators(2**63 - 25, CPU)
+    assert torch.equal(torch.get_rng_state(), expected)
 
 
 def test_seeds_differ(train: Callable[..., Record], tiny: Callable[..., RunSpec]) -> None:
