@@ -21,13 +21,13 @@ class Augment:
     ):
         self.spec, self.num_classes = spec, num_classes
         self._format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
-        self._mean, self._std = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+        self._mean = torch.tensor([255 * value for value in mean]).view(-1, 1, 1)
+        self._std = torch.tensor([255 * value for value in std]).view(-1, 1, 1)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 -> float of mean 0 and standard deviation 1 a channel over the training images."""
+        """Levels 0 to 255 -> float of mean 0 and standard deviation 1 a channel over the training images."""
         mean, std = self._mean.to(images.device), self._std.to(images.device)
-        images = (images.float() / 255 - mean) / std
-        return images.contiguous(memory_format=self._format)
+        return ((images.float() - mean) / std).contiguous(memory_format=self._format)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Crop, flip, normalise, then Mixup or CutMix. Targets are labels [B], or shares [B, classes] when mixed."""
