@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import counting, kills, lightning, report, startup, sweeps, tables, training
+from benchmarks import counting, kills, lightning, report, scaling, startup, sweeps, tables, training
 from metaformer_ablate.cost import device_name
 from metaformer_ablate.run import git_state, versions
 
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "kills": kills.measure,
     "training": training.training,
     "inference": training.inference,
+    "scaling": scaling.measure,
 }
 RESULTS = Path(__file__).parent / "results.json"
 

@@ -20,13 +20,21 @@ import time
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 BEAT = 2.0  # seconds between two beats of an owner
 LEASE = 60.0  # seconds without a beat, by the observer's clock, after which an owner elsewhere is taken for dead
 
 _NAME = re.compile(r"([0-9a-f]{12})\.(\d+)")
+
+
+class Clock(Protocol):
+    """What an observer's time passes by: the module `time`, or that of a simulation (benchmarks/simulation.py)."""
+
+    def monotonic(self) -> float: ...
+
+    def sleep(self, seconds: float, /) -> None: ...
 
 
 @cache
@@ -182,9 +190,10 @@ class Claim:
 class Claims:
     """The claims in a results folder, as one observer sees them."""
 
-    def __init__(self, results: Path, lease: float | None = None):
+    def __init__(self, results: Path, lease: float | None = None, clock: Clock = time):
         self.folder = results / ".claims"
         self.lease = LEASE if lease is None else lease
+        self._clock = clock
         self._seen: dict[str, tuple[int, float]] = {}  # token: (beat, when it was first seen)
 
     def _generations(self, run_id: str | None = None) -> dict[str, list[int]]:
@@ -229,7 +238,7 @@ class Claims:
         """Whether an owner is gone: its process, or its beat over LEASE seconds between calls of this observer."""
         if holder.is_gone():
             return True
-        now = time.monotonic()
+        now = self._clock.monotonic()
         beat, since = self._seen.get(holder.token, (None, now))
         if beat != holder.beat:
             since = now

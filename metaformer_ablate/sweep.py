@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
-from metaformer_ablate.claims import Claims, Progress, is_gone, of_this_process
+from metaformer_ablate.claims import Claims, Clock, Progress, is_gone, of_this_process
 from metaformer_ablate.data.files import DataFolder, write_quietly
 from metaformer_ablate.experiment import Plan
 from metaformer_ablate.launchers import Ended, Launcher, Order
@@ -207,10 +207,11 @@ class Sweep:
     listener: Listener = field(default_factory=Listener)
     limits: Limits = field(default_factory=Limits)
     stop: Stop = field(default_factory=Stop)
+    clock: Clock = time
 
     def __post_init__(self) -> None:
-        self.claims = Claims(self.store.path)
-        self.begun = time.monotonic()
+        self.claims = Claims(self.store.path, clock=self.clock)
+        self.begun = self.clock.monotonic()
         self.waiting = deque(self.jobs)
         self.running: dict[str, _Running] = {}
         self.elsewhere: dict[str, Job] = {}
@@ -239,7 +240,7 @@ class Sweep:
         while self.waiting or self.running or self.elsewhere:
             if self.stop():
                 self._stop()
-            late = self.limits.hours is not None and time.monotonic() - self.begun >= self.limits.hours * 3600
+            late = self.limits.hours is not None and self.clock.monotonic() - self.begun >= self.limits.hours * 3600
             if late and not self.running:
                 return f"--max-hours {self.limits.hours:g} is over"
             while self.waiting and len(self.running) < self.launcher.capacity and not late:
@@ -249,20 +250,20 @@ class Sweep:
             for ended in self.launcher.wait(0.1 if self.running else 0.0):
                 self._take(ended)
             if not self.running and not self.waiting and self.elsewhere:
-                time.sleep(0.5)
+                self.clock.sleep(0.5)
             self._look()
         return None
 
     def _submit(self, job: Job) -> None:
         run_id = job.spec.run_id
-        self.running[run_id] = _Running(job, time.monotonic())
+        self.running[run_id] = _Running(job, self.clock.monotonic())
         if not self.launcher.queues:
             self.listener.start(job)
         self.launcher.submit(replace(self.order(job), dead=self._dead.pop(run_id, None)))
 
     def _progress(self, run_id: str, progress: Progress) -> None:
         running = self.running[run_id]
-        running.progress, running.since = progress, time.monotonic()
+        running.progress, running.since = progress, self.clock.monotonic()
         self.listener.progress(running.job, progress)
 
     def _take(self, ended: Ended) -> None:
@@ -321,9 +322,9 @@ class Sweep:
 
     def _look(self) -> None:
         """At what is under way, by its claims: how far it is, whether it hangs, whether its owner is still there."""
-        if time.monotonic() - self._looked < 0.5:
+        if self.clock.monotonic() - self._looked < 0.5:
             return
-        self._looked = now = time.monotonic()
+        self._looked = now = self.clock.monotonic()
         counts = {"finished": self.finished, "failed": self.failed, "running": len(self.running)}
         counts |= {"left": len(self.waiting) + len(self.elsewhere)}
         write_quietly(self._sign, json.dumps(of_this_process() | {"since": self._begun_at, **counts}))
@@ -355,8 +356,8 @@ class Sweep:
     def _stop(self) -> None:
         """Gives what is under way a while to save its place."""
         self.launcher.stop()
-        until = time.monotonic() + STOP_SECONDS
-        while self.running and time.monotonic() < until:
+        until = self.clock.monotonic() + STOP_SECONDS
+        while self.running and self.clock.monotonic() < until:
             for ended in self.launcher.wait(0.2):
                 if ended.outcome == "recorded":
                     self._finish(self.running[ended.run_id].job)
