@@ -23,6 +23,11 @@ class Augment:
         self._format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
         self._mean, self._std = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
 
+    def to(self, device: torch.device) -> Augment:
+        """Moves its constants, so that no step has to."""
+        self._mean, self._std = self._mean.to(device), self._std.to(device)
+        return self
+
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 -> float of mean 0 and standard deviation 1 a channel over the training images."""
         mean, std = self._mean.to(images.device), self._std.to(images.device)
