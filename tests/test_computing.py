@@ -234,6 +234,8 @@ def test_reproduce_names_how_it_was_computed(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # torch.compile
 
+# Two blocks: a C++ compiler takes minutes for four.
+TWO_BLOCKS = {"model.depths": [1, 1], "model.dims": [8, 16]}
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 
 
@@ -243,7 +245,7 @@ def test_a_compiled_net_computes_and_draws_as_the_plain_one() -> None:
     """Outputs and gradients, with stochastic depth and dropout on: other masks would be no rounding."""
     results = []
     for compiled in (False, True):
-        net = build_model(drawn_spec())
+        net = build_model(drawn_spec(TWO_BLOCKS))
         if compiled:
             compile_in_place(net)
         torch.manual_seed(3)
@@ -256,20 +258,21 @@ def test_a_compiled_net_computes_and_draws_as_the_plain_one() -> None:
 
 @pytest.mark.slow
 @needs_compiler
-def test_a_compiled_run(plain: Record, tmp_path: Path) -> None:
+def test_a_compiled_run(tmp_path: Path) -> None:
     """It ends as the plain one to rounding, and a stopped one as one that was not; evaluation is compiled once."""
     from torch._dynamo.utils import counters
 
+    plain = runner(tmp_path / "plain").run(drawn_spec(TWO_BLOCKS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("metaformer_ablate.run.evaluation_loader", in_batches_of_100)
         counters.clear()
-        record = runner(tmp_path / "whole").run(drawn_spec(compile=True))
+        record = runner(tmp_path / "whole").run(drawn_spec(TWO_BLOCKS, compile=True))
         # One of evaluation, whose last batch is smaller; of training two: images of one channel that are mixed and
         # those that are not differ in a stride.
         assert counters["stats"]["unique_graphs"] <= 3
         with pytest.raises(Interrupted):
-            runner(tmp_path / "stopped").run(drawn_spec(compile=True), Handling(stop=StopAfter(30)))
-        assert content(runner(tmp_path / "stopped").run(drawn_spec(compile=True))) == content(record)
+            runner(tmp_path / "stopped").run(drawn_spec(TWO_BLOCKS, compile=True), Handling(stop=StopAfter(30)))
+        assert content(runner(tmp_path / "stopped").run(drawn_spec(TWO_BLOCKS, compile=True))) == content(record)
     assert record.data["compiled"] is True
     for line, expected in zip(record.history(), plain.history(), strict=True):
         assert line["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4)
