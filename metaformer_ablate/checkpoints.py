@@ -10,9 +10,10 @@ import errno
 import hashlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 LAST, PREVIOUS, FINAL, DAMAGED = "last.ckpt", "previous.ckpt", "final.ckpt", "damaged.ckpt"
@@ -64,6 +65,12 @@ class Checkpoints:
             path.rename(aside)
             warnings.warn(f"{path} is damaged and was set aside as {aside.name}", stacklevel=2)
         return None
+
+
+def evaluated_weights(state: Mapping[str, Any], averaged: bool) -> dict[str, Any]:
+    """Of a checkpoint's `state_dict`, that of the net that was evaluated: with `train.ema` the averaged one."""
+    prefix = "averaged.module." if averaged else "net."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def is_checkpoint(name: str) -> bool:

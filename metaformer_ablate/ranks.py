@@ -34,7 +34,7 @@ POLL_SECONDS = 0.2
 
 
 def check(spec: RunSpec, device: str, batch_norm: bool | None = None) -> None:
-    """Raises RequestError where a run cannot be shared by devices of a kind: cpu or cuda.
+    """Raises RequestError where a run cannot be carried out, or shared, by devices of a kind: cpu or cuda.
 
     Whether its model has batch norm is seen from the spec, unless given: a comparator's is seen once it is built.
     """
@@ -42,6 +42,8 @@ def check(spec: RunSpec, device: str, batch_norm: bool | None = None) -> None:
     if batch_norm is None:
         convs = (spec.model.stem, spec.model.downsample)
         batch_norm = "batch_norm" in (spec.model.norm, *(conv.norm for conv in convs if conv))
+    if train.kernels == "triton" and device == "cpu":
+        raise RequestError("train.kernels is 'triton', which needs a GPU with Triton; allowed on a CPU: torch, auto")
     if train.strategy == "fsdp" and device == "cpu":
         raise RequestError("train.strategy is 'fsdp', which needs GPUs; allowed on a CPU: auto, ddp")
     if train.strategy == "fsdp" and train.clip_grad is not None:
@@ -49,8 +51,18 @@ def check(spec: RunSpec, device: str, batch_norm: bool | None = None) -> None:
             f"train.clip_grad is {train.clip_grad:g} and train.strategy is 'fsdp', under which Lightning cannot take "
             f"the norm of the whole gradient; allowed: train.strategy=ddp"
         )
+    if train.strategy == "fsdp" and train.ema is not None:
+        raise RequestError(
+            f"train.ema is {train.ema:g} and train.strategy is 'fsdp', which has the weights in pieces; allowed: "
+            f"train.strategy=ddp"
+        )
     if not batch_norm:
         return
+    if train.grad_checkpointing:
+        raise RequestError(
+            f"train.grad_checkpointing is true, but the model of run {spec.run_id} has batch norm, whose running "
+            f"statistics would follow each batch twice; allowed: false"
+        )
     if train.accumulation > 1:
         raise RequestError(
             f"train.micro_batch is {train.micro_batch}, but the model of run {spec.run_id} has batch norm, whose "

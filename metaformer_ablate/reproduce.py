@@ -85,6 +85,9 @@ def compare(then: Record, now: Record) -> dict[str, Any]:
     versions = [record.data["versions"] or {} for record in (then, now)]
     pairs = {f"version of {name}": [v.get(name) for v in versions] for name in sorted({*versions[0], *versions[1]})}
     pairs |= {key: [then.data[key], now.data[key]] for key in ("device", "data_fingerprint")}
+    # Older records lack these; then the spec left no choice.
+    computed = [key for key in ("precision", "compiled", "kernels") if key in then.data]
+    pairs |= {key: [then.data[key], now.data.get(key)] for key in computed}
     pairs |= {key: [(r.data["git"] or {}).get(key) for r in (then, now)] for key in ("commit", "dirty")}
     pairs["semantics"] = [then.spec().get("semantics"), SEMANTICS]
     for what, (one_value, other_value) in pairs.items():

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from metaformer_ablate.checkpoints import FINAL, LAST, Checkpoints
 from metaformer_ablate.claims import Claim, Claims, Progress
+from metaformer_ablate.computing import Computing, checkpoint_activations, is_compile_error
 from metaformer_ablate.cost import count, device_name, macs_at_224, peak_memory, start_peak_memory
 from metaformer_ablate.data.augment import Augment
 from metaformer_ablate.data.files import DataFolder
@@ -223,6 +224,7 @@ class Runner:
             "images_seen": watch.steps * spec.train.batch_size,
             "seconds": round(watch.seconds, 3),
             "device": "; then ".join(watch.devices),
+            **watch.computing.as_recorded(),
             "peak_memory_bytes": peak_memory(self.device) if memory_before is not None else None,
             "started": watch.started,
             "ended": _now(),
@@ -233,27 +235,34 @@ class Runner:
     def watch(self, spec: RunSpec, handling: Handling) -> _Watch:
         name, world = device_name(self.device), spec.train.world
         checkpoints = Checkpoints(self.store.folder(spec.run_id))
-        return _Watch(spec, handling, checkpoints, name if world == 1 else f"{world} x {name}")
+        computing = Computing.on(self.device, spec.train)
+        return _Watch(spec, handling, checkpoints, name if world == 1 else f"{world} x {name}", computing)
 
     def _train(
         self, spec: RunSpec, data: ImageData, watch: _Watch, find_checkpoint: Callable[[_Watch], Path | None]
     ) -> Classification:
-        train = spec.train
+        train, computing = spec.train, watch.computing
         torch.set_num_threads(train.threads)
-        if self.device.type == "cpu":
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # what the run before kept to itself is for other workers on this GPU too
+        else:
             keep_freed_memory()
+            if computing.precision == "bf16":
+                _warn_of_bf16()
         checkpoint = find_checkpoint(watch)
         net = build_model(spec)
         batch_norm = _has_batch_norm(net, train)
         check(spec, self.device.type, batch_norm)
+        if train.grad_checkpointing:
+            checkpoint_activations(net)
         if train.memory_format == "channels_last":
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         augment = Augment(spec.data, spec.data.classes, data.mean, data.std, train.memory_format)
         loader = train_loader(data.train, train.batch_size, spec.seed, *watch.place, train.accumulation)
         steps = len(data.train) // train.batch_size
         task = Classification(net, train, augment, steps_per_epoch=steps, seed=spec.seed)
-        if train.compile:
-            task.net.compile()
+        if computing.compiled:
+            task.compile_nets()
         with warnings.catch_warnings():
             # The loaders need no workers: their batches are views of tensors in memory.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -274,7 +283,7 @@ class Runner:
                 sync_batchnorm=batch_norm and train.world > 1,
                 use_distributed_sampler=False,  # the task takes its part of each batch
                 max_epochs=watch.epochs,
-                precision="bf16-mixed" if train.precision == "bf16" else "32-true",
+                precision="bf16-mixed" if computing.precision == "bf16" else "32-true",
                 gradient_clip_val=train.clip_grad,
                 callbacks=[watch],
                 logger=False,
@@ -290,6 +299,11 @@ class Runner:
             with watch.handling.stop.polling():
                 trainer.fit(task, loader, shares, ckpt_path=checkpoint, weights_only=True)
         return task
+
+
+@cache
+def _warn_of_bf16() -> None:
+    say("warning: train.precision is bf16 on a CPU, where it takes about ten times as long as fp32")
 
 
 def _has_batch_norm(net: nn.Module, train: TrainSpec) -> bool:
@@ -402,8 +416,8 @@ def _run_on_ranks(runner: Runner, order: Order, spec: RunSpec, handling: Handlin
     return Ended(spec.run_id, "recorded")
 
 
-class _OtherVersions(Exception):
-    pass
+class _Otherwise(Exception):
+    """Why a checkpoint is of a run that computed otherwise."""
 
 
 class _Watch(pl.Callback):
@@ -412,8 +426,8 @@ class _Watch(pl.Callback):
     Its state is in each checkpoint, so that a run that is resumed has the history of one that was not disturbed.
     """
 
-    def __init__(self, spec: RunSpec, handling: Handling, checkpoints: Checkpoints, device: str):
-        self.spec, self.handling, self.checkpoints = spec, handling, checkpoints
+    def __init__(self, spec: RunSpec, handling: Handling, checkpoints: Checkpoints, device: str, computing: Computing):
+        self.spec, self.handling, self.checkpoints, self.computing = spec, handling, checkpoints, computing
         self.history: list[dict[str, float]] = []
         self.epochs = spec.train.epochs + spec.train.cooldown_epochs
         self.steps = 0
@@ -433,13 +447,14 @@ class _Watch(pl.Callback):
     def find_checkpoint(self) -> Path | None:
         """The checkpoint to go on from, and `place` and state as it has them; None to begin at the beginning.
 
-        One of other versions is not used: a run would be half of each, and nobody could train it again.
+        One of other versions, or of another precision or other code, is not used: a run would be half of each, and
+        nobody could train it again.
         """
         while (path := self.checkpoints.newest()) is not None:
             try:
                 return self.use(path)
-            except _OtherVersions:
-                reason = "was written with other versions"
+            except _Otherwise as error:
+                reason = str(error)
             except (KeyError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
                 reason = f"cannot be read ({type(error).__name__})"
             path.unlink()
@@ -451,7 +466,9 @@ class _Watch(pl.Callback):
         if path is not None:
             state = torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key]
             if state["versions"] != versions() or "accumulation" not in state:
-                raise _OtherVersions
+                raise _Otherwise("was written with other versions")
+            if state.get("computing") != self.computing.as_recorded():
+                raise _Otherwise("was computed in another precision, compiled or not, or with other kernels")
             self.place = (state["epoch"], state["batch"])
         return path
 
@@ -459,7 +476,8 @@ class _Watch(pl.Callback):
         keys = ("history", "steps", "seconds", "devices", "started")
         epoch, batch = self.place
         of_place = {"epoch": epoch, "batch": batch, "accumulation": self.spec.train.accumulation}
-        return {**{k: getattr(self, k) for k in keys}, "versions": versions(), **of_place}
+        computing = {"computing": self.computing.as_recorded()}
+        return {**{k: getattr(self, k) for k in keys}, "versions": versions(), **computing, **of_place}
 
     def on_load_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lightning counts the parts that a device takes; where there were more or fewer of them, it counts anew."""
@@ -580,8 +598,8 @@ class _Watch(pl.Callback):
 _EMPTY: dict[str, Any] = dict.fromkeys(
     (
         *("status", "reason", "metrics", "at_chance", "params", "frozen_params", "macs", "macs_224", "uncounted"),
-        *("epochs", "images_seen", "seconds", "device", "peak_memory_bytes", "versions", "git", "data_fingerprint"),
-        *("started", "ended"),
+        *("epochs", "images_seen", "seconds", "device", "precision", "compiled", "kernels", "peak_memory_bytes"),
+        *("versions", "git", "data_fingerprint", "started", "ended"),
     )
 )
 
@@ -617,6 +635,8 @@ def _reason(error: Exception, spec: RunSpec) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in text:
         return f"out of memory with a batch of {spec.train.batch_size}; try a smaller model.size or data.image_size"
+    if is_compile_error(error):
+        return f"torch.compile failed ({type(error).__name__}: {text[:300]}); try train.compile=false"
     return f"{type(error).__name__}: {text}"
 
 

@@ -84,6 +84,13 @@ def test_what_a_row_does_not_declare(says: Any, text: str, found: Callable[..., 
     assert found(odd) == [{"number": 1, "text": text, "rows": ["none"]}]
 
 
+@pytest.mark.parametrize(("key", "then", "now"), [("precision", "fp32", "bf16"), ("compiled", False, True)])
+def test_rows_that_were_computed_otherwise(key: str, then: Any, now: Any, found: Callable[..., Any]) -> None:
+    """What `auto` came to. Records of before there was a choice lack it, and are no finding."""
+    says = {("pool", seed): {key: then} for seed in range(3)} | {("none", seed): {key: now} for seed in range(3)}
+    assert found(says) == [{"number": 1, "text": f"{key}: {now}; of the baseline: {then}", "rows": ["none"]}]
+
+
 def test_epochs_that_a_row_does_not_declare(found: Callable[..., Any]) -> None:
     findings = found({("none", seed): {"epochs": 3} for seed in range(3)})
     assert findings[0]["text"] == "epochs: 3; of the baseline: 2"

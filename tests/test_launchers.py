@@ -11,7 +11,9 @@ from specs import made_up, spec_of
 
 from metaformer_ablate.claims import Claims, Progress
 from metaformer_ablate.launchers import Ended, Order
+from metaformer_ablate.launchers.local import launcher as local_launcher
 from metaformer_ablate.records import Store
+from metaformer_ablate.signals import Stop
 from metaformer_ablate.sweep import Job, Limits, Listener, Sweep
 
 
@@ -110,6 +112,18 @@ def test_time_in_a_queue_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyP
     sweep._look()
     assert launcher.killed == [spec_of().run_id]
     claim.release()
+
+
+def test_workers_on_one_gpu_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as are asked for, by default one; each compiles with its share of the cores."""
+    made: list[tuple[str, int]] = []
+    monkeypatch.setattr("metaformer_ablate.launchers.local.devices_of", lambda option: ["cuda:0"])
+    monkeypatch.setattr("metaformer_ablate.launchers.local.cores", lambda: 16)
+    monkeypatch.setattr("metaformer_ablate.launchers.local._Worker", lambda *given: made.append(given))
+    specs = [spec_of(seed=seed) for seed in range(6)]
+    assert local_launcher(specs, "auto", Stop(), workers=4).capacity == 4
+    assert made == [("cuda:0", 4)] * 4
+    assert local_launcher(specs, "auto", Stop()).capacity == 1
 
 
 def test_one_listing_tells_of_all_claims(tmp_path: Path) -> None:

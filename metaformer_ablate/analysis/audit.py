@@ -32,6 +32,7 @@ class _Fact:
     of: Callable[[Record], Any]
     explained_by: tuple[str, ...] = ()
     diverged_too: bool = False  # is it told of runs that ended early, too
+    newer: bool = False  # do older records lack it, in whose specs there was no choice of it
 
 
 _LENGTH = ("train.epochs", "train.cooldown_epochs")
@@ -44,6 +45,10 @@ _FACTS = (
     ),
     _Fact("data fingerprint", lambda record: record.data["data_fingerprint"], ("data.name",)),
     _Fact("device", lambda record: record.data.get("device"), diverged_too=True),
+    # What `auto` came to, which depends on the device.
+    _Fact("precision", lambda record: record.data.get("precision"), ("train.precision",), True, newer=True),
+    _Fact("compiled", lambda record: record.data.get("compiled"), ("train.compile",), True, newer=True),
+    _Fact("kernels", lambda record: record.data.get("kernels"), ("train.kernels",), True, newer=True),
     _Fact("code commit", lambda record: _short((record.data.get("git") or {}).get("commit")), diverged_too=True),
 )
 
@@ -116,7 +121,8 @@ def _told(states: Sequence[RunState], diverged_too: bool = False) -> list[tuple[
 def _values(states: Sequence[RunState], fact: _Fact) -> list[str]:
     """What the runs tell, each value once, sorted."""
     told = (fact.of(record) for _, record in _told(states, fact.diverged_too))
-    return sorted({"unknown" if value is None else str(value) for value in told})
+    known = (value for value in told if value is not None or not fact.newer)
+    return sorted({"unknown" if value is None else str(value) for value in known})
 
 
 def _versions(runs: Runs) -> list[_Fact]:

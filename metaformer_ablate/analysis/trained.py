@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metaformer_ablate.analysis.errors import read_predictions
-from metaformer_ablate.checkpoints import LAST
+from metaformer_ablate.checkpoints import LAST, evaluated_weights
 from metaformer_ablate.data.catalogue import DATASETS
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.records import Record
@@ -74,6 +74,7 @@ class TrainedRun:
     net: nn.Module
     augment: Augment
     device: torch.device
+    bf16: bool = False  # whether it was trained and evaluated in it
 
     def logits(self, images: Tensor) -> Tensor:
         """uint8 images [N, C, H, W] to logits [N, classes] in fp32 on the CPU, computed as in training."""
@@ -83,7 +84,7 @@ class TrainedRun:
         parts = []
         with (
             torch.inference_mode(),
-            torch.autocast(self.device.type, torch.bfloat16, self.spec.train.precision == "bf16"),
+            torch.autocast(self.device.type, torch.bfloat16, self.bf16),
         ):
             for start in range(0, len(images), BATCH):
                 batch = images[start : start + BATCH].to(self.device)
@@ -113,16 +114,17 @@ def load_trained(record: Record, data: ImageData, device: torch.device) -> tuple
         raise NotAtHand(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     # The weights replace whatever the net would have started from, so that file is not needed.
     net = build_model(spec.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})}))
-    weights = {name.removeprefix("net."): value for name, value in stored.items() if name.startswith("net.")}
     try:
-        net.load_state_dict(weights)
+        net.load_state_dict(evaluated_weights(stored, spec.train.ema is not None))
     except RuntimeError as error:
         raise NotAtHand(f"{path}: not the weights of this model: {' '.join(str(error).split())[:200]}") from None
     if spec.train.memory_format == "channels_last":
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = spec.data.classes
     augment = Augment(spec.data, classes, data.mean, data.std, spec.train.memory_format)
-    run = TrainedRun(record, spec, net.to(device).eval(), augment, device)
+    # The record says what `auto` came to; older ones lack it, and then the spec says it.
+    bf16 = record.data.get("precision", spec.train.precision) == "bf16"
+    run = TrainedRun(record, spec, net.to(device).eval(), augment, device, bf16)
     return run, _check_weights(run, data, path.name)
 
 
@@ -136,7 +138,7 @@ def _check_weights(run: TrainedRun, data: ImageData, name: str) -> dict[str, Any
     difference = 100 * float(np.maximum(of_recorded, of_largest).max())  # NaN stays NaN, and fails below
     repeated = int((shares.argmax(axis=1) == predicted).sum())
     same_chip = device_name(run.device) == run.record.data["device"]
-    tolerance = 10.0 if run.spec.train.precision == "bf16" else 0.1 if same_chip else 2.0
+    tolerance = 10.0 if run.bf16 else 0.1 if same_chip else 2.0
     if not difference <= tolerance:
         raise NotAtHand(
             f"{run.record.folder / name}: not the weights of the record: {len(predicted) - repeated:,} of "

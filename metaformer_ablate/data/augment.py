@@ -24,6 +24,11 @@ class Augment:
         self._mean = torch.tensor([255 * value for value in mean]).view(-1, 1, 1)
         self._std = torch.tensor([255 * value for value in std]).view(-1, 1, 1)
 
+    def to(self, device: torch.device) -> Augment:
+        """Moves its constants, so that no step has to."""
+        self._mean, self._std = self._mean.to(device), self._std.to(device)
+        return self
+
     def normalise(self, images: Tensor) -> Tensor:
         """Levels 0 to 255 -> float of mean 0 and standard deviation 1 a channel over the training images."""
         mean, std = self._mean.to(images.device), self._std.to(images.device)

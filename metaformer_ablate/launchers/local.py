@@ -102,7 +102,8 @@ class Workers:
 
     def __init__(self, devices: Sequence[str]):
         self.capacity = len(devices)
-        self._idle = [_Worker(device) for device in devices]
+        share = max(1, cores() // len(devices))
+        self._idle = [_Worker(device, share) for device in devices]
         self._busy: dict[Any, tuple[Order, _Worker]] = {}  # by future
 
     def submit(self, order: Order) -> None:
@@ -153,12 +154,12 @@ class Workers:
 
 
 class _Worker:
-    def __init__(self, device: str):
+    def __init__(self, device: str, compilers: int):
         from pebble import ProcessPool
 
         self.device = device
         self.pool = ProcessPool(
-            max_workers=1, context=get_context("spawn"), initializer=_prepare, initargs=[os.getpid()]
+            max_workers=1, context=get_context("spawn"), initializer=_prepare, initargs=[os.getpid(), compilers]
         )
 
 
@@ -174,8 +175,12 @@ class _WorkerStop(Stop):
 _stop = _WorkerStop()
 
 
-def _prepare(parent: int) -> None:
-    """In a new worker: Ctrl-C is for the sweep to handle, SIGTERM asks for an end, and a sweep that is gone is one."""
+def _prepare(parent: int, compilers: int) -> None:
+    """In a new worker: Ctrl-C is for the sweep to handle, SIGTERM asks for an end, and a sweep that is gone is one.
+
+    Where it compiles, it does so with `compilers` processes: torch would take as many as there are cores, each time.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(compilers))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _stop.catch(signal.SIGTERM)
     end_with(parent)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from metaformer_ablate.models.activations import SquaredReLU
 from metaformer_ablate.models.mixers import OneResolution, Site
@@ -147,9 +148,15 @@ class Stage(nn.Module):
         self.downsample = downsample
         self.position = position
         self.blocks = nn.Sequential(*blocks)
+        self.grad_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.position(self.downsample(x)))
+        x = self.position(self.downsample(x))
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
+            return self.blocks(x)
+        for block in self.blocks:  # what each keeps is its input; the rest is computed again, with the same draws
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
 
 
 class MlpClassifier(nn.Module):
@@ -232,6 +239,12 @@ class MetaFormer(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether each block's activations are computed once more in the backward pass, to save memory; as in timm."""
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            stage.grad_checkpointing = enable
 
     def forward_features(self, x: Tensor) -> Tensor:
         """[B, in_chans, H, W] -> [B, C, H', W'], before the head's norm."""

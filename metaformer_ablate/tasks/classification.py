@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_accuracy
 
+from metaformer_ablate.computing import compile_in_place
 from metaformer_ablate.data.augment import Augment
 from metaformer_ablate.data.sources import derive_seed
 from metaformer_ablate.spec import TrainSpec
@@ -29,7 +30,8 @@ class Classification(pl.LightningModule):
     """Trains `net` from uint8 images [B, C, H, W] and labels [B]; logs train/loss, val/loss, val/top1 and val/top5.
 
     Accuracies are in percent. After a validation epoch `labels` and `logits` hold the whole evaluation split, in its
-    order, on every device.
+    order, on every device. With `train.ema` it is the averaged weights that are evaluated: after each optimiser step
+    they move towards those of the net, batch norm's statistics with them (timm's ModelEmaV3).
 
     Every device is given the whole batch, `train.accumulation` times: it draws the augmentation of all of it, as one
     device would, and computes one part of it each time.
@@ -38,6 +40,12 @@ class Classification(pl.LightningModule):
     def __init__(self, net: nn.Module, train: TrainSpec, augment: Augment, steps_per_epoch: int, seed: int):
         super().__init__()
         self.net, self.spec, self.augment = net, train, augment
+        self.averaged: nn.Module | None = None
+        if train.ema is not None:
+            from timm.utils import ModelEmaV3
+
+            # In training mode as the rest, or Lightning warns; it is called in evaluation only.
+            self.averaged = ModelEmaV3(net, decay=train.ema).requires_grad_(False).train()
         self.parts = Parts(train.world * train.accumulation, net)
         # Told by their shapes, which fsdp changes once it has the parameters.
         self._decayed = decayed_names(net)
@@ -45,11 +53,25 @@ class Classification(pl.LightningModule):
         self.logits, self.labels = torch.empty(0), torch.empty(0)
         self._batches: list[tuple[Tensor, Tensor]] = []
         self._loss_sum, self._first_bad = torch.zeros(()), torch.full((), -1)
+        self.compiled, self._largest = False, 0
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """The net that is evaluated: the averaged one, if there is one."""
+        return self.net if self.averaged is None else self.averaged.module  # type: ignore[return-value]
+
+    def compile_nets(self) -> None:
+        """Has the net compiled for its batches of training and those of evaluation."""
+        self.compiled = True
+        compile_in_place(self.net, *([] if self.averaged is None else [self.evaluated]))
+
     # Training
+
+    def on_fit_start(self) -> None:
+        self.augment.to(self.device)
 
     def on_train_start(self) -> None:
         # Restored sums of an epoch that a checkpoint cut; they lie where the checkpoint was read.
@@ -117,7 +139,11 @@ class Classification(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        self._batches.append((self(self.augment.normalise(images)).float(), labels))
+        size, self._largest = len(images), max(len(images), self._largest)
+        if self.compiled and size < self._largest:  # the last batch, filled up, fits what was compiled for the others
+            images = torch.cat([images, images[:1].expand(self._largest - size, -1, -1, -1)])
+        logits = self.evaluated(self.augment.normalise(images))[:size]
+        self._batches.append((logits.float(), labels))
 
     test_step = validation_step
 
@@ -139,6 +165,12 @@ class Classification(pl.LightningModule):
         return torch.cat([shares[i, :size] for i, size in enumerate(sizes)])
 
     # Optimisation
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.averaged is not None:
+            # Counted from 1, as timm does: the first step's weights are taken as they are.
+            self.averaged.update(self.net, step=self.global_step + 1)  # type: ignore[operator]
 
     def configure_optimizers(self) -> Any:
         spec = self.spec

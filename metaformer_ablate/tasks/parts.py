@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -29,6 +30,14 @@ class Parts:
                 elif isinstance(module, _DropoutNd):
                     module.forward = partial(self._draw, module, module.forward, True)
 
+    @property
+    def at(self) -> int:
+        return self._at
+
+    @at.setter
+    def at(self, part: int) -> None:
+        self._at, self._place = part, torch.tensor(part)
+
     def take(self, whole: Tensor) -> Tensor:
         """[B * count, ...] -> [B, ...], a view."""
         size = whole.shape[0] // self.count
@@ -39,7 +48,10 @@ class Parts:
         if not module.training:
             return draw(x)
         rest = x.shape[1:] if each else (1,) * (x.ndim - 1)
-        return x * self.take(draw(x.new_ones((x.shape[0] * self.count, *rest))))
+        size = x.shape[0]
+        drawn = draw(x.new_ones((size * self.count, *rest)))
+        # `take`, of a place that is a tensor: for each number, a compiled net would be compiled again.
+        return x * drawn.index_select(0, torch.arange(size, device=x.device) + self._place * size)
 
 
 def _draws_a_row_a_sample() -> tuple[type[nn.Module], ...]:
