@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import platform
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from metaformer_ablate.models import products
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.products import Linear, pool_minus_input
+from metaformer_ablate.run import keep_freed_memory
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
 MAPS = ((1, 1), (2, 2), (4, 4), (7, 7), (16, 16), (3, 11), (14, 5), (29, 31))
@@ -136,3 +138,46 @@ def test_a_trace_knows_nothing_of_it(convolutions: bool) -> None:
     names = {str(node.target) for node in exported.graph.nodes}
     assert "aten.linear.default" in names and "aten.avg_pool2d.default" in names and "aten.bmm.default" not in names
     torch.testing.assert_close(exported(x), net(x))
+
+
+def test_the_compiler_sees_one_graph_of_the_plain_operators(convolutions: bool) -> None:
+    seen: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    net = build_model(spec_of({"model.pool_size": 5})).to(memory_format=torch.channels_last)
+    x = torch.rand(16, 1, 16, 16).to(memory_format=torch.channels_last)
+    torch.compiler.reset()
+    try:
+        y = torch.compile(net, backend=backend, fullgraph=True)(x)
+    finally:
+        torch.compiler.reset()
+    assert not any("bmm" in name for name in seen) and sum("conv" in name for name in seen) == 4
+    torch.testing.assert_close(y, net(x))
+
+
+def test_autocast_is_left_to_torch(convolutions: bool) -> None:
+    net = build_model(spec_of({"model.pool_size": 5})).to(memory_format=torch.channels_last)
+    x = torch.rand(16, 1, 16, 16).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        used = operators(net, x)
+        assert net(x).dtype == torch.bfloat16
+    assert "aten::bmm" not in used and {"aten::linear", "aten::avg_pool2d"} <= used
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for the GNU C library")
+def test_freed_memory_is_kept() -> None:
+    """Pages that the system hands out while 64 MiB are freed and taken again."""
+    import resource
+
+    def pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            torch.empty(2**24).fill_(1)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_freed_memory()
+    pages()
+    assert pages() < 2**14  # of 4 KiB: what one of them has

@@ -18,11 +18,11 @@ _ROWS = 16
 def _eager_on_cpu(x: Tensor) -> bool:
     """Whether x is computed now and by torch's own kernels for a CPU, in its own precision."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and x.device.type == "cpu"
         and type(x) is Tensor
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()
-        and not torch.compiler.is_compiling()
     )
 
 
