@@ -726,7 +726,8 @@ def _without_inert(section: S, name: str, inert: dict[str, str], merged: _Merged
             entries[int(stage)] = None
             update[option] = tuple(entries)
         else:
-            update[option] = None
+            info = type(section).model_fields[option]
+            update[option] = info.default if info.exclude else None  # what is not in the id is not in a record either
     return section.model_copy(update=update)
 
 
