@@ -31,8 +31,9 @@ class Classification(pl.LightningModule):
     Accuracies are in percent. After a validation epoch `labels` and `logits` hold the whole evaluation split, in its
     order, on every device.
 
-    Every device is given the whole batch, `train.accumulation` times: it draws the augmentation of all of it, as one
-    device would, and computes one part of it each time.
+    Of images in memory every device is given the whole batch, `train.accumulation` times: it draws the augmentation of
+    all of it, as one device would, and computes one part of it each time. Of images that are read one by one it is
+    given its parts alone, with the boxes to erase.
     """
 
     def __init__(self, net: nn.Module, train: TrainSpec, augment: Augment, steps_per_epoch: int, seed: int):
@@ -81,7 +82,7 @@ class Classification(pl.LightningModule):
         assert isinstance(gathered, Tensor)
         return gathered
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
         step, turn = divmod(batch_idx, self.spec.accumulation)
         # Augmentation and stochastic depth follow from (seed, epoch, step), not from what was drawn before, so that
         # a run that is resumed draws the same.
@@ -89,7 +90,8 @@ class Classification(pl.LightningModule):
         images, targets = self.augment(*batch)
         if self.parts.count > 1:
             self.parts.at = (self.global_rank if self.spec.world > 1 else 0) * self.spec.accumulation + turn
-            images, targets = self.parts.take(images), self.parts.take(targets)
+            if len(images) == self.spec.batch_size:
+                images, targets = self.parts.take(images), self.parts.take(targets)
         loss = F.cross_entropy(self(images), targets, label_smoothing=self.spec.label_smoothing)
         self._watch(loss.detach())
         return loss
