@@ -252,12 +252,14 @@ def _members(path: Path) -> Iterator[tuple[str, int, int, int]]:
     """name, offset, size and label of each image of a shard."""
     image: dict[str, tuple[str, int, int]] = {}
     label: dict[str, int] = {}
+    end = 0
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 folder, _, base = member.name.rpartition("/")
                 stem, _, ending = base.partition(".")
                 sample = f"{folder}/{stem}"
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 if not member.isfile():
                     continue
                 if f".{ending.lower()}" in IMAGES:
@@ -266,6 +268,9 @@ def _members(path: Path) -> Iterator[tuple[str, int, int, int]]:
                     content = archive.extractfile(member)
                     assert content is not None
                     label[sample] = int(content.read())
+        # An archive ends with empty blocks; tarfile takes one that was cut off for one that ends early.
+        if path.stat().st_size < end + tarfile.BLOCKSIZE:
+            raise ValueError("it is cut off")
     except (OSError, tarfile.TarError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read as a shard: {' '.join(str(error).split())}") from None
     for sample, (name, offset, size) in image.items():
