@@ -45,7 +45,8 @@ class Unreadable:
             names = [f"{name} ({why})" for reasons in self.found.values() for name, why in sorted(reasons.items())]
             some = ", ".join(names[:NAMED_IN_REASON]) + (", ..." if len(names) > NAMED_IN_REASON else "")
             raise TooManyUnreadable(
-                f"{self.count} images cannot be read; allowed: data.max_unreadable, which is {self.limit}; they are {some}"
+                f"{self.count} images cannot be read; allowed: data.max_unreadable, which is {self.limit}; "
+                f"they are {some}"
             )
 
     def of_record(self) -> dict[str, Any]:
