@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import counting, kills, report, startup, sweeps, tables
+from benchmarks import counting, kills, loading, report, startup, sweeps, tables
 from metaformer_ablate.cost import device_name
 from metaformer_ablate.run import git_state, versions
 
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "tables": tables.measure,
     "report": report.measure,
     "kills": kills.measure,
+    "loading": loading.measure,
 }
 RESULTS = Path(__file__).parent / "results.json"
 

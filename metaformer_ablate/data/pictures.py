@@ -43,7 +43,7 @@ from metaformer_ablate.yaml_reader import RequestError
 # Images that are tried in place of one that cannot be read. Chance finds a whole one long before.
 STAND_INS = 20
 GREY = (128, 128, 128)
-EVALUATION_BATCH = 512
+EVALUATION_BATCH = 128  # each is read by one process
 
 
 # ---------------------------------------------------------------------------------------------------------------------
