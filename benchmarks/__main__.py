@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import counting, kills, lightning, report, scaling, startup, sweeps, tables, training
+from benchmarks import counting, kills, lightning, loading, report, scaling, startup, sweeps, tables, training
 from metaformer_ablate.cost import device_name
 from metaformer_ablate.run import git_state, versions
 
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "training": training.training,
     "inference": training.inference,
     "scaling": scaling.measure,
+    "loading": loading.measure,
 }
 RESULTS = Path(__file__).parent / "results.json"
 

@@ -56,7 +56,7 @@ def load_results(
         found = [
             (chosen.experiment.rows[row], state)
             for row, spec in chosen.specs.items()
-            for state in states_of(spec, seeds, store, folder.fingerprint(spec.data.name))
+            for state in states_of(spec, seeds, store, folder.fingerprint(spec.data.name, spec.data.reader))
         ]
         found = [(row, state) for row, state in found if state.record is not None]
         frame = store.frame(state.record for _, state in found if state.record is not None)

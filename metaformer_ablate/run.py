@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pytorch_lightning as pl
@@ -32,7 +32,8 @@ from metaformer_ablate.computing import Computing, checkpoint_activations, is_co
 from metaformer_ablate.cost import count, device_name, macs_at_224, peak_memory, start_peak_memory
 from metaformer_ablate.data.augment import Augment
 from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.data.sources import ImageData, evaluation_loader, load_images, train_loader
+from metaformer_ablate.data.sources import ImageData, load_images
+from metaformer_ablate.data.unreadable import Unreadable
 from metaformer_ablate.launchers import Ended, Order
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.norms import BatchNorm
@@ -44,6 +45,11 @@ from metaformer_ablate.spec import DataSpec, RunSpec, TrainSpec
 from metaformer_ablate.tasks.classification import Classification, Diverged, learning_rate
 from metaformer_ablate.tracking import Tracker, follow
 from metaformer_ablate.yaml_reader import RequestError
+
+if TYPE_CHECKING:
+    from metaformer_ablate.data.pictures import PictureData
+
+Data: TypeAlias = "ImageData | PictureData"
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "fvcore", "metaformer-ablate")
 
@@ -149,16 +155,24 @@ class Runner:
     ):
         self.store, self.folder, self.device = store, folder, device
         self.peers = [device] if peers is None else list(peers)
-        self._loaded: tuple[DataSpec, ImageData] | None = None
+        self._loaded: tuple[DataSpec, Data] | None = None
 
-    def data(self, spec: DataSpec) -> ImageData:
-        """The images of a spec on the training device."""
-        self.folder.require(spec.name)
-        # Of the data's settings only these change what is loaded; the rest is augmentation.
-        key = DataSpec(name=spec.name, image_size=spec.image_size, evaluate_on=spec.evaluate_on)
+    def data(self, spec: DataSpec) -> Data:
+        """The images of a spec: on the training device, or opened where they are read one by one."""
+        self.folder.require(spec.name, spec.reader)
+        # Of the settings of a set in memory only these change what is loaded; the rest is augmentation.
+        of_memory = DataSpec(name=spec.name, image_size=spec.image_size, evaluate_on=spec.evaluate_on)
+        key = of_memory if spec.in_memory else spec
         if self._loaded is None or self._loaded[0] != key:
-            self._loaded = (key, load_images(key, self.folder).to(self.device))
+            self._loaded = (key, self._load(key))
         return self._loaded[1]
+
+    def _load(self, spec: DataSpec) -> Data:
+        if spec.in_memory:
+            return load_images(spec, self.folder).to(self.device)
+        from metaformer_ablate.data.pictures import open_pictures  # loads timm
+
+        return open_pictures(spec, self.folder, self.device)
 
     def run(self, spec: RunSpec, handling: Handling | None = None) -> Record:
         """Trains a spec, from its last checkpoint where there is one, and writes its record.
@@ -193,7 +207,7 @@ class Runner:
             "epochs": watch.epochs,
             "versions": versions(),
             "git": git_state(),
-            "data_fingerprint": self.folder.fingerprint(spec.data.name),
+            "data_fingerprint": self.folder.fingerprint(spec.data.name, spec.data.reader),
         }
         outcome: dict[str, Any]
         predictions = log = None
@@ -219,7 +233,7 @@ class Runner:
         except Exception as error:  # whatever it is, the runs after this one go on
             outcome = {"status": "failed", "reason": _reason(error, spec), "metrics": None, "at_chance": None}
             log = traceback.format_exc()
-        record = _EMPTY | common | outcome
+        record = _EMPTY | common | outcome | watch.unreadable.of_record()
         record |= {
             "images_seen": watch.steps * spec.train.batch_size,
             "seconds": round(watch.seconds, 3),
@@ -239,7 +253,7 @@ class Runner:
         return _Watch(spec, handling, checkpoints, name if world == 1 else f"{world} x {name}", computing)
 
     def _train(
-        self, spec: RunSpec, data: ImageData, watch: _Watch, find_checkpoint: Callable[[_Watch], Path | None]
+        self, spec: RunSpec, data: Data, watch: _Watch, find_checkpoint: Callable[[_Watch], Path | None]
     ) -> Classification:
         train, computing = spec.train, watch.computing
         torch.set_num_threads(train.threads)
@@ -258,13 +272,12 @@ class Runner:
         if train.memory_format == "channels_last":
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         augment = Augment(spec.data, spec.data.classes, data.mean, data.std, train.memory_format)
-        loader = train_loader(data.train, train.batch_size, spec.seed, *watch.place, train.accumulation)
         steps = len(data.train) // train.batch_size
         task = Classification(net, train, augment, steps_per_epoch=steps, seed=spec.seed)
         if computing.compiled:
             task.compile_nets()
         with warnings.catch_warnings():
-            # The loaders need no workers: their batches are views of tensors in memory.
+            # The loaders need no workers where their batches are views of tensors in memory.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             # A loader that begins where the checkpoint ended is what this one wants.
             warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
@@ -295,7 +308,9 @@ class Runner:
             )
             if batch_norm and train.world > 1 and trainer.is_global_zero:
                 say(f"run {spec.run_id}: batch norm is synchronised over {train.world} devices")
-            shares = evaluation_loader(data.evaluation, share=trainer.global_rank, shares=train.world)
+            rank, unreadable = trainer.global_rank, watch.unreadable
+            loader = data.train_loader(train, spec.seed, watch.place, rank, unreadable)
+            shares = data.evaluation_loader(train, rank, unreadable)
             with watch.handling.stop.polling():
                 trainer.fit(task, loader, shares, ckpt_path=checkpoint, weights_only=True)
         return task
@@ -363,7 +378,7 @@ def execute(order: Order, stop: Stop, report: Callable[[Progress], None] = lambd
             runner.store.problems.clear()
             record = runner.store.read(spec.run_id)
             if record is None or order.replaces == record.checksum:
-                fingerprint = runner.folder.fingerprint(spec.data.name)
+                fingerprint = runner.folder.fingerprint(spec.data.name, spec.data.reader)
                 with follow(order.wandb, spec, runner.store, fingerprint, versions()) as tracker:
                     handling = Handling(
                         report,
@@ -402,7 +417,7 @@ def _run_on_ranks(runner: Runner, order: Order, spec: RunSpec, handling: Handlin
     check(spec, runner.device.type)
     if spec.train.nodes == 1:
         choose_devices(order.device, spec.train.devices)
-    runner.folder.require(spec.data.name)
+    runner.folder.require(spec.data.name, spec.data.reader)
     runner.clear(spec)
     ranks = Ranks(order, spec.train, runner.watch(spec, handling).find_checkpoint())
     with handling.stop.polling():
@@ -434,6 +449,7 @@ class _Watch(pl.Callback):
         self.devices = [device]
         self.started = _now()
         self.place = (0, 0)  # epoch and batch to begin with
+        self.unreadable = Unreadable(spec.data.max_unreadable or 0)
         self._start = self._told = self._saved = time.perf_counter()
         self._since = (0, self._start)
 
@@ -465,7 +481,7 @@ class _Watch(pl.Callback):
         """Takes `place` from a checkpoint, if one is given, and returns it."""
         if path is not None:
             state = torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key]
-            if state["versions"] != versions() or "accumulation" not in state:
+            if state["versions"] != versions() or not {"accumulation", "unreadable"} <= set(state):
                 raise _Otherwise("was written with other versions")
             if state.get("computing") != self.computing.as_recorded():
                 raise _Otherwise("was computed in another precision, compiled or not, or with other kernels")
@@ -476,8 +492,8 @@ class _Watch(pl.Callback):
         keys = ("history", "steps", "seconds", "devices", "started")
         epoch, batch = self.place
         of_place = {"epoch": epoch, "batch": batch, "accumulation": self.spec.train.accumulation}
-        computing = {"computing": self.computing.as_recorded()}
-        return {**{k: getattr(self, k) for k in keys}, "versions": versions(), **computing, **of_place}
+        found = {"computing": self.computing.as_recorded(), "unreadable": self.unreadable.found}
+        return {**{k: getattr(self, k) for k in keys}, "versions": versions(), **of_place, **found}
 
     def on_load_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lightning counts the parts that a device takes; where there were more or fewer of them, it counts anew."""
@@ -491,10 +507,12 @@ class _Watch(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history, self.steps, self.started = state["history"], state["steps"], state["started"]
         self.devices = list(dict.fromkeys([*state["devices"], *self.devices]))
+        self.unreadable.add(state["unreadable"])
         self._start = time.perf_counter() - state["seconds"]
 
     def _save(self, trainer: pl.Trainer, epoch: int, batch: int, name: str = LAST) -> None:
         self.place = (epoch, batch)
+        self._gather_unreadable(trainer)
         try:
             if trainer.is_global_zero:
                 self.checkpoints.save(trainer.save_checkpoint, name)
@@ -503,6 +521,14 @@ class _Watch(pl.Callback):
         except OSError as error:
             raise StoreError.of(self.checkpoints.folder, f"the checkpoint of run {self.spec.run_id}", error) from error
         self._saved = time.perf_counter()
+
+    def _gather_unreadable(self, trainer: pl.Trainer) -> None:
+        """Of all devices, on each. Raises TooManyUnreadable, on all of them."""
+        if trainer.world_size > 1 and not self.spec.data.in_memory:
+            found: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(found, self.unreadable.found)
+            for others in found:
+                self.unreadable.add(others)
 
     # Hooks
 
@@ -551,6 +577,7 @@ class _Watch(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         assert isinstance(task, Classification)
+        self._gather_unreadable(trainer)
         train_loss = task.finish_epoch()
         values = {f"val_{key}": trainer.callback_metrics[f"val/{key}"].item() for key in ("loss", "top1", "top5")}
         # The last step of an epoch can break the weights after a loss that was still finite.

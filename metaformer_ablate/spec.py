@@ -773,6 +773,14 @@ def _check_together(spec: RunSpec, merged: _Merged) -> None:
             f"the training images of {spec.data.name}"
         )
     _check_sharing(train, merged)
+    mixed = not spec.data.in_memory and bool(spec.data.mixup or spec.data.cutmix)
+    part = train.micro_batch or train.batch_size // train.world
+    if mixed and part < train.batch_size and part % 2:
+        found = f"train.micro_batch is {part}" if train.micro_batch else f"a device has {part} images of a batch"
+        raise RequestError(
+            f"{merged.where('train.micro_batch')}{found}; allowed where data.mixup or data.cutmix is on: an even "
+            f"number, for both images of a pair are read by one device"
+        )
 
 
 def _check_sharing(train: TrainSpec, merged: _Merged) -> None:

@@ -119,7 +119,8 @@ def jobs_of(
             rows.setdefault(spec.run_id, []).append(f"{plan.experiment.name}/{row}")
             specs.setdefault(spec.run_id, spec)
     held = Claims(store.path).held()
-    fingerprints = {name: folder.fingerprint(name) for name in {spec.data.name for spec in specs.values()}}
+    data = {(spec.data.name, spec.data.reader) for spec in specs.values()}
+    fingerprints = {name: folder.fingerprint(name, reader) for name, reader in data}
     wanted = {"missing", "running", "stale", *(["failed"] if retry_failed else [])}
     columns: list[list[tuple[RunState, Job | None]]] = []
     for key, spec in specs.items():

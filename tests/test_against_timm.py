@@ -9,14 +9,15 @@ import timm.models.metaformer
 import timm.optim
 import torch
 from specs import spec_of
-from timm.data.mixup import mixup_target
+from timm.data.mixup import FastCollateMixup, mixup_target
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, create_scheduler_v2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metaformer_ablate.cost import count
 from metaformer_ablate.data.augment import Augment, cutmix, mixup
+from metaformer_ablate.experiment import plan
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS
 from metaformer_ablate.spec import RunSpec
@@ -134,6 +135,92 @@ def test_learning_rate_by_epoch_is_that_of_timm() -> None:
     assert learning_rate(train, 309 * steps, steps) == 1e-5
 
 
+# Defaults of the authors' train.py, in its words; batch and rate are the paper's.
+AUTHORS = {
+    "opt": "adamw",
+    "weight_decay": 0.05,
+    "clip_grad": None,
+    "sched": "cosine",
+    "epochs": 300,
+    "warmup_epochs": 5,
+    "cooldown_epochs": 10,
+    "warmup_lr": 1e-6,
+    "min_lr": 1e-5,
+    "scale": (0.08, 1.0),
+    "hflip": 0.5,
+    "aa": "rand-m9-mstd0.5-inc1",
+    "train_interpolation": "random",
+    "reprob": 0.25,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "mixup_switch_prob": 0.5,
+    "smoothing": 0.1,
+    "model_ema": False,
+}
+ROWS = plan("table5", "imagenet").specs
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_is_trained_as_by_the_authors_script(row: str) -> None:
+    train, data = ROWS[row].train, ROWS[row].data
+    assert AUTHORS == {
+        "opt": train.optimizer,
+        "weight_decay": train.weight_decay,
+        "clip_grad": train.clip_grad,
+        "sched": train.schedule,
+        "epochs": train.epochs,
+        "warmup_epochs": train.warmup_epochs,
+        "cooldown_epochs": train.cooldown_epochs,
+        "warmup_lr": train.warmup_lr,
+        "min_lr": train.min_lr,
+        "scale": data.crop_scale,
+        "hflip": 0.5 if data.flip else 0.0,
+        "aa": data.rand_augment,
+        "train_interpolation": data.interpolation,
+        "reprob": data.random_erasing,
+        "mixup": data.mixup,
+        "cutmix": data.cutmix,
+        "mixup_switch_prob": data.cutmix_switch,
+        "smoothing": train.label_smoothing,
+        "model_ema": train.ema is not None,
+    }
+    attention = row in ("pppa", "ppaa")
+    assert (train.batch_size, train.lr) == ((1024, 1e-3) if attention else (4096, 4e-3))
+    assert data.eval_crop == (0.95 if attention or row == "ppff" else 0.9)
+    assert (data.eval_interpolation, data.image_size, train.schedule_unit) == ("bicubic", 224, "epoch")
+
+
+@pytest.mark.parametrize("row", ["baseline", "pppa", "ppff", "batch_norm"])
+def test_groups_and_every_epochs_rate_are_those_that_timm_makes_of_the_scripts_arguments(row: str) -> None:
+    spec, steps = ROWS[row], 3
+    net = build_model(spec)
+    theirs = timm.optim.create_optimizer_v2(net, opt="adamw", lr=spec.train.lr, weight_decay=AUTHORS["weight_decay"])
+    scheduler, epochs = create_scheduler_v2(
+        theirs,
+        sched=AUTHORS["sched"],
+        num_epochs=AUTHORS["epochs"],
+        warmup_epochs=AUTHORS["warmup_epochs"],
+        cooldown_epochs=AUTHORS["cooldown_epochs"],
+        warmup_lr=AUTHORS["warmup_lr"],
+        min_lr=AUTHORS["min_lr"],
+    )
+    ours = Classification(net, spec.train, Stub(), steps_per_epoch=steps, seed=0).configure_optimizers()["optimizer"]
+    assert type(ours) is type(theirs) is torch.optim.AdamW
+
+    def groups(optimizer: torch.optim.Optimizer) -> dict[float, tuple[object, ...]]:
+        return {
+            group["weight_decay"]: ({id(p) for p in group["params"]}, group["betas"], group["eps"], group["amsgrad"])
+            for group in optimizer.param_groups
+        }
+
+    assert groups(ours) == groups(theirs) and set(groups(ours)) == {0.0, 0.05}
+    assert epochs == spec.train.epochs + spec.train.cooldown_epochs == 310
+    for epoch in range(epochs):
+        for group in theirs.param_groups:
+            assert learning_rate(spec.train, epoch * steps + 1, steps) == pytest.approx(group["lr"], rel=1e-9), epoch
+        scheduler.step(epoch + 1)  # as the script does after each epoch
+
+
 def test_learning_rate_by_step_is_that_of_timm() -> None:
     steps = 7
     train = spec_of({"train.schedule_unit": "step"}, recipe="imagenet").train
@@ -199,6 +286,14 @@ def test_loss_of_labels_is_that_of_timm(smoothing: float) -> None:
     torch.testing.assert_close(loss, LabelSmoothingCrossEntropy(smoothing)(logits, labels))
 
 
+def collated(images: Tensor, labels: Tensor, kept: float) -> Tensor:
+    """uint8 images as timm's collation mixes them."""
+    collate = FastCollateMixup(num_classes=10)
+    collate._params_per_batch = lambda: (kept, False)
+    mixed, _ = collate(list(zip(images, labels, strict=True)))
+    return mixed
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize(("mix", "cut"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
 def test_loss_of_mixed_images_is_that_of_timm(mix: float, cut: float, smoothing: float) -> None:
@@ -224,15 +319,15 @@ def test_loss_of_mixed_images_is_that_of_timm(mix: float, cut: float, smoothing:
                 assert share.float().mean() <= 1 - kept + 1e-6
         else:
             seen.add("mix")
-            torch.testing.assert_close(mixed, kept * normal + (1 - kept) * normal.flip(0))
+            torch.testing.assert_close(mixed, augment.normalise(collated(images, labels, kept)))
     assert seen == {name for name, alpha in (("mix", mix), ("cut", cut)) if alpha}
 
 
 def test_mixup_by_hand() -> None:
-    images = torch.tensor([0.0, 1.0, 4.0])[:, None, None, None]
+    images = torch.tensor([0, 1, 6], dtype=torch.uint8)[:, None, None, None]
     mixed, kept = mixup(images, 0.75)
     assert kept == 0.75
-    assert mixed.flatten().tolist() == [1.0, 1.0, 3.0]
+    assert mixed.flatten().tolist() == [2.0, 1.0, 4.0]  # 1.5 and 4.5, whole levels, halves to even
 
 
 def test_cutmix_keeps_the_share_that_it_says() -> None:

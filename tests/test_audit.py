@@ -55,6 +55,16 @@ def found(chosen: Plan, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     return run
 
 
+def test_images_that_could_not_be_read_are_a_finding(found: Callable[..., Any]) -> None:
+    lost = {"train": {"images": 2, "names": ["a.jpg", "b.jpg"]}, "evaluation": {"images": 1, "names": ["c.jpg"]}}
+    told = found({("none", 1): {"unreadable": lost}, ("bare", 2): {"unreadable": {"train": lost["train"]}}})
+    texts = [(finding["text"], finding["rows"]) for finding in told]
+    assert ("train images could not be read, others stood in for them: 2 (seed 1)", ["none"]) in texts
+    assert ("train images could not be read, others stood in for them: 2 (seed 2)", ["bare"]) in texts
+    assert ("evaluation images could not be read, they count as wrong unless guessed: 1 (seed 1)", ["none"]) in texts
+    assert len(texts) == 3
+
+
 def test_what_rows_declare_is_no_finding(found: Callable[..., Any]) -> None:
     """Longer, wider and with fields that became null: all of it follows from what the rows set."""
     assert found({}) == []

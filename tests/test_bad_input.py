@@ -234,7 +234,10 @@ def test_seeds(ablate: Ablate, seeds: str, part: str) -> None:
             ["'poolformer_s13'", "did you mean 'poolformer_", "poolformer_s12, ", "pooling_size"],
         ),
         (["cost", "pooling_size", "--batch", "0"], ["--batch is 0", "at least 1"]),
-        (["run", "pooling_size", "--recipe", "imagenet"], ["imagenet", "show and cost"]),
+        (
+            ["run", "pooling_size", "--recipe", "imagenet"],
+            ["imagenet is not in", "not downloaded", "--data", "{train,val}"],
+        ),
     ],
     ids=lambda value: " ".join(value) if value[0] in ("run", "table", "cost") else "",
 )

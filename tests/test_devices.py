@@ -397,15 +397,20 @@ def test_fsdp_computes_as_the_others_do() -> None:
 # The parts by themselves
 
 
-def test_parts_make_up_the_batch() -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_parts_make_up_the_batch(count: int) -> None:
     images = torch.arange(24).view(12, 2)
-    parts, taken = Parts(3, nn.Identity()), []
-    for parts.at in range(3):
+    parts, taken = Parts(count, nn.Identity()), []
+    for parts.at in range(count):
         taken.append(parts.take(images))
-    assert torch.equal(torch.cat(taken), images)
+        if len(taken[-1]) % 2 == 0:  # each image of a part has its partner in the mix at the mirrored place
+            assert torch.equal(taken[-1] + taken[-1].flip(0), images[:1].expand_as(taken[-1]) + images[-1:])
+    assert {len(part) for part in taken} == {12 // count}
+    assert torch.equal(torch.cat(taken).sort(0).values, images)
 
 
-def test_masks_are_those_of_the_whole_batch() -> None:
+@pytest.mark.parametrize("count", [3, 4])
+def test_masks_are_those_of_the_whole_batch(count: int) -> None:
     def net() -> nn.Module:
         return nn.Sequential(StochasticDepth(0.4), nn.Dropout(0.3), StochasticDepth(0.2)).train()
 
@@ -414,11 +419,10 @@ def test_masks_are_those_of_the_whole_batch() -> None:
     whole = net()(x)
     assert 0 < (whole == 0).sum() < whole.numel()
     shared = net()
-    parts, out = Parts(4, shared), []
-    for parts.at in range(4):
+    parts = Parts(count, shared)
+    for parts.at in range(count):
         torch.manual_seed(0)
-        out.append(shared(parts.take(x)))
-    assert torch.equal(torch.cat(out), whole)
+        assert torch.equal(shared(parts.take(x)), parts.take(whole))
     assert torch.equal(shared.eval()(x), x)
 
 

@@ -434,11 +434,6 @@ def test_an_unknown_device_is_refused() -> None:
         choose_device("cuda:99")
 
 
-def test_imagenet_is_not_trained_yet(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="training on imagenet is not built yet"):
-        Runner(Store(tmp_path), DataFolder.choose(None), CPU).run(spec_of(recipe="imagenet"))
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Every experiment and every switch trains a step
 

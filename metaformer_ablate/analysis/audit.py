@@ -97,6 +97,11 @@ def _findings(
     records = [record for _, record in _told(runs[row], diverged_too=True)]
     if any((record.data.get("git") or {}).get("dirty") for record in records):
         yield "trained from a checkout with uncommitted changes: its commit does not say what ran"
+    for split, note in (("train", "others stood in for them"), ("evaluation", "they count as wrong unless guessed")):
+        if bad := [
+            (seed, n) for seed, record in _told(runs[row], diverged_too=True) if (n := _unreadable(record, split))
+        ]:
+            yield f"{split} images could not be read, {note}: " + ", ".join(f"{n} (seed {seed})" for seed, n in bad)
     early = [seed for seed, record in _told(runs[row]) if not _of_last_epoch(record)]
     if early:
         yield f"top-1 is not that of the last epoch in its history: seed {', '.join(map(str, early))}"
@@ -160,6 +165,11 @@ def _of_last_epoch(record: Record) -> bool:
         return False
     assert record.top1 is not None
     return line["epoch"] == record.data.get("epochs", line["epoch"]) and abs(line["val_top1"] - record.top1) < 1e-6
+
+
+def _unreadable(record: Record, split: str) -> int:
+    """How many images of a split the run could not read."""
+    return ((record.data.get("unreadable") or {}).get(split) or {}).get("images", 0)
 
 
 def _listed(values: Sequence[str]) -> str:

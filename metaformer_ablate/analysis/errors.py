@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def read_predictions(record: Record) -> tuple[NDArray[np.int64], NDArray[np.int6
     if labels.ndim != 1 or not len(labels) or not labels.shape == predicted.shape == confidence.shape:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
         raise RequestError(f"{path}: found {shapes}; allowed: three lists of one length, an entry an image")
-    classes = _facts(record.spec()["data"]["name"]).num_classes
+    classes = _facts(record.spec()["data"]).num_classes
     for name, array in (("label", labels), ("predicted", predicted)):
         if array.dtype.kind not in "ui" or array.min() < 0 or array.max() >= classes:
             raise RequestError(f"{path}: {name} goes from {array.min()} to {array.max()}; allowed: 0 to {classes - 1}")
@@ -108,7 +109,7 @@ def summary(record: Record, *, worst: int = WORST) -> dict[str, Any]:
     """
     labels, predicted, confidence = read_predictions(record)
     spec = record.spec()
-    facts = _facts(spec["data"]["name"])
+    facts = _facts(spec["data"])
     right = predicted == labels
     confusion = np.bincount(labels * facts.num_classes + predicted, minlength=facts.num_classes**2)
     confusion = confusion.reshape(facts.num_classes, facts.num_classes)
@@ -140,10 +141,12 @@ def summary(record: Record, *, worst: int = WORST) -> dict[str, Any]:
     }
 
 
-def _facts(name: str) -> DataSet:
-    if name not in DATASETS:
-        raise RequestError(unknown("data set", name, DATASETS))
-    return DATASETS[name]
+def _facts(data: Mapping[str, Any]) -> DataSet:
+    """The facts of a spec's data set, with the number of classes that it says, if it does."""
+    if data["name"] not in DATASETS:
+        raise RequestError(unknown("data set", data["name"], DATASETS))
+    facts = DATASETS[data["name"]]
+    return replace(facts, num_classes=data.get("num_classes") or facts.num_classes)
 
 
 def model_name(spec: Mapping[str, Any]) -> str:
@@ -240,7 +243,7 @@ def comparison(record: Record, other: Record, *, worst: int = WORST) -> dict[str
             f"--against: runs {record.run_id} and {other.run_id} hold other labels ({len(labels)} and {len(labels2)} "
             "images), so they were not evaluated on the same images in the same order"
         )
-    facts = _facts(first["data"]["name"])
+    facts = _facts(first["data"])
     right, right2 = predicted == labels, predicted2 == labels
     only_first, only_second = right & ~right2, right2 & ~right
     both_wrong = ~right & ~right2

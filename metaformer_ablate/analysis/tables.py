@@ -53,7 +53,8 @@ def build_table(
     """
     found = tuple(seeds) if seeds is not None else seeds_with_records(plan, store)
     # Of what each row is trained on, which an override may have made another than the recipe's.
-    fingerprints = {name: folder.fingerprint(name) for name in {spec.data.name for spec in plan.specs.values()}}
+    data = {(spec.data.name, spec.data.reader) for spec in plan.specs.values()}
+    fingerprints = {name: folder.fingerprint(name, reader) for name, reader in data}
     runs: dict[str, list[RunState]] = {row: [] for row in plan.experiment.rows}
     for name, spec in plan.specs.items():
         runs[name] = states_of(spec, found, store, fingerprints[spec.data.name])

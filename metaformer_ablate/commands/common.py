@@ -148,8 +148,8 @@ def store_of(option: str | None) -> Any:
 
 def make_ready(jobs: Sequence[Any], store: Any, folder: Any) -> None:
     """Fetches the data that jobs lack. Raises RequestError where it cannot be had or records cannot be written."""
-    for name in dict.fromkeys(job.spec.data.name for job in jobs):
-        folder.require(name)
+    for name, reader in dict.fromkeys((job.spec.data.name, job.spec.data.reader) for job in jobs):
+        folder.require(name, reader)
         if folder.missing(name):
             from metaformer_ablate.data.sources import download
 

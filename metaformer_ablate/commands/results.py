@@ -128,7 +128,7 @@ def reproduce_command(
     store, folder = store_of(results), DataFolder.choose(data)
     record = store.find(run)
     spec = spec_of_record(record, init_from)
-    folder.require(spec.data.name)
+    folder.require(spec.data.name, spec.data.reader)
     with TemporaryDirectory(prefix="ablate-reproduce-") as scratch, Stop().catching() as stop:
         again = Store(Path(keep or scratch))
         again.check_writable()

@@ -173,7 +173,8 @@ def _trial(
             how, versions = settle(project, **labels), of_packages()
             how = how and {**how, "rows": list(job.rows)}
         # From here on, for W&B takes a run back that has not begun within the hour, and another sweep may train it.
-        with follow(how, job.spec, store, folder.fingerprint(job.spec.data.name), versions) as tracker:
+        fingerprint = folder.fingerprint(job.spec.data.name, job.spec.data.reader)
+        with follow(how, job.spec, store, fingerprint, versions) as tracker:
             if to_train:
                 make_ready([job], store, folder)
                 launcher = choose("local", specs=[job.spec], device=device, stop=stop, workers=0)

@@ -1,11 +1,17 @@
-"""Augmentation of whole batches on the device they lie on.
+"""Augmentation of batches on the device they lie on.
 
 What differs from sample to sample is drawn on the batch's device, what is one value a batch on the CPU, both from the
-global generators: the task seeds them for each step.
+global generators: the task seeds them for each step. Images that are read one by one bring what differs with them
+(`data/pictures.py`): of such a batch a device has only a part.
 """
 
 from __future__ import annotations
 
+import math
+import random
+from typing import TypeAlias
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,7 +20,11 @@ from metaformer_ablate.spec import DataSpec
 
 
 class Augment:
-    """uint8 images [B, C, H, W] and labels [B] to normalised float images and training targets."""
+    """uint8 images [B, C, H, W] and labels [B] to normalised float images and training targets.
+
+    The order is that of timm's loader: crop, flip, mix, normalise, erase. Mixed images are rounded to whole levels, so
+    that what is normalised is always a picture of 8 bits.
+    """
 
     def __init__(
         self, spec: DataSpec, num_classes: int, mean: tuple[float, ...], std: tuple[float, ...], memory_format: str
@@ -34,17 +44,22 @@ class Augment:
         mean, std = self._mean.to(images.device), self._std.to(images.device)
         return ((images.float() - mean) / std).contiguous(memory_format=self._format)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Crop, flip, normalise, then Mixup or CutMix. Targets are labels [B], or shares [B, classes] when mixed."""
-        if self.spec.crop_padding:
-            images = random_crop(images, self.spec.crop_padding)
-        if self.spec.flip:
-            mirrored = torch.rand(len(images), device=images.device) < 0.5
-            images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+    def __call__(self, images: Tensor, labels: Tensor, boxes: Boxes | None = None) -> tuple[Tensor, Tensor]:
+        """Crop, flip, Mixup or CutMix, normalise, erase. Targets are labels [B], or shares [B, classes] when mixed.
+
+        Images that are read one by one are cropped and flipped already, and come with the `boxes` to erase.
+        """
+        if self.spec.in_memory:
+            if self.spec.crop_padding:
+                images = random_crop(images, self.spec.crop_padding)
+            if self.spec.flip:
+                mirrored = torch.rand(len(images), device=images.device) < 0.5
+                images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+        targets = labels
+        if self.spec.mixup or self.spec.cutmix:
+            images, targets = self._mix(images, labels)
         images = self.normalise(images)
-        if not self.spec.mixup and not self.spec.cutmix:
-            return images, labels
-        return self._mix(images, labels)
+        return (images if boxes is None else erase(images, boxes)), targets
 
     def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         cut = bool(self.spec.cutmix)
@@ -53,7 +68,7 @@ class Augment:
         alpha = torch.tensor(self.spec.cutmix if cut else self.spec.mixup)
         kept = torch.distributions.Beta(alpha, alpha).sample().item()
         images, kept = cutmix(images, kept) if cut else mixup(images, kept)
-        shares = F.one_hot(labels, self.num_classes).to(images.dtype)
+        shares = F.one_hot(labels, self.num_classes).to(torch.float32)
         return images, kept * shares + (1 - kept) * shares.flip(0)
 
 
@@ -69,8 +84,10 @@ def random_crop(images: Tensor, padding: int) -> Tensor:
 
 
 def mixup(images: Tensor, kept: float) -> tuple[Tensor, float]:
-    """Each image with its mirror in the batch (arXiv 1710.09412); the pairing is random because the order is."""
-    return kept * images + (1 - kept) * images.flip(0), kept
+    """Each image with its mirror in the batch (arXiv 1710.09412), as whole levels in float; the pairing is random
+    because the order is."""
+    levels = images.float()
+    return (kept * levels + (1 - kept) * levels.flip(0)).round_(), kept
 
 
 def cutmix(images: Tensor, kept: float) -> tuple[Tensor, float]:
@@ -84,3 +101,40 @@ def cutmix(images: Tensor, kept: float) -> tuple[Tensor, float]:
     mixed = images.clone()
     mixed[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
     return mixed, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Random erasing (arXiv 1708.04896)
+
+# [n, 6] int64: row in the batch, top, left, height, width, and the seed of the noise, for each image that has a box.
+Boxes: TypeAlias = np.ndarray
+
+ERASED_AREA = (0.02, 1 / 3)  # of the image
+ERASED_ASPECT = (math.log(0.3), math.log(1 / 0.3))
+
+
+def draw_box(probability: float, height: int, width: int) -> tuple[int, int, int, int] | None:
+    """top, left, height, width of a rectangle to erase, or none; drawn from Python's `random`, as timm does."""
+    if random.random() > probability:
+        return None
+    for _ in range(10):
+        area = random.uniform(*ERASED_AREA) * (height * width)
+        aspect = math.exp(random.uniform(*ERASED_ASPECT))
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if h < height and w < width:
+            return random.randint(0, height - h), random.randint(0, width - w), h, w
+    return None
+
+
+def erase(images: Tensor, boxes: Boxes) -> Tensor:
+    """Fills boxes of normalised images [B, C, H, W], in place, with noise of mean 0 and deviation 1, pixel by pixel.
+
+    The noise of a box follows from its own seed, so that it does not depend on how devices share a batch.
+    """
+    generator = torch.Generator(images.device)
+    for row, top, left, height, width, seed in boxes.tolist():
+        generator.manual_seed(seed)
+        shape = (images.shape[1], height, width)
+        noise = torch.randn(shape, generator=generator, device=images.device, dtype=images.dtype)
+        images[row, :, top : top + height, left : left + width] = noise
+    return images

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metaformer_ablate.data.catalogue import DATASETS
+from metaformer_ablate.data.listing import LAYOUTS, Place, find_place
 from metaformer_ablate.yaml_reader import RequestError
 
 TORCHVISION_CLASS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -49,10 +50,21 @@ class DataFolder:
     def missing(self, name: str) -> list[Path]:
         return [path for path in self.files(name) if not path.is_file()]
 
-    def require(self, name: str) -> None:
+    def place(self, name: str, reader: str | None = None) -> Place | None:
+        """Where a data set lies that is read image by image. Raises RequestError where that cannot be told."""
+        return find_place(self.path, name, reader or "auto")
+
+    def require(self, name: str, reader: str | None = None) -> None:
         """Raises RequestError where a data set cannot be trained on from here, as far as that shows without reading."""
         if not DATASETS[name].in_memory:
-            raise RequestError(f"training on {name} is not built yet; show and cost work under its recipe")
+            if self.place(name, reader) is None:
+                layouts = "; ".join(f"{key}: {LAYOUTS[key]}" for key in LAYOUTS if reader in (None, "auto", key))
+                where = f"{self.path / name} or {self.path}" if self.given else "the default folder"
+                raise RequestError(
+                    f"{name} is not in {where}, and it is not downloaded: name its folder with --data; allowed in it "
+                    f"or in its folder {name}: {layouts}"
+                )
+            return
         missing = self.missing(name)
         if missing and self.given:
             names = ", ".join(str(path.relative_to(self.path)) for path in missing)
@@ -65,11 +77,18 @@ class DataFolder:
         call = f"D('{self.path}', download=True)"
         return f'python -c "from torchvision.datasets import {TORCHVISION_CLASS[name]} as D; {call}"'
 
-    def fingerprint(self, name: str) -> str | None:
+    def fingerprint(self, name: str, reader: str | None = None) -> str | None:
         """First 16 hex digits of a SHA-256 over the data set's files; None while they are not all there.
 
-        Hashes are remembered by size and time of change, so that asking again costs no reading.
+        Hashes are remembered by size and time of change, so that asking again costs no reading. Of a data set that is
+        read image by image names and sizes are hashed (`Place.fingerprint`).
         """
+        if not DATASETS[name].in_memory:
+            try:
+                place = self.place(name, reader)
+                return None if place is None else place.fingerprint()
+            except RequestError:  # training says what is wrong
+                return None
         files = self.files(name)
         if not files or self.missing(name):
             return None

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from metaformer_ablate.data.catalogue import DATASETS, HOLDOUT_EVERY
 from metaformer_ablate.data.files import TORCHVISION_CLASS, DataFolder
-from metaformer_ablate.spec import DataSpec
+from metaformer_ablate.data.unreadable import Unreadable
+from metaformer_ablate.spec import DataSpec, TrainSpec
 from metaformer_ablate.yaml_reader import RequestError
 
 
@@ -44,6 +45,16 @@ class ImageData:
 
     def to(self, device: torch.device) -> ImageData:
         return ImageData(self.train.to(device), self.evaluation.to(device), self.mean, self.std)
+
+    def train_loader(
+        self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
+    ) -> DataLoader:
+        """Whole batches, from a place (epoch, batch) on: each device augments all of one, and computes its parts."""
+        return train_loader(self.train, train.batch_size, seed, *place, train.accumulation)
+
+    def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
+        """A device's share of the images to evaluate."""
+        return evaluation_loader(self.evaluation, share=rank, shares=train.world)
 
 
 def load_images(spec: DataSpec, folder: DataFolder) -> ImageData:
@@ -153,11 +164,33 @@ def derive_seed(seed: int, *of: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def part_of(whole: Tensor, count: int, at: int) -> Tensor:
+    """[B, ...] -> [B / count, ...]: part `at` of the `count` of one size that a batch is taken in.
+
+    Mixup and CutMix pair image i with image B - 1 - i, so a part is rows from both ends of the batch, in which each
+    row has its partner at the mirrored place. A part of an odd number of rows cannot be: it is rows that follow.
+    """
+    size = len(whole) // count
+    if count == 1 or size % 2:
+        return whole.narrow(0, at * size, size)
+    half = size // 2
+    return torch.cat([whole.narrow(0, at * half, half), whole.narrow(0, len(whole) - (at + 1) * half, half)])
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a device takes of each batch: `takes` of `parts`, one after another from `first` on."""
+
+    parts: int
+    first: int
+    takes: int
+
+
 class EpochBatches(Sampler):
     """Indices of full batches in an order that follows from (seed, epoch) alone. Lightning calls `set_epoch`.
 
     Epoch `first_epoch` begins at batch `first_batch`: where a run that is resumed goes on. Each batch comes `repeats`
-    times: once for every part of it that a device takes.
+    times: once for every part of it that a device takes. With a `share` it is those parts that come.
     """
 
     def __init__(
@@ -169,9 +202,10 @@ class EpochBatches(Sampler):
         first_epoch: int = 0,
         first_batch: int = 0,
         repeats: int = 1,
+        share: Share | None = None,
     ):
         self.count, self.batch_size, self.seed, self.device = count, batch_size, seed, device
-        self.steps, self.repeats = count // batch_size, repeats
+        self.steps, self.repeats, self.share = count // batch_size, share.takes if share else repeats, share
         self.first_epoch, self.first_batch = first_epoch, first_batch
         # Lightning makes the first iterator before it says which epoch it is for.
         self.epoch = first_epoch
@@ -187,7 +221,9 @@ class EpochBatches(Sampler):
         order = torch.randperm(self.count, generator=generator).to(self.device)
         batches = order[: self.steps * self.batch_size].view(-1, self.batch_size)
         batches = batches[self.first_batch if self.epoch == self.first_epoch else 0 :]
-        return (batch for batch in batches for _ in range(self.repeats))
+        if (share := self.share) is None:
+            return (batch for batch in batches for _ in range(self.repeats))
+        return (part_of(batch, share.parts, share.first + i) for batch in batches for i in range(share.takes))
 
 
 def train_loader(
@@ -206,6 +242,10 @@ def evaluation_loader(data: ImageTensors, batch_size: int = 512, share: int = 0,
 
     Each share has an image where there are at least as many images as shares.
     """
-    begin, end = (len(data) * number // shares for number in (share, share + 1))
-    slices = [slice(i, min(i + batch_size, end)) for i in range(begin, end, batch_size)]
-    return DataLoader(data, sampler=slices, batch_size=None)
+    return DataLoader(data, sampler=shares_of(len(data), batch_size, share, shares), batch_size=None)
+
+
+def shares_of(count: int, batch_size: int, share: int, shares: int) -> list[slice]:
+    """The batches of one of `shares` that `count` images are divided in."""
+    begin, end = (count * number // shares for number in (share, share + 1))
+    return [slice(i, min(i + batch_size, end)) for i in range(begin, end, batch_size)]

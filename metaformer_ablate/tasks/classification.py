@@ -33,8 +33,9 @@ class Classification(pl.LightningModule):
     order, on every device. With `train.ema` it is the averaged weights that are evaluated: after each optimiser step
     they move towards those of the net, batch norm's statistics with them (timm's ModelEmaV3).
 
-    Every device is given the whole batch, `train.accumulation` times: it draws the augmentation of all of it, as one
-    device would, and computes one part of it each time.
+    Of images in memory every device is given the whole batch, `train.accumulation` times: it draws the augmentation of
+    all of it, as one device would, and computes one part of it each time. Of images that are read one by one it is
+    given its parts alone, with the boxes to erase.
     """
 
     def __init__(self, net: nn.Module, train: TrainSpec, augment: Augment, steps_per_epoch: int, seed: int):
@@ -103,7 +104,7 @@ class Classification(pl.LightningModule):
         assert isinstance(gathered, Tensor)
         return gathered
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
         step, turn = divmod(batch_idx, self.spec.accumulation)
         # Augmentation and stochastic depth follow from (seed, epoch, step), not from what was drawn before, so that
         # a run that is resumed draws the same.
@@ -111,7 +112,8 @@ class Classification(pl.LightningModule):
         images, targets = self.augment(*batch)
         if self.parts.count > 1:
             self.parts.at = (self.global_rank if self.spec.world > 1 else 0) * self.spec.accumulation + turn
-            images, targets = self.parts.take(images), self.parts.take(targets)
+            if len(images) == self.spec.batch_size:
+                images, targets = self.parts.take(images), self.parts.take(targets)
         loss = F.cross_entropy(self(images), targets, label_smoothing=self.spec.label_smoothing)
         self._watch(loss.detach())
         return loss

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from metaformer_ablate.data.sources import part_of
 from metaformer_ablate.models.metaformer import StochasticDepth
 
 
 class Parts:
-    """A batch in `count` parts of one size that follow one another; `at` is the one at work.
+    """A batch in `count` parts of one size (`part_of`); `at` is the one at work.
 
     Installed on a net, makes stochastic depth (ours and timm's) and dropout draw for the whole batch, in each part the
     same, and keep the rows of the part at work: the masks are those of one device that takes the batch at once. What
@@ -39,9 +40,8 @@ class Parts:
         self._at, self._place = part, torch.tensor(part)
 
     def take(self, whole: Tensor) -> Tensor:
-        """[B * count, ...] -> [B, ...], a view."""
-        size = whole.shape[0] // self.count
-        return whole.narrow(0, self.at * size, size)
+        """[B * count, ...] -> [B, ...]."""
+        return part_of(whole, self.count, self.at)
 
     def _draw(self, module: nn.Module, draw: Callable[[Tensor], Tensor], each: bool, x: Tensor) -> Tensor:
         """`draw` of one part [B, ...]: a factor for `each` element, or for each row, drawn for the whole batch."""
