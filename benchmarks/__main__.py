@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import counting, kills, report, startup, sweeps, tables
+from benchmarks import counting, kills, report, startup, sweeps, tables, training
 from metaformer_ablate.cost import device_name
 from metaformer_ablate.run import git_state, versions
 
@@ -21,6 +21,8 @@ BENCHMARKS = {
     "tables": tables.measure,
     "report": report.measure,
     "kills": kills.measure,
+    "training": training.training,
+    "inference": training.inference,
 }
 RESULTS = Path(__file__).parent / "results.json"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import pickle
 import subprocess
+import sys
 import time
 import traceback
 import warnings
@@ -74,6 +76,20 @@ def choose_devices(option: str, count: int) -> list[torch.device]:
         found = torch.cuda.device_count() if chosen[0].index is None else len(chosen)
         raise RequestError(f"train.devices is {count}, but --device {option} names {found} CUDA devices here")
     return chosen
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Has the process keep the memory of freed tensors for those of the next step, where the C library is GNU's.
+
+    By itself it hands large pieces back to the system, step after step, and is given each page again, empty: a tenth of
+    the time of a small model's step, more on a busy machine. The process's largest memory grew by 3 to 4 percent.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # never
+        mallopt(M_MMAP_THRESHOLD, 2**30)  # bytes from which on a tensor still gets pages of its own
 
 
 class ClaimLost(Exception):
@@ -224,6 +240,8 @@ class Runner:
     ) -> Classification:
         train = spec.train
         torch.set_num_threads(train.threads)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         checkpoint = find_checkpoint(watch)
         net = build_model(spec)
         batch_norm = _has_batch_norm(net, train)

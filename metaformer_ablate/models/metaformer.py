@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from metaformer_ablate.models.activations import SquaredReLU
 from metaformer_ablate.models.mixers import OneResolution, Site
 from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS
+from metaformer_ablate.models.products import Linear
 from metaformer_ablate.spec import MIXER_OPTIONS, ConvSpec, ModelSpec
 
 
@@ -72,9 +73,9 @@ class ChannelMlp(nn.Module):
     def __init__(self, dim: int, ratio: float, activation: nn.Module, bias: bool):
         super().__init__()
         hidden = int(dim * ratio)
-        self.fc1 = nn.Linear(dim, hidden, bias=bias)
+        self.fc1 = Linear(dim, hidden, bias=bias)
         self.act = activation
-        self.fc2 = nn.Linear(hidden, dim, bias=bias)
+        self.fc2 = Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)  # [B, H, W, C]

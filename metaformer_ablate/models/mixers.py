@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metaformer_ablate.models.parts import ACTIVATIONS
+from metaformer_ablate.models.products import Linear, pool_minus_input
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Pooling(nn.Module):
         self.pool = nn.AvgPool2d(size, stride=1, padding=size // 2, count_include_pad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(x) - x
+        return pool_minus_input(x, self.pool)
 
 
 class MaxPooling(nn.Module):
@@ -125,10 +126,10 @@ class SeparableConv(nn.Module):
         super().__init__()
         size, bias = cast(int, site.kernel_size), bool(site.mixer_bias)
         hidden = int(site.dim * cast(float, site.mixer_expansion))
-        self.pwconv1 = nn.Linear(site.dim, hidden, bias=bias)
+        self.pwconv1 = Linear(site.dim, hidden, bias=bias)
         self.act1 = ACTIVATIONS[cast(str, site.activation)].load()()
         self.dwconv = nn.Conv2d(hidden, hidden, size, padding=size // 2, groups=hidden, bias=bias)
-        self.pwconv2 = nn.Linear(hidden, site.dim, bias=bias)
+        self.pwconv2 = Linear(hidden, site.dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act1(self.pwconv1(x.permute(0, 2, 3, 1)))  # [B, H, W, hidden]
@@ -147,8 +148,8 @@ class Attention(nn.Module):
         self.head_dim = cast(int, site.head_dim)
         if site.dim % self.head_dim:
             raise ValueError(f"head_dim is {self.head_dim}; allowed: a divisor of the width {site.dim}")
-        self.qkv = nn.Linear(site.dim, 3 * site.dim, bias=False)
-        self.proj = nn.Linear(site.dim, site.dim, bias=bool(site.mixer_bias))
+        self.qkv = Linear(site.dim, 3 * site.dim, bias=False)
+        self.proj = Linear(site.dim, site.dim, bias=bool(site.mixer_bias))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, dim, height, width = x.shape
@@ -203,7 +204,7 @@ class SpatialFC(OneResolution):
 
     def __init__(self, site: Site):
         super().__init__(site.height, site.width)
-        self.fc = nn.Linear(site.tokens, site.tokens, bias=False)
+        self.fc = Linear(site.tokens, site.tokens, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
@@ -219,9 +220,9 @@ class TokenMLP(OneResolution):
     def __init__(self, site: Site):
         super().__init__(site.height, site.width)
         hidden = max(1, int(site.dim * cast(float, site.token_mlp_ratio)))
-        self.fc1 = nn.Linear(site.tokens, hidden, bias=bool(site.mixer_bias))
+        self.fc1 = Linear(site.tokens, hidden, bias=bool(site.mixer_bias))
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, site.tokens, bias=bool(site.mixer_bias))
+        self.fc2 = Linear(hidden, site.tokens, bias=bool(site.mixer_bias))
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
