@@ -70,7 +70,7 @@ def measure() -> list[dict[str, object]]:
 
 
 def cifar10() -> list[dict[str, object]]:
-    """All rows of table5 under `cifar10`, one seed each: seconds of the whole command, imports and compilation included,
+    """All rows of table5 under `cifar10`, one seed each: seconds of the command, imports and compilation included and
     the data there before. Empty where there is no GPU."""
     import torch
 
