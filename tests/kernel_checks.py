@@ -145,7 +145,7 @@ def check(made: Case, *, x_type: torch.dtype = torch.float32, seed: int = 0) -> 
         assert (error <= allowed).all(), f"{name}: {(error / allowed.clamp_min(1e-300)).max():.3g} of what is allowed"
 
 
-@pytest.mark.parametrize("at", slowly(BLOCKS, *((shape, 3) for shape in SHAPES), (SHAPES[0], 9)), ids=str)
+@pytest.mark.parametrize("at", slowly(BLOCKS, *((shape, 3) for shape in SHAPES), (SHAPES[3], 9)), ids=str)
 def test_block_is_the_plain_one_in_float64(at: tuple[tuple[int, int, int, int], int]) -> None:
     shape, pool_size = at
     check(case(shape, pool_size))
@@ -171,7 +171,7 @@ def test_other_blocks_are_the_plain_ones(options: dict[str, Any], training: bool
 
 
 def test_stochastic_depth_drops_the_same_images() -> None:
-    made = case((11, 3, 5, 3), 3, drop_path=0.5)
+    made = case((6, 3, 3, 2), 3, drop_path=0.5)
     same = copy.deepcopy(made.plain).float()
     dropped = []
     for block in (made.fused, same):
@@ -182,19 +182,19 @@ def test_stochastic_depth_drops_the_same_images() -> None:
 
 
 def test_stochastic_depth_trains_as_the_plain_one() -> None:
-    made = case((11, 3, 5, 3), 3, drop_path=0.5)
+    made = case((6, 3, 3, 2), 3, drop_path=0.5)
     masks = []
     for block in (made.fused, made.plain):
         kind = next(block.parameters()).dtype
         torch.manual_seed(5)
-        masks.append(block.drop_path1(torch.ones(11, 1, 1, 1, dtype=kind, device=DEVICE)).double())
+        masks.append(block.drop_path1(torch.ones(6, 1, 1, 1, dtype=kind, device=DEVICE)).double())
     if not masks[0].equal(masks[1]):  # in float64 a generator may draw others
         made.plain.drop_path1.forward = lambda x: x * masks[0]
     check(made, seed=5)
 
 
 def test_parts_of_a_batch_are_drawn_as_the_whole_of_it() -> None:
-    made = case((6, 3, 5, 3), 3, drop_path=0.5)
+    made = case((6, 3, 3, 2), 3, drop_path=0.5)
     torch.manual_seed(5)
     whole = made.fused(made.x)
     parts = Parts(2, made.fused)
@@ -229,7 +229,7 @@ def test_float64_is_refused() -> None:
         made.fused.double()(made.x.double())
 
 
-@pytest.mark.parametrize("contiguous", ["map", "gradient"])
+@pytest.mark.parametrize("contiguous", slowly(["map", "gradient"], "map"))
 def test_memory_formats_give_the_same_bits(contiguous: str) -> None:
     made = case((2, 5, 3, 7), 3)
     x, gradient = made.x, made.gradient.to(memory_format=torch.channels_last)
@@ -291,7 +291,8 @@ def test_weights_have_the_same_names_and_values_and_go_over() -> None:
     assert all(value.equal(changed[name]) for name, value in copy.deepcopy(fused).state_dict().items())
 
 
-@pytest.mark.parametrize("training", slowly([True, False], True))
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False])
 def test_a_model_is_as_close_to_float64_as_the_plain_one(training: bool) -> None:
     """Rounding has many ways through a net: the plain net in fp32 is the measure of how much of it there is."""
     plain, fused = models()
@@ -322,6 +323,7 @@ def test_a_model_is_as_close_to_float64_as_the_plain_one(training: bool) -> None
             assert errors[0] <= 4 * errors[1] + ROUNDINGS * U * value.abs().max(), (name, errors)
 
 
+@pytest.mark.slow
 def test_a_step_of_training_is_that_of_the_plain_model() -> None:
     spec = spec_of({**SETTINGS, "train.lr": 1e-2, "train.eps": 1e-3})
     plain, fused = models()
