@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import counting, kills, lightning, loading, report, scaling, startup, sweeps, tables, training
+from benchmarks import counting, gpu, kills, lightning, loading, report, scaling, startup, sweeps, tables, training
 from metaformer_ablate.cost import device_name
 from metaformer_ablate.run import git_state, versions
 
@@ -26,6 +26,8 @@ BENCHMARKS = {
     "inference": training.inference,
     "scaling": scaling.measure,
     "loading": loading.measure,
+    "gpu": gpu.measure,
+    "cifar10": gpu.cifar10,
 }
 RESULTS = Path(__file__).parent / "results.json"
 
@@ -37,9 +39,14 @@ def main() -> None:
     if unknown := [name for name in names if name not in BENCHMARKS]:
         sys.exit(f"unknown benchmark {unknown[0]!r}; allowed: {', '.join(BENCHMARKS)}")
     machine = {"cpu": device_name(torch.device("cpu")), "cores": os.cpu_count(), "system": platform.platform()}
+    if torch.cuda.is_available():
+        machine["gpu"] = device_name(torch.device("cuda"))
     about = {"machine": machine, "git": git_state(), "versions": versions()}
     for name in names:
         lines = BENCHMARKS[name]()
+        if not lines:  # what there was stays
+            print(f"{name}: not measured: no GPU")
+            continue
         for line in lines:
             print("  ".join(f"{key}={value}" for key, value in line.items()), flush=True)
         # Each benchmark says where and of what code it was measured: not all are measured each time.

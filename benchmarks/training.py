@@ -54,8 +54,6 @@ class Case:
     def spec(self, setting: Setting = Setting()) -> RunSpec:
         over: dict[str, Any] = {"model.size": self.size, "train.batch_size": self.batch, "train.threads": 1}
         over |= {"train.precision": setting.precision, "train.compile": setting.compiled}
-        if setting.device == "cuda":
-            over["train.kernels"] = "auto"
         return resolve([load_recipe(self.recipe).layer, Layer(over, lambda path: "benchmark")], 0)
 
 
@@ -149,7 +147,7 @@ class Side:
     channels_last: bool
 
 
-def _ours(spec: RunSpec) -> Side:
+def ours(spec: RunSpec, kernels: str = "torch") -> Side:
     from torch.nn import functional as F
 
     from metaformer_ablate.data.augment import Augment
@@ -158,7 +156,7 @@ def _ours(spec: RunSpec) -> Side:
 
     channels = DATASETS[spec.data.name].channels
     augment = Augment(spec.data, spec.data.classes, (0.5,) * channels, (0.25,) * channels, spec.train.memory_format)
-    task = Classification(build_model(spec), spec.train, augment, steps_per_epoch=1, seed=0)
+    task = Classification(build_model(spec, kernels=kernels), spec.train, augment, steps_per_epoch=1, seed=0)
     return Side(
         task.net,
         lambda: task.configure_optimizers()["optimizer"],
@@ -247,7 +245,7 @@ def _as_timm_trains(net: Callable[[RunSpec], Any], channels_last: bool, spec: Ru
 
 
 SIDES: dict[str, tuple[Callable[[RunSpec], Side], str]] = {
-    "ours": (_ours, "ours"),
+    "ours": (ours, "ours"),
     "timm": (functools.partial(_as_timm_trains, timm_net, False), "timm as its script has it"),
     "timm_like_ours": (
         functools.partial(_as_timm_trains, timm_net, True, fused=True),

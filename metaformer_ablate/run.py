@@ -264,7 +264,7 @@ class Runner:
             if computing.precision == "bf16":
                 _warn_of_bf16()
         checkpoint = find_checkpoint(watch)
-        net = build_model(spec)
+        net = build_model(spec, kernels=computing.kernels)
         batch_norm = _has_batch_norm(net, train)
         check(spec, self.device.type, batch_norm)
         if train.grad_checkpointing:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
 from metaformer_ablate.data.catalogue import DATASETS
-from metaformer_ablate.models.metaformer import MetaFormer
+from metaformer_ablate.models.metaformer import MetaFormer, MetaFormerBlock
 from metaformer_ablate.models.own_parts import TABLES, check_own_parts, read_own_parts
 from metaformer_ablate.models.parts import Part
 from metaformer_ablate.spec import RunSpec, stage_sizes
 from metaformer_ablate.yaml_reader import RequestError
 
 
-def build_model(spec: RunSpec, *, image_size: int | None = None) -> nn.Module:
+def build_model(spec: RunSpec, *, image_size: int | None = None, kernels: str = "torch") -> nn.Module:
     """The model of a spec, on the CPU, its weights drawn from the spec's seed or read from `model.init_from`.
 
     Args:
         image_size: in pixels, instead of the spec's: weights and counts that depend on the resolution follow it.
+        kernels: torch, or triton: blocks that kernels.py has fused, which compute the same from the same weights, and
+            on a GPU only.
 
-    Raises RequestError where a comparator is unknown, a checkpoint does not fit or a part cannot work at its place.
+    Raises RequestError where a comparator is unknown, a checkpoint does not fit, a part cannot work at its place or
+    Triton is not there.
     """
     if image_size is not None:
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"image_size": image_size})})
@@ -28,7 +33,7 @@ def build_model(spec: RunSpec, *, image_size: int | None = None) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         try:
-            net = _build(spec, channels, spec.data.classes)
+            net = _build(spec, channels, spec.data.classes, _fused(kernels))
         except RequestError:
             raise
         except ValueError as error:  # a part that cannot work at its place says so
@@ -56,7 +61,19 @@ def _own_parts(spec: RunSpec) -> dict[str, Part]:
     return known
 
 
-def _build(spec: RunSpec, in_chans: int, num_classes: int) -> nn.Module:
+def _fused(kernels: str) -> Mapping[tuple[str | None, str], type[MetaFormerBlock]]:
+    if kernels == "torch":
+        return {}
+    try:
+        from metaformer_ablate.models.kernels import FUSED
+    except ImportError as error:  # torch brings Triton along on Linux
+        raise RequestError(f"train.kernels is 'triton', which cannot be loaded here: {error}; allowed: torch") from None
+    return FUSED
+
+
+def _build(
+    spec: RunSpec, in_chans: int, num_classes: int, fused: Mapping[tuple[str | None, str], type[MetaFormerBlock]]
+) -> nn.Module:
     model = spec.model
     if (name := model.timm or model.comparator) is not None:
         from metaformer_ablate.models.comparators import build_comparator, build_timm
@@ -64,4 +81,5 @@ def _build(spec: RunSpec, in_chans: int, num_classes: int) -> nn.Module:
         build = build_timm if model.timm else build_comparator
         shape = {"in_chans": in_chans, "num_classes": num_classes, "image_size": spec.data.image_size}
         return build(name, **shape, drop_path=model.drop_path or 0.0)
-    return MetaFormer(model, in_chans=in_chans, num_classes=num_classes, sizes=stage_sizes(spec), seed=spec.seed)
+    sizes = stage_sizes(spec)
+    return MetaFormer(model, in_chans=in_chans, num_classes=num_classes, sizes=sizes, seed=spec.seed, fused=fused)

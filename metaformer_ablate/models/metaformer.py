@@ -7,6 +7,8 @@ and the head are the authors' (github.com/sail-sg/poolformer, github.com/sail-sg
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -131,9 +133,13 @@ class MetaFormerBlock(nn.Module):
             self.drop_path2 = StochasticDepth(drop_path)
             self.res_scale2 = _scale(dim, res_scale)
 
+    def mix(self, x: Tensor) -> Tensor:
+        """The first half, [B, C, H, W] to the same."""
+        y = self.drop_path1(self.layer_scale1(self.token_mixer(self.norm1(x))))
+        return self.res_scale1(x) + y if self.residual else y
+
     def forward(self, x: Tensor) -> Tensor:
-        y = self.drop_path1(self.layer_scale1(self.token_mixer(self.norm1(x))))  # [B, C, H, W]
-        x = self.res_scale1(x) + y if self.residual else y
+        x = self.mix(x)
         if self.mlp is not None:
             y = self.drop_path2(self.layer_scale2(self.mlp(self.norm2(x))))
             x = self.res_scale2(x) + y if self.residual else y
@@ -198,10 +204,18 @@ class MetaFormer(nn.Module):
     """Images [B, in_chans, H, W] to logits [B, num_classes], as the spec says.
 
     `sizes` is (height, width) of the map in each stage, in tokens; `seed` is for weights that are drawn and frozen.
+    `fused` has, for a norm and a token mixer, the class of block that computes the same in their place.
     """
 
     def __init__(
-        self, spec: ModelSpec, *, in_chans: int, num_classes: int, sizes: list[tuple[int, int]], seed: int = 0
+        self,
+        spec: ModelSpec,
+        *,
+        in_chans: int,
+        num_classes: int,
+        sizes: list[tuple[int, int]],
+        seed: int = 0,
+        fused: Mapping[tuple[str | None, str], type[MetaFormerBlock]] | None = None,
     ):
         super().__init__()
         depths, dims, mixers = spec.stages()
@@ -211,12 +225,13 @@ class MetaFormer(nn.Module):
         for i, (depth, dim, mixer) in enumerate(zip(depths, dims, mixers, strict=True)):
             height, width = sizes[i]
             options = {name: spec.at_stage(name, i) for name in MIXER_OPTIONS if name in MIXERS[mixer].reads}
+            block_class = (fused or {}).get((spec.norm, mixer), MetaFormerBlock)
             blocks = []
             for _ in range(depth):
                 site = Site(dim=dim, height=height, width=width, block=block, seed=seed, **options)
                 # Linear from 0 at the first block to the peak at the last (paper, table 6).
                 rate = (spec.drop_path or 0.0) * block / last
-                blocks.append(MetaFormerBlock(spec, site, mixer, rate, spec.at_stage("res_scale", i)))
+                blocks.append(block_class(spec, site, mixer, rate, spec.at_stage("res_scale", i)))
                 block += 1
             downsample: nn.Module = nn.Identity()
             if i:
