@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -235,6 +236,8 @@ def test_every_row_is_said_and_no_text_overlaps_another_or_leaves_the_page(
     seen = texts(drawn)
     boxes = [(text.get_text(), text.get_window_extent()) for text in seen]
     width, height = drawn.canvas.get_width_height()
+    saved = Image.open(io.BytesIO(to_bytes(draw(study.data(kind, **options)), "png")))
+    assert saved.width == width, "laid out in other dots an inch than it is saved with"
     for text, box in boxes:
         assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, f"{text!r} is cut"
     for (text, box), (other, there) in combinations(boxes, 2):

@@ -196,7 +196,7 @@ _RC: Any = {
     "axes.linewidth": 0.6,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.dpi": 100,
+    "figure.dpi": 200,  # as it is saved: text of other dots an inch is a little wider or narrower, and would be cut
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 7.5,
     "grid.color": "#dedede",
