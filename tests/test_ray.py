@@ -58,8 +58,8 @@ def expected(environment: None, tmp_path_factory: pytest.TempPathFactory) -> dic
 ray = pytest.mark.ray
 
 
-def launch(device: str = "cpu", workers: int | None = None) -> Any:
-    return choose("ray", specs=[spec_of()], device=device, stop=Stop(), workers=workers, slurm=())
+def launch(device: str = "cpu", workers: int | None = None, *words: str) -> Any:
+    return choose("ray", specs=[spec_of(words=words)], device=device, stop=Stop(), workers=workers, slurm=())
 
 
 def order(folder: Path, device: str = "cpu", seed: int = 0) -> Order:
@@ -143,6 +143,33 @@ def test_each_run_is_told_which_gpu_is_its(cluster: Any, tmp_path: Path) -> None
         assert sorted(end.text.split("'")[1] for end in found) == ["cuda:0", "cuda:1"]
     finally:
         cluster.remove_node(node)
+
+
+@ray
+def test_a_run_over_several_gpus_gets_them_to_itself(cluster: Any) -> None:
+    import ray as engine
+
+    from metaformer_ablate.launchers.ray import _devices
+
+    node = cluster.add_node(num_cpus=4, num_gpus=3)
+    cluster.wait_for_nodes()
+    try:
+        launcher = launch("cuda", None, "train.devices=2")
+        try:
+            assert (launcher.capacity, launcher._share) == (1, 2.0), "the third GPU is not half a run's"
+            task = engine.remote(_devices).options(num_gpus=2)
+            assert set(engine.get(task.remote("cuda")).split(",")) < {"cuda:0", "cuda:1", "cuda:2"}
+        finally:
+            launcher.close()
+        launcher = launch("cuda", 4, "train.devices=2")
+        try:
+            assert launcher._share == 2.0, "two runs do not share what each has to itself"
+        finally:
+            launcher.close()
+    finally:
+        cluster.remove_node(node)
+    with pytest.raises(RequestError, match=r"train\.nodes is 2; more than one node needs"):
+        launch("cpu", None, "train.nodes=2")
 
 
 @ray

@@ -46,12 +46,15 @@ def launcher(
         raise RequestError(f"--device is {device!r}; with --launcher ray, which chooses the GPU: auto, cpu or cuda")
     if workers == 0:
         raise RequestError("--workers is 0; with --launcher ray allowed: an integer of at least 1")
-    threads = max(spec.train.threads for spec in specs)
+    if (nodes := max(spec.train.nodes for spec in specs)) > 1:
+        raise RequestError(f"train.nodes is {nodes}; more than one node needs --launcher slurm")
+    devices = max(spec.train.devices for spec in specs)
+    threads = max(spec.train.threads for spec in specs) * devices
     begun_here = not ray.is_initialized()
     if begun_here:
         _connect(workers * threads if workers else max(cores(), threads))
     try:
-        return Tasks(device, threads, workers, begun_here)
+        return Tasks(device, threads, devices, workers, begun_here)
     except BaseException:
         if begun_here:
             ray.shutdown()
@@ -82,15 +85,15 @@ def _connect(cpus: int) -> None:
 
 
 class Tasks:
-    """Orders as tasks of a Ray cluster whose nodes come and go."""
+    """Orders as tasks of a Ray cluster whose nodes come and go; each takes `threads` CPUs and, on GPUs, `devices`."""
 
     queues = False  # or not for long
     report: Callable[[str, Progress], None]
 
-    def __init__(self, device: str, threads: int, workers: int | None, begun_here: bool):
+    def __init__(self, device: str, threads: int, devices: int, workers: int | None, begun_here: bool):
         import ray
 
-        self._threads, self._workers, self._begun_here = threads, workers, begun_here
+        self._threads, self._devices, self._workers, self._begun_here = threads, devices, workers, begun_here
         self._tasks: dict[Any, Order] = {}  # by the reference to what the task returns
         self._killed: set[str] = set()
         self._seen = (0.0, 0)  # when the capacity was found, and what it was
@@ -99,11 +102,14 @@ class Tasks:
         gpus = int(ray.cluster_resources().get("GPU", 0))
         self._device = ("cuda" if gpus else "cpu") if device == "auto" else device
         if self._device == "cuda":
-            self._share = 1 / math.ceil(workers / gpus) if workers and gpus else 1.0
+            # Runs of one device may share it; one that several share has them to itself.
+            shared = workers and gpus and devices == 1
+            self._share = 1 / math.ceil(workers / gpus) if shared else float(devices)
         else:
             self._share = 0.0
         if not self.capacity:
-            needed = f"{threads} CPUs" + (" and a GPU" if self._share else "") + " that a run uses"
+            of_gpus = " and a GPU" if devices == 1 else f" and {devices} GPUs"
+            needed = f"{threads} CPUs" + (of_gpus if self._share else "") + " that a run uses"
             raise RequestError(f"no node of the Ray cluster has the {needed}; see `ray status`")
         # max_calls: Ray would end a worker that used a GPU. All GPUs stay visible, as they are to local workers: a
         # process that has begun with one could not be given another.
@@ -122,17 +128,21 @@ class Tasks:
         looked, found = self._seen
         if not looked or time.monotonic() - looked > NODES_SECONDS:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            found = sum(int(node.get("CPU", 0)) // self._threads for node in nodes)
-            if self._share:
-                found = min(found, sum(int(node.get("GPU", 0)) for node in nodes))
+            found = sum(self._room(node) for node in nodes)
             self._seen = (time.monotonic(), found)
         return found
+
+    def _room(self, node: dict[str, float]) -> int:
+        """Runs that fit a node at once."""
+        cpus = int(node.get("CPU", 0)) // self._threads
+        return min(cpus, int(node.get("GPU", 0)) // self._devices) if self._share else cpus
 
     def submit(self, order: Order) -> None:
         if self._marker is None:
             self._begin(Path(order.results))
         order = replace(order, device=self._device)
-        task = self._train.options(name=order.name, num_cpus=order.spec["train"]["threads"])
+        train = order.spec["train"]
+        task = self._train.options(name=order.name, num_cpus=train["threads"] * train["devices"])
         self._tasks[task.remote(order, str(self._marker))] = order
 
     def _begin(self, results: Path) -> None:
@@ -215,7 +225,7 @@ def _train(order: Order, marker: str) -> Ended:
         try:
             from metaformer_ablate.run import execute
 
-            return execute(replace(order, device=_device(order.device)), stop)
+            return execute(replace(order, device=_devices(order.device)), stop)
         except Interrupted as interruption:
             return Ended(order.run_id, "stopped", str(interruption))
         finally:
@@ -225,12 +235,12 @@ def _train(order: Order, marker: str) -> Ended:
                 torch.cuda.empty_cache()  # the next run of this GPU may be another worker's
 
 
-def _device(kind: str) -> str:
-    """cpu, or the GPU that Ray has given this task as torch counts them: cuda:1."""
+def _devices(kind: str) -> str:
+    """cpu, or the GPUs that Ray has given this task as torch counts them: cuda:1, or cuda:2,cuda:3."""
     import ray
 
     if kind == "cpu":
         return kind
-    given = str(ray.get_runtime_context().get_accelerator_ids()["GPU"][0])
+    given = map(str, ray.get_runtime_context().get_accelerator_ids()["GPU"])
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return f"cuda:{visible.split(',').index(given) if visible else given}"
+    return ",".join(f"cuda:{visible.split(',').index(number) if visible else number}" for number in given)
