@@ -197,7 +197,7 @@ def test_parts_of_a_batch_are_drawn_as_the_whole_of_it() -> None:
     made = case((6, 3, 3, 2), 3, drop_path=0.5)
     torch.manual_seed(5)
     whole = made.fused(made.x)
-    parts = Parts(2, made.fused)
+    parts = Parts(2, made.fused, 6)
     for parts.at in range(2):
         torch.manual_seed(5)
         assert made.fused(parts.take(made.x)).equal(parts.take(whole))

@@ -400,7 +400,7 @@ def test_fsdp_computes_as_the_others_do() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_parts_make_up_the_batch(count: int) -> None:
     images = torch.arange(24).view(12, 2)
-    parts, taken = Parts(count, nn.Identity()), []
+    parts, taken = Parts(count, nn.Identity(), 12), []
     for parts.at in range(count):
         taken.append(parts.take(images))
         if len(taken[-1]) % 2 == 0:  # each image of a part has its partner in the mix at the mirrored place
@@ -419,7 +419,7 @@ def test_masks_are_those_of_the_whole_batch(count: int) -> None:
     whole = net()(x)
     assert 0 < (whole == 0).sum() < whole.numel()
     shared = net()
-    parts = Parts(count, shared)
+    parts = Parts(count, shared, 12)
     for parts.at in range(count):
         torch.manual_seed(0)
         assert torch.equal(shared(parts.take(x)), parts.take(whole))

@@ -137,7 +137,7 @@ def test_what_exact_confidences_would_show():
 
 def test_softened_targets_are_named(store):
     assert errors.summary(record_of(store, drawn(10)))["calibration"]["trained_with"] == ["label smoothing 0.1"]
-    mixed = errors.summary(record_of(store, drawn(10), "cifar10"))["calibration"]["trained_with"]
+    mixed = errors.summary(record_of(store, drawn(10), "cifar10_long"))["calibration"]["trained_with"]
     assert mixed == ["label smoothing 0.1", "mixed images"]
 
 

@@ -352,10 +352,10 @@ def test_a_run_whose_last_step_breaks_it_diverges(train: Callable[..., Record], 
 def test_a_sweep_goes_on_after_runs_that_diverge_or_fail(
     tiny: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sometimes(spec: RunSpec) -> nn.Module:
+    def sometimes(spec: RunSpec, kernels: str) -> nn.Module:
         if spec.seed == 1:
             raise RuntimeError("the second\n  run broke")
-        return build_model(spec)
+        return build_model(spec, kernels=kernels)
 
     monkeypatch.setattr(metaformer_ablate.run, "build_model", sometimes)
     specs = [tiny({"train.lr": 1e30}, seed=0), tiny(seed=1), tiny(seed=2)]
@@ -397,7 +397,7 @@ def test_a_failed_run_says_why(
     tiny: Callable[..., RunSpec],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*of: Any) -> Any:
+    def fail(spec: RunSpec, kernels: str) -> Any:
         raise error
 
     monkeypatch.setattr(metaformer_ablate.run, "build_model", fail)

@@ -8,10 +8,13 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metaformer_ablate.data.catalogue import DATASETS
-from metaformer_ablate.data.listing import LAYOUTS, Place, find_place
 from metaformer_ablate.yaml_reader import RequestError
+
+if TYPE_CHECKING:
+    from metaformer_ablate.data.listing import Place
 
 TORCHVISION_CLASS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
@@ -52,12 +55,16 @@ class DataFolder:
 
     def place(self, name: str, reader: str | None = None) -> Place | None:
         """Where a data set lies that is read image by image. Raises RequestError where that cannot be told."""
+        from metaformer_ablate.data.listing import find_place  # loads numpy, which few commands need
+
         return find_place(self.path, name, reader or "auto")
 
     def require(self, name: str, reader: str | None = None) -> None:
         """Raises RequestError where a data set cannot be trained on from here, as far as that shows without reading."""
         if not DATASETS[name].in_memory:
             if self.place(name, reader) is None:
+                from metaformer_ablate.data.listing import LAYOUTS
+
                 layouts = "; ".join(f"{key}: {LAYOUTS[key]}" for key in LAYOUTS if reader in (None, "auto", key))
                 where = f"{self.path / name} or {self.path}" if self.given else "the default folder"
                 raise RequestError(

@@ -103,8 +103,7 @@ class Tasks:
         self._device = ("cuda" if gpus else "cpu") if device == "auto" else device
         if self._device == "cuda":
             # Runs of one device may share it; one that several share has them to itself.
-            shared = workers and gpus and devices == 1
-            self._share = 1 / math.ceil(workers / gpus) if shared else float(devices)
+            self._share = 1 / math.ceil(workers / gpus) if workers and gpus and devices == 1 else float(devices)
         else:
             self._share = 0.0
         if not self.capacity:

@@ -47,7 +47,7 @@ class Classification(pl.LightningModule):
 
             # In training mode as the rest, or Lightning warns; it is called in evaluation only.
             self.averaged = ModelEmaV3(net, decay=train.ema).requires_grad_(False).train()
-        self.parts = Parts(train.world * train.accumulation, net)
+        self.parts = Parts(train.world * train.accumulation, net, train.batch_size)
         # Told by their shapes, which fsdp changes once it has the parameters.
         self._decayed = decayed_names(net)
         self.steps_per_epoch, self.seed = steps_per_epoch, seed

@@ -15,15 +15,15 @@ from metaformer_ablate.models.metaformer import StochasticDepth
 
 
 class Parts:
-    """A batch in `count` parts of one size (`part_of`); `at` is the one at work.
+    """A batch of so many images in `count` parts of one size (`part_of`); `at` is the one at work.
 
     Installed on a net, makes stochastic depth (ours and timm's) and dropout draw for the whole batch, in each part the
     same, and keep the rows of the part at work: the masks are those of one device that takes the batch at once. What
     else a net might draw is the same in every part. Where there is one part nothing is touched.
     """
 
-    def __init__(self, count: int, net: nn.Module):
-        self.count, self.at = count, 0
+    def __init__(self, count: int, net: nn.Module, batch_size: int):
+        self.count, self.batch_size, self.at = count, batch_size, 0
         if count > 1:
             for module in net.modules():
                 if isinstance(module, _draws_a_row_a_sample()):
@@ -37,7 +37,8 @@ class Parts:
 
     @at.setter
     def at(self, part: int) -> None:
-        self._at, self._place = part, torch.tensor(part)
+        # Its rows are a tensor: of a number, a compiled net would be compiled again for each part.
+        self._at, self._rows = part, part_of(torch.arange(self.batch_size), self.count, part)
 
     def take(self, whole: Tensor) -> Tensor:
         """[B * count, ...] -> [B, ...]."""
@@ -48,10 +49,8 @@ class Parts:
         if not module.training:
             return draw(x)
         rest = x.shape[1:] if each else (1,) * (x.ndim - 1)
-        size = x.shape[0]
-        drawn = draw(x.new_ones((size * self.count, *rest)))
-        # `take`, of a place that is a tensor: for each number, a compiled net would be compiled again.
-        return x * drawn.index_select(0, torch.arange(size, device=x.device) + self._place * size)
+        drawn = draw(x.new_ones((self.batch_size, *rest)))
+        return x * drawn.index_select(0, self._rows.to(x.device, non_blocking=True))
 
 
 def _draws_a_row_a_sample() -> tuple[type[nn.Module], ...]:
