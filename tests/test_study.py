@@ -1,0 +1,104 @@
+"""The committed study: its records are whole, and its tables and figures come out of them again, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from metaformer_ablate.experiment import plan
+from metaformer_ablate.records import Store
+
+STUDY = REPOSITORY / "results"
+PAGE = (STUDY / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line for line in re.findall(r"^    (ablate .*)$", PAGE, flags=re.MULTILINE) if not line.startswith("ablate run")
+]
+EXPERIMENT, RECIPE = "table5", "cifar10_small"
+
+
+def close(here: object, there: object) -> bool:
+    """The same but for the last digits of numbers, which another processor may round otherwise."""
+    if isinstance(here, dict) and isinstance(there, dict):
+        return here.keys() == there.keys() and all(close(here[key], there[key]) for key in here)
+    if isinstance(here, list) and isinstance(there, list):
+        return len(here) == len(there) and all(map(close, here, there))
+    if isinstance(here, float) and isinstance(there, float):
+        return math.isclose(here, there, rel_tol=1e-9, abs_tol=1e-12)
+    return here == there
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds results/runs and nothing else of the study."""
+    folder = tmp_path_factory.mktemp("study")
+    shutil.copytree(STUDY / "runs", folder / "results" / "runs")
+    (folder / "results" / "tables").mkdir()
+    (folder / "results" / "figures").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_tables_and_figures_are_those_of_the_records(command, ablate, records):
+    """The commands of results/README.md, from the records alone."""
+    words, _, target = command.partition(" > ")
+    before = {path for path in records.rglob("*") if path.is_file()}
+    done = ablate(*shlex.split(words)[1:], cwd=records)
+    assert done.code == 0, done.err
+    if target:
+        (records / target).write_text(done.out, encoding="utf-8")
+    made = {path for path in records.rglob("*") if path.is_file()} - before
+    assert made, "the command has written nothing"
+    for path in made:
+        committed = STUDY / path.relative_to(records / "results")
+        assert committed.is_file(), f"{committed.name} is not committed"
+        if path.suffix in (".png", ".svg", ".pdf"):
+            continue  # fonts differ; the numbers behind them are in a JSON file
+        same = path.read_bytes() == committed.read_bytes()
+        if not same and path.suffix == ".json" and not os.environ.get("CI"):
+            same = close(json.loads(path.read_text()), json.loads(committed.read_text()))
+        assert same, f"{committed.name} is not what the records give"
+
+
+def test_every_file_of_tables_and_figures_has_its_command():
+    named = set(re.findall(r"results/((?:tables|figures)/[\w.-]+)", " ".join(COMMANDS)))
+    drawn = {f"figures/{EXPERIMENT}-{RECIPE}-{kind}" for kind in ("rows", "curves", "cost", "paper", "seeds")}
+    for path in (*STUDY.glob("tables/*"), *STUDY.glob("figures/*")):
+        name = path.relative_to(STUDY).as_posix()
+        assert name in named or any(name.startswith(kind) for kind in drawn), name
+
+
+def test_records_are_whole_of_one_commit_and_without_checkpoints():
+    store = Store(STUDY)
+    records = {record.run_id: record for record in store}
+    assert not store.problems
+    commits = {record.data["git"]["commit"] for record in records.values()}
+    assert len(commits) == 1 and not any(record.data["git"]["dirty"] for record in records.values())
+    (commit,) = commits
+    assert commit[:7] in PAGE, "the page names the commit that trained it"
+    assert not list(STUDY.rglob("*.ckpt"))
+    for record in records.values():
+        assert {path.name for path in record.folder.iterdir()} >= {"spec.yaml", "record.json", "history.csv"}
+        if record.status == "ok":
+            found = record.predictions()
+            right = (found["label"] == found["predicted"]).mean() * 100
+            assert right == pytest.approx(record.top1, abs=1e-4)
+
+
+def test_every_run_is_one_of_the_experiment_and_no_seed_is_left_out():
+    """Nothing was dropped: each row has its seeds from 0 on, the baseline and the token mixers five of them."""
+    chosen = plan(EXPERIMENT, RECIPE)
+    of_mixers = ("Baseline", "Token mixers")
+    expected = {
+        chosen.spec(name, seed).run_id
+        for name, row in chosen.experiment.rows.items()
+        for seed in range(5 if row.group in of_mixers else 3)
+    }
+    assert set(Store(STUDY).ids()) == expected
