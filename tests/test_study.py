@@ -102,3 +102,10 @@ def test_every_run_is_one_of_the_experiment_and_no_seed_is_left_out():
         for seed in range(5 if row.group in of_mixers else 3)
     }
     assert set(Store(STUDY).ids()) == expected
+
+
+def test_the_readme_shows_the_table_and_a_figure_of_the_study():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    short = (STUDY / "tables" / "short.md").read_text(encoding="utf-8")
+    assert "\n".join(line for line in short.splitlines() if line.startswith("|")) in readme
+    assert "](results/figures/table5-cifar10_small-rows.png)" in readme
