@@ -73,6 +73,7 @@ class Classification(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.augment.to(self.device)
+        self.parts.device = self.device
 
     def on_train_start(self) -> None:
         # Restored sums of an epoch that a checkpoint cut; they lie where the checkpoint was read.

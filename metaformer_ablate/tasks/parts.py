@@ -23,6 +23,7 @@ class Parts:
     """
 
     def __init__(self, count: int, net: nn.Module, batch_size: int):
+        self.device = torch.device("cpu")  # of the net
         self.count, self.batch_size, self.at = count, batch_size, 0
         if count > 1:
             for module in net.modules():
@@ -38,7 +39,7 @@ class Parts:
     @at.setter
     def at(self, part: int) -> None:
         # Its rows are a tensor: of a number, a compiled net would be compiled again for each part.
-        self._at, self._rows = part, part_of(torch.arange(self.batch_size), self.count, part)
+        self._at, self._rows = part, part_of(torch.arange(self.batch_size, device=self.device), self.count, part)
 
     def take(self, whole: Tensor) -> Tensor:
         """[B * count, ...] -> [B, ...]."""
@@ -50,7 +51,7 @@ class Parts:
             return draw(x)
         rest = x.shape[1:] if each else (1,) * (x.ndim - 1)
         drawn = draw(x.new_ones((self.batch_size, *rest)))
-        return x * drawn.index_select(0, self._rows.to(x.device, non_blocking=True))
+        return x * drawn.index_select(0, self._rows)
 
 
 def _draws_a_row_a_sample() -> tuple[type[nn.Module], ...]:
