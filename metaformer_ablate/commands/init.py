@@ -36,8 +36,8 @@ rows:
     label: Pooling -> Attention in the last stage
     group: Hybrid stages
     set: {{model.token_mixer: [pooling, pooling, pooling, attention]}}
-  # Other settings go the same way, such as {{model.pool_size: 5}} or {{model.norm: layer_norm}}. One that does not exist,
-  # or that nothing in the row reads, is an error. Numbers that a paper printed: paper: {{table: 5, top1: 77.2}}
+  # Other settings go the same way, such as {{model.pool_size: 5}} or {{model.norm: layer_norm}}. One that does not
+  # exist, or that nothing in the row reads, is an error. Numbers that a paper printed: paper: {{table: 5, top1: 77.2}}
 """
 
 
