@@ -78,6 +78,7 @@ COMMANDS = {
     "explain": "tables",
     "plot": "figures",
     "report": "report",
+    "init": "init",
     "cost": "plan",
     "status": "results",
     "reproduce": "results",

@@ -157,9 +157,11 @@ def count_model(net: nn.Module, image: tuple[int, int, int], all_norms: bool = F
         net.train(was_training)
     by_parts = {name for table in TABLES.values() for part in table.values() for name in part.uncounted}
     if unknown := sorted(set(uncounted) - DECLARED_UNCOUNTED - by_parts):
+        names = ", ".join(unknown)
         raise UncountedOperator(
-            f"{type(net).__name__} uses {', '.join(unknown)}, which is neither counted nor declared as uncounted "
-            f"(cost.py: add a handler, or the name to DECLARED_UNCOUNTED; parts.yaml: uncounted)"
+            f"{type(net).__name__} uses {names}, which is neither counted nor declared as uncounted; if it multiplies "
+            f"nothing, write uncounted: [{names}] in the part's line of parts.yaml (of a part of the package: "
+            f"DECLARED_UNCOUNTED or a handler in cost.py)"
         )
     sizes = [(p.numel(), p.requires_grad) for p in net.parameters()]
     scales = [p.numel() for name, p in net.named_parameters() if "layer_scale" in name]

@@ -69,6 +69,52 @@ def is_number(value: Any) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# A new experiment
+
+
+def test_a_new_experiment_runs_as_it_is(ablate: Ablate, tiny_words: tuple[str, ...], tmp_path: Path) -> None:
+    result = ablate("init", "my_idea", cwd=tmp_path)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("experiments/my_idea.yaml: a baseline and two rows.")
+    text = (tmp_path / "experiments" / "my_idea.yaml").read_text()
+    assert text.startswith("#") and max(map(len, text.splitlines())) <= 120
+    shown = ablate("show", "my_idea", "--json", cwd=tmp_path).json
+    assert (shown["baseline"], shown["to_run"]) == ("pooling", 3)
+    assert [(row["name"], len(row["set"])) for row in shown["rows"]] == [
+        ("pooling", 0),
+        ("identity", 1),
+        ("attention_last", 1),
+    ]
+    rows = ablate("run", "my_idea", *tiny_words, "--json", cwd=tmp_path).json["tables"][0]["rows"]
+    assert [row["status"] for row in rows] == ["ok"] * 3
+
+
+def test_the_first_setting_that_it_suggests_is_one(ablate: Ablate, tmp_path: Path) -> None:
+    ablate("init", "my_idea", cwd=tmp_path)
+    path = tmp_path / "experiments" / "my_idea.yaml"
+    path.write_text(path.read_text().replace("# set: {", "set: {"))
+    assert ablate("explain", "my_idea", "identity", cwd=tmp_path).code == 0
+
+
+def test_a_new_experiment_replaces_none(ablate: Ablate, tmp_path: Path) -> None:
+    ablate("init", "true", cwd=tmp_path)  # a word that YAML reads as no text
+    assert ablate("explain", "true", "identity", cwd=tmp_path).code == 0
+    before = snapshot(tmp_path)
+    assert ablate("init", "true", cwd=tmp_path).sentence == (
+        "experiments/true.yaml is there already; choose another name or edit it"
+    )
+    assert "the package has an experiment 'table5'" in ablate("init", "table5", cwd=tmp_path).sentence
+    for name in ("My-Idea", "a/b", "../up", "a.yaml", "2nd", ""):
+        assert f"the name {name!r} is not one for an experiment; allowed: small letters" in (
+            ablate("init", name, cwd=tmp_path).sentence
+        )
+    assert snapshot(tmp_path) == before
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "experiments").touch()
+    assert "experiments/new.yaml cannot be written" in ablate("init", "new", cwd=tmp_path / "file").sentence
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # JSON
 
 
@@ -575,6 +621,6 @@ def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
 def test_help(ablate: Ablate) -> None:
     result = ablate("--help")
     assert (result.code, result.err) == (0, "")
-    for name in ("list", "show", "run", "table", "cost"):
+    for name in ("list", "show", "run", "table", "init", "cost"):
         assert re.search(rf"^  {name} +[A-Z]", result.out, re.MULTILINE)
         assert ablate(name, "-h").code == 0

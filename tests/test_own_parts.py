@@ -240,8 +240,10 @@ def test_mistakes_in_the_file(home: Path, before: str, after: str, sentence: str
         ("x.mean(3, keepdim=True)", r"roll: maps \[2, 16, 2, 2\] to \[2, 16, 2, 1\]; allowed: the same shape"),
         ("x.roll(1, dims=0)", "the model with roll gives an image other logits alone than beside another"),
         ("x / 0", "the model with roll gives logits that are not finite"),
-        ("x.rol(1)", "the model with roll cannot run: AttributeError: .* no attribute 'rol'"),
-        ("x.roll(", r"my_parts.py cannot be loaded: SyntaxError"),
+        ("x.rol(1)", r"the model with roll cannot run: AttributeError: .* no attribute 'rol' \(my_parts.py, line 12\)"),
+        ("x.roll(", r"my_parts.py cannot be loaded: SyntaxError.*\(my_parts.py, line 12\)"),
+        ("x, 1", r"roll: maps \[2, 16, 2, 2\] to a tuple; allowed: a tensor of the same shape"),
+        ("None", r"roll: maps \[2, 16, 2, 2\] to nothing \(is there a return\?\); allowed: a tensor of the same shape"),
     ],
 )
 def test_a_class_that_would_not_be_a_mixer_is_refused(home: Path, body: str, sentence: str) -> None:
@@ -250,10 +252,42 @@ def test_a_class_that_would_not_be_a_mixer_is_refused(home: Path, body: str, sen
         build_model(roll_spec())
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        (
+            "__init__(self, site: Site)",
+            "__init__(self, dim, factor)",
+            "the model with roll cannot be built: TypeError: .* missing 1 required positional argument: 'factor'; "
+            r"a token mixer is built as Mixer\(site\), a norm as Norm\(dim, eps, bias\), an activation as",
+        ),
+        (
+            "self.by = site.kernel_size or 1",
+            "self.by = site.dims",
+            r"cannot be built: AttributeError: 'Site' object has no attribute 'dims' \(my_parts.py, line 9\)$",
+        ),
+        (
+            "self.by = site.kernel_size or 1",
+            "raise ValueError",
+            r"cannot be built: ValueError \(my_parts.py, line 9\)$",
+        ),
+        ("class Roll(nn.Module)", "class Roll", r"my_parts.py: Roll is no torch module; allowed: class Roll\(torch.nn"),
+        ("class Scale", "1 / 0\n\nclass Scale", "my_parts.py cannot be loaded: ZeroDivisionError: .*py, line 14"),
+    ],
+)
+def test_a_class_that_cannot_be_built_is_refused(
+    home: Path, ablate: Callable[..., Result], before: str, after: str, sentence: str
+) -> None:
+    edit(home / "my_parts.py", before, after)
+    assert re.search(sentence, ablate("show", "rolling", *WORDS).sentence)
+
+
 def test_an_operator_that_nobody_counts_has_to_be_declared(home: Path, ablate: Callable[..., Result]) -> None:
     edit(home / "my_parts.py", "x.roll(self.by, dims=3)", "x.cumsum(3)")
     words = ("show", "rolling", *WORDS)
-    assert "uses aten::cumsum, which is neither counted nor declared" in ablate(*words).sentence
+    sentence = ablate(*words).sentence
+    assert "uses aten::cumsum, which is neither counted nor declared" in sentence
+    assert "write uncounted: [aten::cumsum] in the part's line of parts.yaml" in sentence
     edit(home / "parts.yaml", "about:", "uncounted: [aten::cumsum], about:")
     result = ablate(*words, "--json")
     assert "aten::cumsum" in {row["name"]: row for row in result.json["rows"]}["roll"]["uncounted"]

@@ -9,7 +9,7 @@ from torch import nn
 
 from metaformer_ablate.data.catalogue import DATASETS
 from metaformer_ablate.models.metaformer import MetaFormer, MetaFormerBlock
-from metaformer_ablate.models.own_parts import TABLES, check_own_parts, read_own_parts
+from metaformer_ablate.models.own_parts import TABLES, cannot_be_built, check_own_parts, read_own_parts
 from metaformer_ablate.models.parts import Part
 from metaformer_ablate.spec import RunSpec, stage_sizes
 from metaformer_ablate.yaml_reader import RequestError
@@ -23,8 +23,8 @@ def build_model(spec: RunSpec, *, image_size: int | None = None, kernels: str = 
         kernels: torch, or triton: blocks that kernels.py has fused, which compute the same from the same weights, and
             on a GPU only.
 
-    Raises RequestError where a comparator is unknown, a checkpoint does not fit, a part cannot work at its place or
-    Triton is not there.
+    Raises RequestError where a comparator is unknown, a checkpoint does not fit, a part cannot work at its place, one
+    of the user's own cannot be built or Triton is not there.
     """
     if image_size is not None:
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"image_size": image_size})})
@@ -36,7 +36,12 @@ def build_model(spec: RunSpec, *, image_size: int | None = None, kernels: str = 
             net = _build(spec, channels, spec.data.classes, _fused(kernels))
         except RequestError:
             raise
-        except ValueError as error:  # a part that cannot work at its place says so
+        except Exception as error:
+            if own:
+                raise cannot_be_built(error, own) from None
+            if not isinstance(error, ValueError):
+                raise
+            # A part that cannot work at its place says so.
             raise RequestError(f"the model cannot be built: {error}") from None
         if own:
             check_own_parts(net, own, (channels, spec.data.image_size, spec.data.image_size))

@@ -20,6 +20,7 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -152,12 +153,44 @@ def load_class(target: str, digest: str) -> Any:
             exec(compile(source, file, "exec"), module.__dict__)
         except Exception as error:
             del sys.modules[name]
-            raise RequestError(f"{file} cannot be loaded: {type(error).__name__}: {_one_line(error)}") from None
+            raise RequestError(f"{file} cannot be loaded: {described(error, [file])}") from None
+    from torch import nn
+
     found = getattr(sys.modules[name], class_name, None)
     if not isinstance(found, type):
         classes = [key for key, value in vars(sys.modules[name]).items() if isinstance(value, type)]
         raise RequestError(f"{file} has no class {class_name!r}{nearest(class_name, classes)}")
+    if not issubclass(found, nn.Module):  # it would run, and its weights would never be trained
+        raise RequestError(f"{file}: {class_name} is no torch module; allowed: class {class_name}(torch.nn.Module)")
     return found
+
+
+def described(error: Exception, files: Iterable[str]) -> str:
+    """`TypeError: what it says (my_mixers.py, line 12)`: in one line, with the last line of `files` that led to it."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    wanted, lines = set(files), []
+    trace = error.__traceback__
+    while trace is not None:
+        if (file := trace.tb_frame.f_code.co_filename) in wanted:
+            lines.append(f" ({file}, line {trace.tb_lineno})")
+        trace = trace.tb_next
+    return text + (lines[-1] if lines else "")
+
+
+def cannot_be_built(error: Exception, parts: dict[str, Part]) -> RequestError:
+    """What to say where a model that holds one's own parts, by name, cannot be built."""
+    said = f"the model with {_short(parts)} cannot be built: {described(error, _files(parts))}"
+    if isinstance(error, TypeError):
+        said += "; a token mixer is built as Mixer(site), a norm as Norm(dim, eps, bias), an activation as Activation()"
+    return RequestError(said)
+
+
+def _short(parts: Iterable[str]) -> str:
+    return ", ".join(name.partition("@")[0] for name in parts)
+
+
+def _files(parts: dict[str, Part]) -> list[str]:
+    return [part.target.rpartition(":")[0] for part in parts.values()]
 
 
 def check_own_parts(net: nn.Module, parts: dict[str, Part], image: tuple[int, int, int]) -> None:
@@ -171,10 +204,14 @@ def check_own_parts(net: nn.Module, parts: dict[str, Part], image: tuple[int, in
     names = {part.load(): name.partition("@")[0] for name, part in parts.items()}
 
     def keep(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        here, there = (tuple(getattr(value, "shape", ())) for value in (inputs[0], output))
-        if here != there:
-            raise RequestError(f"{names[type(module)]}: maps {list(here)} to {list(there)}; allowed: the same shape")
+        name, here = names[type(module)], list(inputs[0].shape)
+        if not isinstance(output, torch.Tensor):
+            found = "nothing (is there a return?)" if output is None else f"a {type(output).__name__}"
+            raise RequestError(f"{name}: maps {here} to {found}; allowed: a tensor of the same shape")
+        if here != list(output.shape):
+            raise RequestError(f"{name}: maps {here} to {list(output.shape)}; allowed: the same shape")
 
+    of = _short(parts)
     hooks = [module.register_forward_hook(keep) for module in net.modules() if type(module) in names]
     was_training = net.training
     net.eval()
@@ -185,18 +222,12 @@ def check_own_parts(net: nn.Module, parts: dict[str, Part], image: tuple[int, in
     except RequestError:
         raise
     except Exception as error:
-        of = ", ".join(names.values())
-        raise RequestError(f"the model with {of} cannot run: {type(error).__name__}: {_one_line(error)}") from None
+        raise RequestError(f"the model with {of} cannot run: {described(error, _files(parts))}") from None
     finally:
         net.train(was_training)
         for hook in hooks:
             hook.remove()
-    of = ", ".join(names.values())
     if not torch.isfinite(both).all():
         raise RequestError(f"the model with {of} gives logits that are not finite")
     if not torch.allclose(both[:1], alone, rtol=1e-3, atol=1e-4 * float(both.abs().max())):
         raise RequestError(f"the model with {of} gives an image other logits alone than beside another, in eval mode")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
