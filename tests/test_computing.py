@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from metaformer_ablate.checkpoints import LAST, evaluated_weights
 from metaformer_ablate.computing import Computing, checkpoint_activations, compile_in_place
 from metaformer_ablate.data.augment import Augment
 from metaformer_ablate.data.files import DataFolder
+from metaformer_ablate.data.sources import evaluation_loader
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.ranks import check
 from metaformer_ablate.records import Record, Store
@@ -264,7 +266,8 @@ def test_a_compiled_run(tmp_path: Path) -> None:
 
     plain = runner(tmp_path / "plain").run(drawn_spec(TWO_BLOCKS))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metaformer_ablate.run.evaluation_loader", in_batches_of_100)
+        in_batches_of_100 = partial(evaluation_loader, batch_size=100)
+        patch.setattr("metaformer_ablate.data.sources.evaluation_loader", in_batches_of_100)
         counters.clear()
         record = runner(tmp_path / "whole").run(drawn_spec(TWO_BLOCKS, compile=True))
         # One of evaluation, whose last batch is smaller; of training two: images of one channel that are mixed and
@@ -278,12 +281,6 @@ def test_a_compiled_run(tmp_path: Path) -> None:
         assert line["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4)
         assert line["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-4)
     assert np.abs(record.predictions()["confidence"] - plain.predictions()["confidence"]).max() < 1e-3
-
-
-def in_batches_of_100(data: Any, share: int = 0, shares: int = 1) -> Any:
-    from metaformer_ablate.data.sources import evaluation_loader
-
-    return evaluation_loader(data, 100, share, shares)
 
 
 def test_what_the_compiler_cannot_do_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
