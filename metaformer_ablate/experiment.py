@@ -122,7 +122,9 @@ def find(name: str, kind_of: str) -> Path:
         path = folder / f"{name}.yaml"
         if "/" not in name and path.is_file():
             return path
-    raise RequestError(unknown(kind_of, name, find_all(kind_of)))
+    elsewhere = kind_of == "experiment" and not Path("experiments").is_dir()
+    where = "; there is no folder ./experiments here that could hold others" if elsewhere else ""
+    raise RequestError(unknown(kind_of, name, find_all(kind_of)) + where)
 
 
 def _shown(path: Path) -> str:

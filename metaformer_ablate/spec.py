@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from metaformer_ablate.data.catalogue import DATASETS, split_sizes
-from metaformer_ablate.models.own_parts import read_own_parts
+from metaformer_ablate.models.own_parts import own_parts_file, read_own_parts
 from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS, Part, full_name, readable, readers
 from metaformer_ablate.models.zoo import COMPARATORS, NAMED, SIZES
 from metaformer_ablate.yaml_reader import RequestError, kind, nearest, parse
@@ -70,7 +70,10 @@ def _part_in(what: str, table: Mapping[str, Part]) -> AfterValidator:
             raise ValueError(
                 f"unknown {what} {value!r}: the class of {short} is another by now, {full_name(short, table)}"
             )
-        raise ValueError(unknown(what, value, names))
+        said = unknown(what, value, names)
+        if own_parts_file() is None:
+            said += "; those of your own are in parts.yaml, which is neither here nor named by $ABLATE_PARTS"
+        raise ValueError(said)
 
     return AfterValidator(check)
 
@@ -434,6 +437,9 @@ STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "pos
 # What token mixers may read, besides the place they stand in.
 MIXER_OPTIONS = readable(MIXERS)
 
+# Words that are easily taken for settings, and the options that they are.
+_OPTIONS = {"seed": "--seeds N", "seeds": "--seeds N", "recipe": "--recipe NAME", "results": "--results DIR"}
+
 
 def check_path(path: str, where: str) -> None:
     """Raises unless a dotted path is a setting."""
@@ -448,6 +454,8 @@ def check_path(path: str, where: str) -> None:
     allowed = f"; allowed in {parent}: {', '.join(p[len(parent) + 1 :] for p in siblings)}" if siblings else ""
     if not siblings:
         allowed = f"; settings begin with {', '.join(f'{s}.' for s in SECTIONS)}"
+    if path in _OPTIONS:
+        allowed += f"; did you mean the option {_OPTIONS[path]}?"
     raise RequestError(f"{where}: unknown key {path!r}{nearest(path, known)}{allowed}")
 
 

@@ -49,6 +49,8 @@ def names(sentence: str, *parts: str) -> None:
     [
         (["pooling_sise"], ["experiment", "'pooling_sise'", "did you mean 'pooling_size'?", "allowed: "]),
         (["../pooling_size"], ["'../pooling_size'", "allowed: ", "pooling_size"]),
+        (["pooling_size", "seeds=3"], ["unknown key 'seeds'", "did you mean the option --seeds N?"]),
+        (["pooling_size", "recipe=cifar10"], ["unknown key 'recipe'", "did you mean the option --recipe NAME?"]),
         (["nowhere.yaml"], ["'nowhere.yaml'", "no such file"]),
         (["pooling_size", "--recipe", "digit"], ["recipe", "'digit'", "did you mean 'digits'?", "cifar10", "imagenet"]),
         (["pooling_size", "--recipe", "nowhere/r.yaml"], ["'nowhere/r.yaml'", "no such file"]),

@@ -206,6 +206,15 @@ def test_list_tells_which_is_which(here: Path, ablate: Callable[..., Result]) ->
     assert f"({listed['recipes']['digits']['path']})" in text
 
 
+def test_a_folder_without_experiments_is_said(here: Path) -> None:
+    """As where somebody calls from another folder than the one that holds their experiments."""
+    with pytest.raises(RequestError, match=r"'mine'; allowed: activation, .*; there is no folder ./experiments here"):
+        load_experiment("mine")
+    write(here / "experiments/other.yaml", "title: Other\n")
+    with pytest.raises(RequestError, match=r"'mine'; allowed: activation, .*other, .*training_length$"):
+        load_experiment("mine")
+
+
 def test_recipes_are_not_experiments(here: Path) -> None:
     write(here / "experiments/recipes/mine.yaml", OWN_RECIPE)
     assert load_recipe("mine").name == "mine"
