@@ -30,7 +30,7 @@ from metaformer_ablate.sweep import Job, Sweep, order_of
 
 Ablate = Callable[..., Result]
 # A run of some seconds, so that there is a middle to disturb.
-SLOWER = [word for word in TINY_WORDS if not word.startswith("train.epochs")] + ["train.epochs=25"]
+SLOWER = [word for word in TINY_WORDS if not word.startswith("train.epochs")] + ["train.epochs=75"]
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def test_status_sees_a_sweep_from_another_terminal(ablate: Ablate, tmp_path: Pat
         shown = ablate("show", "pooling_size", *SLOWER, "--json").json
     assert [run["run_id"] for run in tree["running"]] == [holder.run_id]
     assert tree["running"][0]["name"] == "pooling_size/pool3 seed 0"
-    assert tree["running"][0]["progress"]["epochs"] == 25
+    assert tree["running"][0]["progress"]["epochs"] == 75
     assert (tree["left"], tree["sweeps"][0]["pid"]) == (4, process.pid)
     assert re.search(rf"running {holder.run_id} pooling_size/pool3 seed 0 on \S+ \(pid {holder.pid}\): epoch ", text)
     assert [run["status"] for row in shown["rows"] for run in row["runs"]] == ["running", *["missing"] * 3]
