@@ -85,6 +85,7 @@ COMMANDS = {
     "rm": "results",
     "merge": "results",
     "errors": "errors",
+    "export": "export",
     "sweep": "wandb",
     "trial": "wandb",
     "sync-wandb": "wandb",

@@ -92,6 +92,34 @@ class TrainedRun:
         return torch.cat(parts)
 
 
+def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
+    """A run's spec and its net on the CPU with the weights that `--keep-checkpoints` left, not yet held to anything.
+
+    Raises NotAtHand where there are no weights, or where they do not fit the model.
+    """
+    import torch
+
+    from metaformer_ablate.models.build import build_model
+
+    spec, path = _spec(record), record.folder / LAST
+    if not path.is_file():
+        raise NotAtHand(
+            f"run {record.run_id} has no weights: train it with `ablate run ... --keep-checkpoints`, or again with "
+            f"`ablate reproduce {record.run_id} --keep DIR`"
+        )
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # whatever a damaged file makes of the unpickler
+        raise NotAtHand(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+    # The weights replace whatever the net would have started from, so that file is not needed.
+    net = build_model(spec.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})}))
+    try:
+        net.load_state_dict(evaluated_weights(stored, spec.train.ema is not None))
+    except RuntimeError as error:
+        raise NotAtHand(f"{path}: not the weights of this model: {' '.join(str(error).split())[:200]}") from None
+    return spec, net
+
+
 def load_trained(record: Record, data: ImageData, device: torch.device) -> tuple[TrainedRun, dict[str, Any]]:
     """The net with the weights that `--keep-checkpoints` left, and how closely it repeats the record's predictions.
 
@@ -103,21 +131,8 @@ def load_trained(record: Record, data: ImageData, device: torch.device) -> tuple
     import torch
 
     from metaformer_ablate.data.augment import Augment
-    from metaformer_ablate.models.build import build_model
 
-    spec, path = _spec(record), record.folder / LAST
-    if not path.is_file():
-        raise NotAtHand(f"run {record.run_id} has no weights: train it with `ablate run ... --keep-checkpoints`")
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except Exception as error:  # whatever a damaged file makes of the unpickler
-        raise NotAtHand(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
-    # The weights replace whatever the net would have started from, so that file is not needed.
-    net = build_model(spec.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})}))
-    try:
-        net.load_state_dict(evaluated_weights(stored, spec.train.ema is not None))
-    except RuntimeError as error:
-        raise NotAtHand(f"{path}: not the weights of this model: {' '.join(str(error).split())[:200]}") from None
+    spec, net = load_net(record)
     if spec.train.memory_format == "channels_last":
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = spec.data.classes
@@ -125,10 +140,10 @@ def load_trained(record: Record, data: ImageData, device: torch.device) -> tuple
     # The record says what `auto` came to; older ones lack it, and then the spec says it.
     bf16 = record.data.get("precision", spec.train.precision) == "bf16"
     run = TrainedRun(record, spec, net.to(device).eval(), augment, device, bf16)
-    return run, _check_weights(run, data, path.name)
+    return run, _check_weights(run, data)
 
 
-def _check_weights(run: TrainedRun, data: ImageData, name: str) -> dict[str, Any]:
+def _check_weights(run: TrainedRun, data: ImageData) -> dict[str, Any]:
     from metaformer_ablate.cost import device_name
 
     _, predicted, confidence = read_predictions(run.record)
@@ -141,12 +156,12 @@ def _check_weights(run: TrainedRun, data: ImageData, name: str) -> dict[str, Any
     tolerance = 10.0 if run.bf16 else 0.1 if same_chip else 2.0
     if not difference <= tolerance:
         raise NotAtHand(
-            f"{run.record.folder / name}: not the weights of the record: {len(predicted) - repeated:,} of "
+            f"{run.record.folder / LAST}: not the weights of the record: {len(predicted) - repeated:,} of "
             f"{len(predicted):,} predictions are others, and a confidence differs by {difference:.3g} points "
             f"(allowed: {tolerance:g})"
         )
     return {
-        "file": name,
+        "file": LAST,
         "images": len(predicted),
         "predictions_repeated": repeated,
         "largest_confidence_difference": difference,

@@ -146,6 +146,15 @@ def store_of(option: str | None) -> Any:
     return Store(path)
 
 
+def folder_of(out: str) -> Path:
+    """The folder to write to, made before anything is computed for it."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from None
+    return Path(out)
+
+
 def make_ready(jobs: Sequence[Any], store: Any, folder: Any) -> None:
     """Fetches the data that jobs lack. Raises RequestError where it cannot be had or records cannot be written."""
     for name, reader in dict.fromkeys((job.spec.data.name, job.spec.data.reader) for job in jobs):

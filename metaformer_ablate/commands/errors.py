@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.commands.common import options, store_of
+from metaformer_ablate.commands.common import folder_of, options, store_of
 from metaformer_ablate.yaml_reader import RequestError
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def errors_command(
     result = summary(record)
     if other is not None:
         result["against"] = comparison(record, other)
-    target = _folder(out or f"errors-{record.run_id}")
+    target = folder_of(out or f"errors-{record.run_id}")
     figures = error_figures.figures(result)
     if other is not None:
         figures["against"] = error_figures.against_classes(result)
@@ -210,12 +209,3 @@ def _json(result: dict[str, Any]) -> str:
     """JSON with a line a key, but lists of numbers on one line: a confusion matrix reads as one."""
     text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
     return re.sub(r"\[\s+([-+.\deE,\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
-
-
-def _folder(out: str) -> Path:
-    """The folder to write to, made before anything is computed for it."""
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from None
-    return Path(out)

@@ -103,7 +103,7 @@ def _status_text(tree: dict[str, Any]) -> str:
 @click.argument("run", metavar="RUN")
 @options("results", "data", "device")
 @click.option("--init-from", metavar="FILE", help="The weights it started from, where it started from a file.")
-@click.option("--keep", metavar="DIR", help="Keep the new record in this results folder (default: a scratch folder).")
+@click.option("--keep", metavar="DIR", help="Keep the new record and its weights in this results folder.")
 @options("json")
 def reproduce_command(
     run: str,
@@ -137,7 +137,8 @@ def reproduce_command(
         listener = LiveLine() if sys.stderr.isatty() else PlainLines()
         job = Job(spec, (f"reproduce {record.run_id}",))
         listener.begin([job], record.data["seconds"])
-        order = partial(order_of, store=again, folder=folder, device=device)
+        keeps = keep is not None
+        order = partial(order_of, store=again, folder=folder, device=device, keep_checkpoints=keeps)
         try:
             Sweep([job], order, Inline(devices_of(device)[0], stop), again, listener, stop=stop).run()
         finally:

@@ -146,8 +146,8 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
-def save_weights(weights: Mapping[str, Any], path: str | Path) -> None:
-    """Writes tensors as safetensors."""
+def save_weights(weights: Mapping[str, Any], path: str | Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors as safetensors, with words about them."""
     from safetensors.torch import save_file
 
-    save_file({name: value.contiguous() for name, value in weights.items()}, path)
+    save_file({name: value.contiguous() for name, value in weights.items()}, path, metadata)
