@@ -82,6 +82,19 @@ def seeds_with_records(plan: Plan, store: Store) -> tuple[int, ...]:
     return tuple(sorted(found)) or (0,)
 
 
+def none_of(plan: Plan, store: Store, seeds: Sequence[int] | None = None) -> str | None:
+    """A hint where there are runs and none of them is of a plan: easily its recipe or overrides were left out."""
+    ids = set(store.ids())
+    chosen = seeds if seeds is not None else seeds_with_records(plan, store)
+    if not ids or any(spec.with_seed(seed).run_id in ids for spec in plan.specs.values() for seed in chosen):
+        return None
+    settings = " ".join([plan.recipe.name, *plan.overrides])
+    return (
+        f"none of the {len(ids)} runs in {store.path} is of {plan.experiment.name} under {settings}; "
+        f"give the recipe, overrides and seeds that `ablate run` was given"
+    )
+
+
 def _canonical_around_seed(spec: RunSpec) -> tuple[bytes, bytes]:
     text = json.dumps(spec.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     before, _, after = text.rpartition(f'"seed":{spec.seed},')

@@ -402,6 +402,9 @@ def test_explain(ablate: Ablate, chosen: Plan) -> None:
     assert "model.mlp_ratio: 4.0 -> 2.0\n" in text
     assert "model.pool_size: [3, 3, 3, 3] -> [null, null, null, null]  (follows)" in text
     assert "there is no difference" in ablate("explain", "made_up.yaml", "pool3").out
+    for words in ((), ("train.epochs=2",)):
+        without = ablate("explain", "made_up.yaml", *words)
+        assert (without.code, without.out) == (2, "") and "give a row of made_up.yaml: pool3, " in without.err
     assert ablate("explain", "made_up.yaml", "pool3", "--json").json["differences"] == []
 
 

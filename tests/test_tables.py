@@ -297,6 +297,22 @@ def test_without_records_seed_0_is_missing(
     assert rows["none"]["params"] is None
 
 
+def test_runs_of_other_settings_are_not_taken_for_none(ablate, trained):
+    """Trained with overrides, shown without them: whoever reads the table hears why it is empty."""
+    where = ("--results", trained.results)
+    said = "none of the 8 runs in .* is of pooling_size under digits; give the recipe, overrides and seeds"
+    table = ablate("table", "pooling_size", *where, "--json").json
+    assert all(row["status"] == "missing" for row in table["rows"])
+    assert re.match(said, table["warnings"][0])
+    plotted = ablate("plot", "pooling_size", *where, "--kind", "rows", "--json")
+    assert re.search(said, plotted.err)
+    seeds = ablate("table", *trained.arguments, "--seeds", "7,8", "--json").json
+    assert "under digits train.epochs=1 " in seeds["warnings"][0]
+    for command in ("table", "plot"):
+        found = ablate(command, *trained.arguments, "--json")
+        assert "none of the" not in found.out + found.err
+
+
 def test_seeds_asked_for_are_those_shown(make: Callable[..., dict[str, Any]]) -> None:
     row = by_name(make(FULL, seeds=(2, 40_000)))["pool3"]
     assert [(run["seed"], run["top1"]) for run in row["runs"]] == [(2, 97.25), (40_000, None)]

@@ -29,7 +29,7 @@ from metaformer_ablate.cost import remembered
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import Plan, row_notes
 from metaformer_ablate.records import Store
-from metaformer_ablate.sweep import RunState, as_dict, seeds_with_records, states_of
+from metaformer_ablate.sweep import RunState, as_dict, none_of, seeds_with_records, states_of
 from metaformer_ablate.yaml_reader import RequestError
 
 Pairs = list[tuple[float, float]]  # top-1 of the row and of the baseline, a pair a seed
@@ -106,7 +106,7 @@ def build_table(
         "recipe": plan.recipe.name,
         "metric": "top1",
         "rows": rows,
-        "warnings": [*_warnings(rows, store), *map(as_warning, findings)],
+        "warnings": [*_warnings(rows, store, none_of(plan, store, seeds)), *map(as_warning, findings)],
         "audit": findings,
         "resolution": resolution(list(pairs.values())),
         "agreement": agreement(measured(plan.recipe.name, rows), printed(rows)),
@@ -257,8 +257,8 @@ def _run_notes(states: Sequence[RunState]) -> list[str]:
     return notes
 
 
-def _warnings(rows: Sequence[dict[str, Any]], store: Store) -> list[str]:
-    warnings = list(store.problems.values())
+def _warnings(rows: Sequence[dict[str, Any]], store: Store, hint: str | None) -> list[str]:
+    warnings = [*store.problems.values(), *([hint] if hint else [])]
     done = [row for row in rows if row["n"]]
     if done and min(row["n"] for row in done) == 1:
         warnings.append("one seed: a difference between rows cannot be told from chance; run more with --seeds 3")

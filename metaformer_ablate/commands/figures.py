@@ -37,7 +37,9 @@ def plot_command(
     from metaformer_ablate.analysis.plots import FORMATS, KINDS, draw, figure_data, to_bytes
     from metaformer_ablate.data.files import DataFolder
     from metaformer_ablate.experiment import plan
+    from metaformer_ablate.progress import say
     from metaformer_ablate.spec import digest, unknown
+    from metaformer_ablate.sweep import none_of
 
     if kind is not None and kind not in KINDS:
         raise RequestError(f"--kind: {unknown('kind of figure', kind, KINDS)}")
@@ -65,6 +67,8 @@ def plot_command(
         of_kind = {key: value for key, value in chosen_options.items() if key in KINDS[one].options}
         figures[one] = figure_data(one, plan_, store, folder, wanted_seeds, **of_kind)
     tell_problems(store)
+    if (hint := none_of(plan_, store, wanted_seeds)) is not None:
+        say(f"warning: {hint}")
     if as_json:
         tree = {"experiment": plan_.experiment.name, "recipe": plan_.recipe.name, "figures": figures}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))

@@ -118,7 +118,7 @@ def compare_command(
 
 @click.command("explain")
 @click.argument("experiment")
-@click.argument("row")
+@click.argument("row", default="", metavar="ROW")
 @click.argument("words", nargs=-1, metavar="[KEY.PATH=VALUE]...")
 @options("recipe", "json")
 def explain_command(experiment: str, row: str, words: tuple[str, ...], recipe: str | None, as_json: bool) -> None:
@@ -130,6 +130,8 @@ def explain_command(experiment: str, row: str, words: tuple[str, ...], recipe: s
     if names:
         raise RequestError(f"give one experiment, one row, then overrides as key.path=value; found also {names[0]!r}")
     chosen = plan(experiment, recipe or "digits", overrides)
+    if not row or "=" in row:
+        raise RequestError(f"give a row of {experiment}: {', '.join(chosen.experiment.rows)}")
     if row not in chosen.experiment.rows:
         raise RequestError(f"{chosen.experiment.source}: {unknown('row', row, chosen.experiment.rows)}")
     base = chosen.experiment.baseline
