@@ -109,15 +109,18 @@ def _in_words(found: Mapping[str, Any]) -> list[str]:
     text += f"excludes 0) are {len(beyond)}" + (f", not known of {unknown}" if unknown else "")
     if beyond:
         still = [p for p in beyond if all(s["p"] is None or s["p"] < LEVEL for s in p["differences"])]
-        text += f", with p < {LEVEL} after Holm over all pairs {len(still)}: "
-        text += "; ".join(
-            f"{b} above {a} by {-p['differences'][0]['mean']:.2f}" for p in beyond for a, b in [p["rows"]]
-        )
+        text += f", with p < {LEVEL} after Holm over all pairs {len(still)}{_named(still, ': ')}"
+        text += _named([pair for pair in beyond if pair not in still], ". Not after Holm: ")
     lines.append(text + ".")
     if found["left_out"]:
         left_out = "; ".join(f"{row['name']} ({row['reason']})" for row in found["left_out"])
         lines.append(f"Not compared: {left_out}.")
     return lines
+
+
+def _named(pairs: list[dict[str, Any]], before: str) -> str:
+    said = [f"{b} above {a} by {-pair['differences'][0]['mean']:.2f}" for pair in pairs for a, b in [pair["rows"]]]
+    return before + "; ".join(said) if said else ""
 
 
 def _number(name: str, of: Mapping[str, Any]) -> str:
