@@ -365,7 +365,7 @@ def test_measured_figures_take_the_place_of_assumptions(tmp_path: Path, monkeypa
     lines = [{"case": "other"}, {"case": "s12", "s12_train_images_per_second": 5000}]
     path.write_text(json.dumps({"gpu": {"results": lines}}))
     assert scaling.measured("gpu", "s12_train_images_per_second") == 5000.0
-    assert scaling.measured("loading", "images_per_second_a_core") is None
+    assert scaling.measured("loading", "s12_train_images_per_second") is None
 
 
 def test_the_assumed_rates_are_in_order() -> None:
