@@ -309,8 +309,9 @@ def test_runs_of_other_settings_are_not_taken_for_none(ablate, trained):
     seeds = ablate("table", *trained.arguments, "--seeds", "7,8", "--json").json
     assert "under digits train.epochs=1 " in seeds["warnings"][0]
     for command in ("table", "plot"):
-        found = ablate(command, *trained.arguments, "--json")
-        assert "none of the" not in found.out + found.err
+        for arguments in (trained.arguments, ("pooling_size", "--results", "empty")):
+            found = ablate(command, *arguments, "--json")
+            assert "none of the" not in found.out + found.err
 
 
 def test_seeds_asked_for_are_those_shown(make: Callable[..., dict[str, Any]]) -> None:
