@@ -16,8 +16,9 @@ import torch
 from scipy.optimize import minimize_scalar
 from specs import spec_of
 
-from benchmarks import scaling
+from benchmarks import gpu, scaling
 from benchmarks.simulation import Cluster, Outcome, Simulated, Time, Timing, hold, simulate
+from benchmarks.training import Case, Setting
 from metaformer_ablate.claims import Claims, Holder
 from metaformer_ablate.cost import count
 from metaformer_ablate.experiment import plan
@@ -358,14 +359,19 @@ def test_a_run_takes_all_its_epochs() -> None:
     assert seconds == pytest.approx(images / 1000, rel=0.01)
 
 
-def test_measured_figures_take_the_place_of_assumptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_that_the_gpu_benchmark_leaves_takes_the_place_of_the_assumed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "results.json"
     monkeypatch.setattr(scaling, "RESULTS", path)
-    assert scaling.measured("gpu", "s12_train_images_per_second") is None
-    lines = [{"case": "other"}, {"case": "s12", "s12_train_images_per_second": 5000}]
+    assert scaling.measured_images() is None
+    ways = [way for way in gpu.ways() if not way.compiled and way.name in ("timm as its script has it", "ours")]
+    lines = gpu.compare(Case("t5", "digits", 2), Setting(), "training", ways, floor=1e-6, least=0.0)
     path.write_text(json.dumps({"gpu": {"results": lines}}))
-    assert scaling.measured("gpu", "s12_train_images_per_second") == 5000.0
-    assert scaling.measured("loading", "s12_train_images_per_second") is None
+    assert scaling.measured_images() is None, "not compiled"
+    lines = [line | {"compiled": True} for line in lines]
+    path.write_text(json.dumps({"gpu": {"results": lines}}))
+    assert scaling.measured_images() == lines[1]["images_per_second"]
 
 
 def test_the_assumed_rates_are_in_order() -> None:

@@ -106,7 +106,7 @@ def build_table(
         "recipe": plan.recipe.name,
         "metric": "top1",
         "rows": rows,
-        "warnings": [*_warnings(rows, store, none_of(plan, store, seeds)), *map(as_warning, findings)],
+        "warnings": [*_warnings(rows, store, none_of(plan, store, found)), *map(as_warning, findings)],
         "audit": findings,
         "resolution": resolution(list(pairs.values())),
         "agreement": agreement(measured(plan.recipe.name, rows), printed(rows)),
