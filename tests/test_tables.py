@@ -15,8 +15,9 @@ import scipy.stats
 from specs import made_up
 
 from metaformer_ablate import experiment
+from metaformer_ablate.analysis.formats import FORMATS, render, text_width
 from metaformer_ablate.analysis.stats import holm
-from metaformer_ablate.analysis.tables import FORMATS, build_table, render, text_width
+from metaformer_ablate.analysis.tables import build_table
 from metaformer_ablate.cost import count
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import Plan, plan

@@ -16,6 +16,7 @@ from typing import Any
 
 from metaformer_ablate import __version__
 from metaformer_ablate.analysis.errors import summary as mistakes_of
+from metaformer_ablate.analysis.formats import format_billions, format_interval, format_mean, format_millions, format_p
 from metaformer_ablate.analysis.markup import (
     Html,
     anchor,
@@ -32,7 +33,6 @@ from metaformer_ablate.analysis.markup import (
 from metaformer_ablate.analysis.plots import KINDS, figure, to_bytes
 from metaformer_ablate.analysis.report import Leftover, Place, Report, Section, Variant
 from metaformer_ablate.analysis.stats import summarise
-from metaformer_ablate.analysis.tables import format_billions, format_interval, format_mean, format_millions, format_p
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.progress import duration
 from metaformer_ablate.records import Record

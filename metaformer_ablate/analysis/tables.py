@@ -14,16 +14,6 @@ from zipfile import BadZipFile
 from metaformer_ablate.analysis import stats
 from metaformer_ablate.analysis.agreement import agreement, measured, printed
 from metaformer_ablate.analysis.audit import as_warning, audit
-from metaformer_ablate.analysis.formats import (  # noqa: F401
-    FORMATS,
-    format_billions,
-    format_interval,
-    format_mean,
-    format_millions,
-    format_p,
-    render,
-    text_width,
-)
 from metaformer_ablate.analysis.stats import holm, paired_difference, summarise
 from metaformer_ablate.cost import remembered
 from metaformer_ablate.data.files import DataFolder

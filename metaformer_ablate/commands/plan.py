@@ -75,7 +75,7 @@ def _show_text(chosen: Any, tree: dict[str, Any]) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    from metaformer_ablate.analysis.tables import format_billions, format_millions, text_width
+    from metaformer_ablate.analysis.formats import format_billions, format_millions, text_width
     from metaformer_ablate.progress import duration
 
     title = f"{chosen.experiment.title} ({tree['experiment']}) under {chosen.recipe.title} ({tree['recipe']})"

@@ -44,7 +44,8 @@ def run_command(
     as_json: bool,
 ) -> int:
     """Train the runs that experiments lack, then print their tables."""
-    from metaformer_ablate.analysis.tables import build_table, render
+    from metaformer_ablate.analysis.formats import render
+    from metaformer_ablate.analysis.tables import build_table
     from metaformer_ablate.data.files import DataFolder
     from metaformer_ablate.experiment import plan
     from metaformer_ablate.progress import say
