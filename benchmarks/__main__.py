@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from benchmarks import counting, gpu, kills, lightning, loading, report, scaling, startup, sweeps, tables, training
-from metaformer_ablate.cost import device_name
-from metaformer_ablate.run import git_state, versions
+from metaformer_ablate.system.devices import device_name
+from metaformer_ablate.system.provenance import git_state, versions
 
 BENCHMARKS = {
     "startup": startup.measure,

@@ -12,7 +12,7 @@ from statistics import median
 SHOW = [
     sys.executable,
     "-c",
-    "from metaformer_ablate.cli import main; main()",
+    "from metaformer_ablate.cli.main import main; main()",
     "show",
     "pooling_size",
     "--recipe",

@@ -22,8 +22,10 @@ from typing import Any
 from benchmarks.floor import BACKWARD, FORWARD, Rates, Work, block
 from benchmarks.startup import ablate
 from benchmarks.training import SIDES, Case, Setting, Side, ours, step_of
-from metaformer_ablate.cost import device_name, peak_memory, start_peak_memory
-from metaformer_ablate.spec import RunSpec, stage_sizes
+from metaformer_ablate.spec.checks import stage_sizes
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.devices import device_name
+from metaformer_ablate.system.memory import peak_memory, start_peak_memory
 
 LARGE, SMALL = Case("s12", "imagenet", 256), Case("t12", "cifar10", 512)
 # Runs at once on one GPU of the whole table; $ABLATE_WORKERS sets another number.
@@ -74,7 +76,7 @@ def cifar10() -> list[dict[str, object]]:
     the data there before. Empty where there is no GPU."""
     import torch
 
-    from metaformer_ablate.data.files import DataFolder
+    from metaformer_ablate.data.folder import DataFolder
 
     if not torch.cuda.is_available():
         return []

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from benchmarks.startup import ablate
-from metaformer_ablate.claims import Claims
-from metaformer_ablate.records import Store
-from metaformer_ablate.reproduce import compare
+from metaformer_ablate.records.claims import Claims
+from metaformer_ablate.records.compare import compare
+from metaformer_ablate.records.store import Store
 
 # 4 rows x 10 seeds of about three seconds each; everything that draws at random or remembers is on.
 WORDS = (

@@ -17,17 +17,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metaformer_ablate.cost import device_name
-from metaformer_ablate.data.augment import Augment
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.data.sources import derive_seed, train_loader
-from metaformer_ablate.experiment import load_recipe
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.records import Store
-from metaformer_ablate.run import Handling, Runner, choose_device
-from metaformer_ablate.signals import Stop
-from metaformer_ablate.spec import RunSpec, override_layer, resolve
-from metaformer_ablate.tasks.classification import Classification, learning_rate, seed_generators, weight_decay_groups
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.options import Handling
+from metaformer_ablate.runs.runner import Runner
+from metaformer_ablate.spec.experiment import load_recipe
+from metaformer_ablate.spec.merge import override_layer
+from metaformer_ablate.spec.resolve import resolve
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.devices import choose_device, device_name
+from metaformer_ablate.system.signals import Stop
+from metaformer_ablate.tasks.classification.data.augment import Augment
+from metaformer_ablate.tasks.classification.data.in_memory import train_loader
+from metaformer_ablate.tasks.classification.module import Classification
+from metaformer_ablate.training.optim import learning_rate, seed_generators, weight_decay_groups
 
 WORDS = ("data.image_size=8", "train.batch_size=2", "train.epochs=1")
 

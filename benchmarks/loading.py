@@ -72,19 +72,18 @@ def _case(root: Path, about: str, piece: str, workers: int, rounds: int) -> dict
 
 def _ours(root: Path, piece: str, workers: int) -> object:
     """Our loader over the first IMAGES pictures, without the part that is done on the device."""
-    from metaformer_ablate.data.listing import FolderListing
-    from metaformer_ablate.data.pictures import (
-        EvaluationPictures,
-        FolderReader,
-        PictureData,
-        Source,
-        TrainingPictures,
-        evaluation_transform,
-        training_transform,
-    )
+    from metaformer_ablate.data.listings import FolderListing
+    from metaformer_ablate.data.readers import FolderReader, Source
     from metaformer_ablate.data.unreadable import Unreadable
-    from metaformer_ablate.experiment import load_recipe
-    from metaformer_ablate.spec import Layer, resolve
+    from metaformer_ablate.settings.layers import Layer
+    from metaformer_ablate.spec.experiment import load_recipe
+    from metaformer_ablate.spec.resolve import resolve
+    from metaformer_ablate.tasks.classification.data.image_files import (
+        EvaluationPictures,
+        PictureData,
+        TrainingPictures,
+    )
+    from metaformer_ablate.tasks.classification.data.transforms import evaluation_transform, training_transform
 
     few = {"train.batch_size": BATCH, "data.train_images": IMAGES, "data.test_images": IMAGES}
     spec = resolve([load_recipe("imagenet").layer, Layer(few, lambda path: "benchmark")], 0)
@@ -102,7 +101,7 @@ def _timm(root: Path, piece: str, workers: int) -> object:
     from timm.data import ImageDataset, create_loader
     from torch.utils.data import DataLoader, Subset
 
-    from metaformer_ablate.data.pictures import posterize
+    from metaformer_ablate.tasks.classification.data.transforms import posterize
 
     whole = ImageDataset(str(root))
     loader = create_loader(

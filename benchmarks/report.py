@@ -16,14 +16,16 @@ from unittest import mock
 
 import numpy as np
 
-from metaformer_ablate import records
-from metaformer_ablate.experiment import find_all, plan
-from metaformer_ablate.records import Store
-from metaformer_ablate.spec import RunSpec
+from metaformer_ablate.records import store as records
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.experiment import find_all
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.run_spec import RunSpec
 
 RECIPES = ("digits", "fashion_mnist", "cifar10", "cifar100")
-READ = "import sys; from metaformer_ablate.records import *; sum(1 for _ in Store(Path(sys.argv[1])))"
-REPORT = "from metaformer_ablate.cli import main; main()"
+READ = "import sys; from pathlib import Path\n"
+READ += "from metaformer_ablate.records.store import Store\nsum(1 for _ in Store(Path(sys.argv[1])))"
+REPORT = "from metaformer_ablate.cli.main import main; main()"
 
 
 def tables(number: int) -> list[RunSpec]:

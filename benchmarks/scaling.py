@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.simulation import Cluster, Outcome, Timing, simulate
-from metaformer_ablate.claims import BEAT
-from metaformer_ablate.data.catalogue import DATASETS
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.launchers import Order
-from metaformer_ablate.spec import RunSpec
+from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.records.claims import BEAT
+from metaformer_ablate.runs.request import Order
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.run_spec import RunSpec
 
 RESULTS = Path(__file__).parent / "results.json"
 EXPERIMENT, RECIPE = "table5", "imagenet"
@@ -487,7 +487,7 @@ def _checkpoint(size: int, rounds: int = 5) -> dict[str, object]:
     """The one thing timed: a checkpoint of this size, sealed as runs do, on this machine's temporary folder."""
     import torch
 
-    from metaformer_ablate.checkpoints import LAST, Checkpoints
+    from metaformer_ablate.records.checkpoints import LAST, Checkpoints
 
     content = {"weights": torch.zeros(size // 4)}
     taken = []

@@ -1,4 +1,4 @@
-"""The real scheduler (`metaformer_ablate.sweep`) over a cluster that takes simulated time instead of training.
+"""The real scheduler (`metaformer_ablate.sweep.scheduler`) over a cluster of simulated time.
 
 `Sweep` schedules, resubmits, gives up and takes over as it always does, with its claims and records in a real folder.
 What is simulated is behind the `Launcher` protocol: nodes with GPUs, nodes that fail and come back, runs that take so
@@ -21,15 +21,17 @@ from uuid import uuid4
 
 import numpy as np
 
-from metaformer_ablate.claims import LEASE, Claims, Holder, Progress
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.experiment import Plan
-from metaformer_ablate.launchers import Ended, Order
-from metaformer_ablate.launchers.slurm import MOST_JOBS
-from metaformer_ablate.records import HISTORY_COLUMNS, Record, Store
-from metaformer_ablate.spec import RunSpec
-from metaformer_ablate.sweep import Job, Limits, Listener, Sweep, jobs_of, order_of
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.claims import LEASE, Claims, Holder, Progress
+from metaformer_ablate.records.record import HISTORY_COLUMNS, Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.spec.plan import Plan
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.sweep.jobs import Job, jobs_of, order_of
+from metaformer_ablate.sweep.launchers.slurm import MOST_JOBS
+from metaformer_ablate.sweep.scheduler import Limits, Listener, Sweep
 
 # How far time goes at once while nothing ends. Below what a run may take for a step (`Limits.stall_seconds`).
 TICK = 1500.0
@@ -96,7 +98,7 @@ class _Attempt:
 
 
 class Simulated:
-    """A launcher (the protocol of `metaformer_ablate.launchers`) of a simulated cluster.
+    """A launcher (the protocol of `metaformer_ablate.sweep.launchers.base`) of a simulated cluster.
 
     `timing` says what a run takes, `deaths` after how many seconds an attempt of it dies: (run id, number from 0).
     A lost run is `stopped`, as Ray tells of it; its claim stays, and the sweep waits for its lease as with any owner

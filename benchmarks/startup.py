@@ -8,7 +8,7 @@ import tempfile
 import time
 from statistics import median
 
-ABLATE = "from metaformer_ablate.cli import main; main()"
+ABLATE = "from metaformer_ablate.cli.main import main; main()"
 
 
 def ablate(*words: str) -> list[str]:

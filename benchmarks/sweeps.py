@@ -15,9 +15,9 @@ from statistics import median
 from unittest import mock
 
 from benchmarks.startup import ablate
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.records import Store
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.plan import plan
 
 EXPERIMENT, ROWS = "pooling_size", ("pool3", "pool5", "pool7", "pool9")
 SMALL = ("train.epochs=4", "--seeds", "2")  # eight runs of the digits' own model, some seconds each

@@ -14,7 +14,7 @@ import numpy as np
 
 RECORDS = 10_000
 SEEDS = 5
-ABLATE = [sys.executable, "-c", "from metaformer_ablate.cli import main; main()"]
+ABLATE = [sys.executable, "-c", "from metaformer_ablate.cli.main import main; main()"]
 
 
 def measure(rounds: int = 5) -> list[dict[str, object]]:
@@ -52,9 +52,9 @@ def measure(rounds: int = 5) -> list[dict[str, object]]:
 
 def fill(path: Path, records: int) -> int:
     """Writes made-up records of all rows of table5 under `digits`, seed after seed; returns the number of rows."""
-    from metaformer_ablate.data.files import DataFolder
-    from metaformer_ablate.experiment import plan
-    from metaformer_ablate.records import Store
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.records.store import Store
+    from metaformer_ablate.spec.plan import plan
 
     store, chosen = Store(path), plan("table5")
     fingerprint = DataFolder.choose(None).fingerprint("digits")

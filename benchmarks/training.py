@@ -26,10 +26,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from metaformer_ablate.cost import device_name, peak_memory, start_peak_memory
-from metaformer_ablate.data.catalogue import DATASETS
-from metaformer_ablate.experiment import load_recipe
-from metaformer_ablate.spec import Layer, RunSpec, resolve
+from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.settings.layers import Layer
+from metaformer_ablate.spec.experiment import load_recipe
+from metaformer_ablate.spec.resolve import resolve
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.devices import device_name
+from metaformer_ablate.system.memory import peak_memory, start_peak_memory
 
 AUTHORS_CODE = "POOLFORMER_CODE"
 
@@ -150,9 +153,9 @@ class Side:
 def ours(spec: RunSpec, kernels: str = "torch") -> Side:
     from torch.nn import functional as F
 
-    from metaformer_ablate.data.augment import Augment
     from metaformer_ablate.models.build import build_model
-    from metaformer_ablate.tasks.classification import Classification
+    from metaformer_ablate.tasks.classification.data.augment import Augment
+    from metaformer_ablate.tasks.classification.module import Classification
 
     channels = DATASETS[spec.data.name].channels
     augment = Augment(spec.data, spec.data.classes, (0.5,) * channels, (0.25,) * channels, spec.train.memory_format)
@@ -275,7 +278,7 @@ def _begin(name: str, case: Case, setting: Setting, work: str) -> float:
     """Builds a side and warms it up; the seconds that a batch takes."""
     import torch
 
-    from metaformer_ablate.run import keep_freed_memory
+    from metaformer_ablate.system.memory import keep_freed_memory
 
     global _state
     torch.set_num_threads(1)

@@ -38,8 +38,8 @@ def load_results(
     """
     import warnings
 
-    from metaformer_ablate.records import Store
-    from metaformer_ablate.yaml_reader import RequestError
+    from metaformer_ablate.errors import RequestError
+    from metaformer_ablate.records.store import Store
 
     if not Path(path).is_dir():
         raise RequestError(f"results folder {str(path)!r}: no such folder; `ablate run` makes one")
@@ -47,9 +47,9 @@ def load_results(
     if experiment is None:
         frame = store.frame()
     else:
-        from metaformer_ablate.data.files import DataFolder
-        from metaformer_ablate.experiment import plan
-        from metaformer_ablate.sweep import seeds_with_records, states_of
+        from metaformer_ablate.data.folder import DataFolder
+        from metaformer_ablate.records.status import seeds_with_records, states_of
+        from metaformer_ablate.spec.plan import plan
 
         chosen, folder = plan(experiment, recipe, overrides), DataFolder.choose(None)
         seeds = seeds_with_records(chosen, store)

@@ -16,8 +16,8 @@ from unittest import mock
 
 import pytest
 
-from metaformer_ablate import experiment
-from metaformer_ablate.cli import main
+from metaformer_ablate.cli.main import main
+from metaformer_ablate.spec import experiment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -105,7 +105,7 @@ def call(*arguments: object, cwd: Path, env: Mapping[str, str | None] | None = N
 
 def command(*arguments: object) -> list[str]:
     """The words that start `ablate ARGUMENTS` in a new process."""
-    return [sys.executable, "-c", "from metaformer_ablate.cli import main; main()", *map(str, arguments)]
+    return [sys.executable, "-c", "from metaformer_ablate.cli.main import main; main()", *map(str, arguments)]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -186,6 +186,6 @@ def trained(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Trai
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures of mistakes are made and not drawn, which takes longest: for tests that look at none."""
-    from metaformer_ablate.analysis import error_figures
+    from metaformer_ablate.tasks.classification.error_analysis import figures as error_figures
 
     monkeypatch.setattr(error_figures, "to_png", lambda figure: b"")

@@ -18,14 +18,14 @@ from specs import spec_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metaformer_ablate.data.augment import Augment
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.kernels import PoolingBlock, norm_pool
 from metaformer_ablate.models.metaformer import MetaFormerBlock
 from metaformer_ablate.models.mixers import Site
-from metaformer_ablate.spec import ModelSpec
-from metaformer_ablate.tasks.classification import Classification
-from metaformer_ablate.tasks.parts import Parts
+from metaformer_ablate.models.spec import ModelSpec
+from metaformer_ablate.tasks.classification.data.augment import Augment
+from metaformer_ablate.tasks.classification.module import Classification
+from metaformer_ablate.training.micro_batches import Parts
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 on_gpus = pytest.mark.skipif(DEVICE == "cpu", reason="runs on a GPU")

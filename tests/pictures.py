@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from specs import spec_of
 
-from metaformer_ablate.spec import RunSpec
+from metaformer_ablate.spec.run_spec import RunSpec
 
 CLASSES = ("n2", "n10", "N3")  # in the order of the labels: 2, 3, 10
 COUNTS = {"train": 16, "val": 7}  # images of each class

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from specs import made_up
 
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.records import Store
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.plan import plan
 
 VOID = ("meta", "br", "img", "input", "link", "hr")
 SCRIPT = "</script><script>window.hacked = 1</script>"

@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from metaformer_ablate.experiment import load_recipe
-from metaformer_ablate.records import Record, Store
-from metaformer_ablate.spec import Layer, RunSpec, override_layer, resolve
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.settings.layers import Layer
+from metaformer_ablate.spec.experiment import load_recipe
+from metaformer_ablate.spec.merge import override_layer
+from metaformer_ablate.spec.resolve import resolve
+from metaformer_ablate.spec.run_spec import RunSpec
 
 
 def spec_of(

@@ -14,9 +14,9 @@ from typing import Any
 from conftest import TINY_WORDS, call, command
 from test_resume import SETTINGS, content
 
-from metaformer_ablate.checkpoints import PREVIOUS
-from metaformer_ablate.claims import Claims, Holder
-from metaformer_ablate.records import Store
+from metaformer_ablate.records.checkpoints import PREVIOUS
+from metaformer_ablate.records.claims import Claims, Holder
+from metaformer_ablate.records.store import Store
 
 EXPERIMENT = """
 title: Two rows

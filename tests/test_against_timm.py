@@ -15,13 +15,14 @@ from timm.scheduler import CosineLRScheduler, create_scheduler_v2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metaformer_ablate.cost import count
-from metaformer_ablate.data.augment import Augment, cutmix, mixup
-from metaformer_ablate.experiment import plan
+from metaformer_ablate.cost.cost import count
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS
-from metaformer_ablate.spec import RunSpec
-from metaformer_ablate.tasks.classification import Classification, learning_rate, weight_decay_groups
+from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.tasks.classification.data.augment import Augment, cutmix, mixup
+from metaformer_ablate.tasks.classification.module import Classification
+from metaformer_ablate.training.optim import learning_rate, weight_decay_groups
 
 SIZES = ("s12", "s24", "s36", "m36", "m48")
 

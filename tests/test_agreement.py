@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import scipy.stats
 
-from metaformer_ablate.analysis.agreement import Column, agreement, measured, printed
-from metaformer_ablate.analysis.stats import holm
+from metaformer_ablate.statistics.agreement import Column, agreement, measured, printed
+from metaformer_ablate.statistics.stats import holm
 
 PAPER = {"a": 77.0, "b": 76.0, "c": 75.0, "d": 77.0}
 # b is above a by more than noise, c above b within it; a and d are tied in the paper.

@@ -11,13 +11,14 @@ import pytest
 from conftest import Result
 from specs import made_up
 
-from metaformer_ablate.analysis.audit import audit
-from metaformer_ablate.analysis.formats import render
-from metaformer_ablate.analysis.tables import build_table
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.experiment import Plan, find_all, plan
-from metaformer_ablate.records import Store
-from metaformer_ablate.sweep import states_of
+from metaformer_ablate.analysis.tables.audit import audit
+from metaformer_ablate.analysis.tables.render import render
+from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.records.status import states_of
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.experiment import find_all
+from metaformer_ablate.spec.plan import Plan, plan
 
 EXPERIMENT = """
 baseline: pool

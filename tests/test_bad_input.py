@@ -19,7 +19,7 @@ from urllib.error import URLError
 import pytest
 from conftest import Result, Trained, call
 
-from metaformer_ablate.records import Store
+from metaformer_ablate.records.store import Store
 
 Ablate = Callable[..., Result]
 

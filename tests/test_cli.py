@@ -19,10 +19,10 @@ import pytest
 from conftest import Result, Trained, command
 from scipy import stats
 
-from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS
-from metaformer_ablate.progress import duration
-from metaformer_ablate.records import Store
-from metaformer_ablate.spec import RunSpec
+from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.console import duration
 
 Ablate = Callable[..., Result]
 
@@ -302,7 +302,7 @@ def test_results_go_to_standard_output_and_progress_to_standard_error(
 
 
 def test_progress_on_a_pipe(ablate: Ablate, tiny_words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaformer_ablate.progress.PLAIN_LINE_SECONDS", 0)
+    monkeypatch.setattr("metaformer_ablate.sweep.progress.PLAIN_LINE_SECONDS", 0)
     result = ablate("run", "pooling_size", *tiny_words, "train.epochs=2")
     assert result.code == 2, "train.epochs twice"
     words = [word for word in tiny_words if not word.startswith("train.epochs")]
@@ -455,7 +455,7 @@ def test_max_hours(ablate: Ablate, tiny_words: tuple[str, ...]) -> None:
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Training with windows of 5 raises; calling the fixture repairs it."""
-    from metaformer_ablate.run import Runner
+    from metaformer_ablate.runs.runner import Runner
 
     train = Runner._train
 
@@ -549,7 +549,7 @@ def test_a_signal_in_mid_training(
     code: int,
 ) -> None:
     """In this process, at the fifth step of the third run."""
-    from metaformer_ablate.run import _Watch
+    from metaformer_ablate.runs.callback import _Watch
 
     batch_end, steps = _Watch.on_train_batch_end, 0
 

@@ -12,9 +12,9 @@ from fvcore.nn import FlopCountAnalysis
 from golden import fill, image
 from torch import nn
 
-from metaformer_ablate.models import pvt, swin_mixer
-from metaformer_ablate.models.pvt import PVT, PVT_SIZES
-from metaformer_ablate.models.swin_mixer import SWIN_MIXER_SIZES, SwinMixer
+from metaformer_ablate.models.comparators import pvt, swin_mixer
+from metaformer_ablate.models.comparators.pvt import PVT, PVT_SIZES
+from metaformer_ablate.models.comparators.swin_mixer import SWIN_MIXER_SIZES, SwinMixer
 
 BUILDERS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **{name: (PVT, arguments) for name, arguments in PVT_SIZES.items()},

@@ -18,21 +18,22 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from metaformer_ablate.analysis.trained import load_images_of, load_trained
-from metaformer_ablate.checkpoints import LAST, evaluated_weights
-from metaformer_ablate.computing import Computing, checkpoint_activations, compile_in_place
-from metaformer_ablate.data.augment import Augment
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.data.sources import evaluation_loader
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.ranks import check
-from metaformer_ablate.records import Record, Store
-from metaformer_ablate.reproduce import compare
-from metaformer_ablate.run import Handling
-from metaformer_ablate.signals import Interrupted
-from metaformer_ablate.spec import RunSpec
-from metaformer_ablate.tasks.classification import Classification
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.records.checkpoints import LAST, evaluated_weights
+from metaformer_ablate.records.compare import compare
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.constraints import check
+from metaformer_ablate.runs.options import Handling
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.signals import Interrupted
+from metaformer_ablate.tasks.classification.data.augment import Augment
+from metaformer_ablate.tasks.classification.data.in_memory import evaluation_loader
+from metaformer_ablate.tasks.classification.module import Classification
+from metaformer_ablate.trained.load import load_images_of, load_trained
+from metaformer_ablate.training.compute import Computing, checkpoint_activations, compile_in_place
 
 CPU = torch.device("cpu")
 # All that draws at random, without batch norm.
@@ -75,7 +76,7 @@ def test_averaged_weights_are_timms(averaged: Record) -> None:
             steps.append({name: value.clone() for name, value in self.net.state_dict().items()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metaformer_ablate.run.Classification", Remembering)
+        patch.setattr("metaformer_ablate.runs.runner.Classification", Remembering)
         runner(averaged.folder.parent.parent / "again").run(spec)
     net = build_model(spec)
     theirs = ModelEmaV3(net, decay=EMA)
@@ -204,7 +205,7 @@ def test_averaged_weights_in_pieces_are_refused() -> None:
 
 
 def test_bf16_on_a_cpu_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from metaformer_ablate.run import _warn_of_bf16
+    from metaformer_ablate.runs.runner import _warn_of_bf16
 
     _warn_of_bf16.cache_clear()
     for seed in range(2):
@@ -215,7 +216,7 @@ def test_bf16_on_a_cpu_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_checkpoint_of_another_precision_is_not_used(plain: Record, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metaformer_ablate.run.Computing.as_recorded", lambda self: {"precision": "bf16"})
+        patch.setattr("metaformer_ablate.training.compute.Computing.as_recorded", lambda self: {"precision": "bf16"})
         with pytest.raises(Interrupted):
             runner(tmp_path).run(drawn_spec(), Handling(stop=StopAfter(30)))
     with pytest.warns(UserWarning, match="was computed in another precision"):
@@ -267,7 +268,7 @@ def test_a_compiled_run(tmp_path: Path) -> None:
     plain = runner(tmp_path / "plain").run(drawn_spec(TWO_BLOCKS))
     with pytest.MonkeyPatch.context() as patch:
         in_batches_of_100 = partial(evaluation_loader, batch_size=100)
-        patch.setattr("metaformer_ablate.data.sources.evaluation_loader", in_batches_of_100)
+        patch.setattr("metaformer_ablate.tasks.classification.data.in_memory.evaluation_loader", in_batches_of_100)
         counters.clear()
         record = runner(tmp_path / "whole").run(drawn_spec(TWO_BLOCKS, compile=True))
         # One of evaluation, whose last batch is smaller; of training two: images of one channel that are mixed and

@@ -19,20 +19,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import metaformer_ablate.models.build
-from metaformer_ablate.cost import (
-    DECLARED_UNCOUNTED,
-    UncountedOperator,
-    count,
-    count_model,
-    device_name,
-    macs_at_224,
-    measure_speed,
-    peak_memory,
-    start_peak_memory,
-)
+from metaformer_ablate.cost.cost import count, macs_at_224
+from metaformer_ablate.cost.counting import DECLARED_UNCOUNTED, UncountedOperator, count_model
+from metaformer_ablate.cost.speed import measure_speed
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS
-from metaformer_ablate.spec import RunSpec
+from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.devices import device_name
+from metaformer_ablate.system.memory import peak_memory, start_peak_memory
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"model.depths": [1, 2], "model.dims": [6, 10], "data.image_size": 11, "model.head_dim": 2}
@@ -255,11 +249,11 @@ def test_a_broken_cache_is_counted_again(own_cache: Path) -> None:
 
 
 def test_a_second_count_loads_no_torch(own_cache: Path) -> None:
-    from metaformer_ablate.experiment import plan
+    from metaformer_ablate.spec.plan import plan
 
     count(plan("pooling_size").specs["pool3"])
     program = (
-        "import sys; from metaformer_ablate.cost import count; from metaformer_ablate.experiment import plan; "
+        "import sys; from metaformer_ablate.cost.cost import count; from metaformer_ablate.spec.plan import plan; "
         "print(count(plan('pooling_size').specs['pool3']).macs); "
         "print([name for name in ('torch', 'fvcore', 'numpy', 'pandas') if name in sys.modules])"
     )

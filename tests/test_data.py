@@ -12,14 +12,20 @@ from specs import spec_of
 from torch import Tensor
 from torchvision.transforms import functional as TF
 
-import metaformer_ablate.run
-from metaformer_ablate.data.augment import Augment, random_crop
-from metaformer_ablate.data.catalogue import DATASETS, split_sizes
-from metaformer_ablate.data.files import TORCHVISION_CLASS, DataFolder
-from metaformer_ablate.data.sources import EpochBatches, ImageData, evaluation_loader, load_images, train_loader
-from metaformer_ablate.records import Store
-from metaformer_ablate.run import Runner
-from metaformer_ablate.spec import DataSpec
+import metaformer_ablate.runs.runner
+from metaformer_ablate.data.datasets import DATASETS, split_sizes
+from metaformer_ablate.data.folder import TORCHVISION_CLASS, DataFolder
+from metaformer_ablate.data.sampling import EpochBatches
+from metaformer_ablate.data.spec import DataSpec
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.runner import Runner
+from metaformer_ablate.tasks.classification.data.augment import Augment, random_crop
+from metaformer_ablate.tasks.classification.data.in_memory import (
+    ImageData,
+    evaluation_loader,
+    load_images,
+    train_loader,
+)
 
 PREPARED = os.environ.get("ABLATE_TEST_DATA")  # read before any fixture touches the environment
 needs_data = pytest.mark.skipif(
@@ -158,7 +164,7 @@ def test_lightning_tells_the_sampler_the_epoch(
             seen.append(labels)
             return super().__call__(images, labels)
 
-    monkeypatch.setattr(metaformer_ablate.run, "Augment", Recorder)
+    monkeypatch.setattr(metaformer_ablate.runs.runner, "Augment", Recorder)
     spec = spec_of({"train.epochs": 3, "train.batch_size": 256}, words=tiny_words, seed=4)
     runner = Runner(Store(tmp_path), folder(), torch.device("cpu"))
     assert runner.run(spec).status == "ok"

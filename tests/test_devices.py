@@ -20,20 +20,24 @@ from specs import spec_of
 from test_resume import SETTINGS, StopAfter, content, runner
 from torch import nn
 
-from metaformer_ablate import ranks as ranks_module
-from metaformer_ablate.claims import Claims, Progress
-from metaformer_ablate.data.sources import EpochBatches, ImageTensors, evaluation_loader
-from metaformer_ablate.launchers import Ended, Order
-from metaformer_ablate.launchers.local import Inline, launcher
+from metaformer_ablate.data.sampling import EpochBatches
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.metaformer import StochasticDepth
-from metaformer_ablate.ranks import check
-from metaformer_ablate.records import Record, Store
-from metaformer_ablate.run import Handling, choose_devices, execute
-from metaformer_ablate.signals import Interrupted, Stop
-from metaformer_ablate.spec import RunSpec
-from metaformer_ablate.tasks.classification import decayed_names
-from metaformer_ablate.tasks.parts import Parts
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.records.claims import Claims, Progress
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs import ranks as ranks_module
+from metaformer_ablate.runs.constraints import check
+from metaformer_ablate.runs.options import Handling
+from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.worker import execute
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.sweep.launchers.local import Inline, launcher
+from metaformer_ablate.system.devices import choose_devices
+from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.tasks.classification.data.in_memory import ImageTensors, evaluation_loader
+from metaformer_ablate.training.micro_batches import Parts
+from metaformer_ablate.training.optim import decayed_names
 
 # Three epochs of 22 steps with all that draws at random, dropout too, and without batch norm.
 SHARED: dict[str, Any] = {**SETTINGS, "model.norm": "mln", "model.head": "mlp", "model.head_dropout": 0.2}
@@ -160,7 +164,7 @@ def children() -> list[int]:
     lines = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
     ).stdout
-    return [int(line.split()[0]) for line in lines.splitlines() if "metaformer_ablate.ranks" in line]
+    return [int(line.split()[0]) for line in lines.splitlines() if "metaformer_ablate.runs.rank" in line]
 
 
 @pytest.mark.slow
@@ -201,7 +205,7 @@ def test_ranks_whose_parent_is_killed_end(tmp_path: Path) -> None:
 
     def at_work() -> list[str]:
         lines = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout.splitlines()
-        ours = [line.split(None, 2) for line in lines if "metaformer_ablate.ranks" in line]
+        ours = [line.split(None, 2) for line in lines if "metaformer_ablate.runs.rank" in line]
         return [pid for pid, parent, _ in ours if parent == str(sweep.pid) or pid in seen]
 
     seen: list[str] = []
@@ -239,7 +243,7 @@ class FakeRanks(ranks_module.Ranks):
 
 def ended_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *programs: str) -> Ended:
     monkeypatch.setattr(FakeRanks, "programs", programs)
-    monkeypatch.setattr("metaformer_ablate.run.Ranks", FakeRanks)
+    monkeypatch.setattr("metaformer_ablate.runs.worker.Ranks", FakeRanks)
     monkeypatch.setattr(ranks_module, "GRACE_SECONDS", 1.0)
     return execute(order_of(shared_spec(devices=2), tmp_path), Stop())
 
@@ -274,8 +278,8 @@ def test_a_rank_that_dies_without_a_word_has_died_whatever_the_others_say(
 
 def test_a_claim_that_is_lost_ends_the_ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     begun = time.monotonic()
-    monkeypatch.setattr("metaformer_ablate.claims.Claim.lost", True, raising=False)
-    monkeypatch.setattr("metaformer_ablate.claims.Claim.__init__", _init_lost)
+    monkeypatch.setattr("metaformer_ablate.records.claims.Claim.lost", True, raising=False)
+    monkeypatch.setattr("metaformer_ablate.records.claims.Claim.__init__", _init_lost)
     assert ended_with(monkeypatch, tmp_path, "time.sleep(60)", "time.sleep(60)").outcome == "busy"
     assert time.monotonic() - begun < 30
 
@@ -364,7 +368,7 @@ def test_batch_norm_that_does_more_is_refused_on_several_devices() -> None:
     from timm.layers import BatchNormAct2d
 
     from metaformer_ablate.models.norms import BatchNorm
-    from metaformer_ablate.run import _has_batch_norm
+    from metaformer_ablate.runs.trainer import _has_batch_norm
 
     one, two = shared_spec().train, shared_spec(devices=2).train
     assert _has_batch_norm(BatchNormAct2d(4), one) and _has_batch_norm(BatchNorm(4, 1e-5, False), two)
@@ -382,7 +386,7 @@ def test_batch_norm_on_gpus_is_not_refused() -> None:
 
 def test_fsdp_computes_as_the_others_do() -> None:
     """As far as it can be told without a GPU: its shards are in fp32, its checkpoints whole."""
-    from metaformer_ablate.run import _strategy
+    from metaformer_ablate.runs.trainer import _strategy
 
     spec = shared_spec(devices=2, strategy="fsdp", precision="bf16")
     strategy: Any = _strategy(spec.train)
@@ -450,7 +454,7 @@ def test_shares_of_an_evaluation_are_all_images_once_in_order(images: int, share
 
 def test_weight_decay_is_told_by_names_where_shapes_are_lost() -> None:
     """fsdp flattens every parameter to one dimension before the optimiser is made."""
-    from metaformer_ablate.tasks.classification import weight_decay_groups
+    from metaformer_ablate.training.optim import weight_decay_groups
 
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     names = decayed_names(net)
@@ -474,14 +478,14 @@ def test_devices_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_workers_leave_each_run_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[list[str]] = []
-    monkeypatch.setattr("metaformer_ablate.launchers.local.Workers", lambda devices: made.append(list(devices)))
-    monkeypatch.setattr("metaformer_ablate.launchers.local.cores", lambda: 8)
+    monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.Workers", lambda devices: made.append(list(devices)))
+    monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.cores", lambda: 8)
     two, four = [shared_spec(devices=2)] * 9, [shared_spec(devices=4, threads=2)] * 9
     launcher(two, "cpu", Stop())
     launcher(four, "cpu", Stop())
     assert made == [["cpu"] * 4, ["cpu"]]
     gpus = [f"cuda:{i}" for i in range(5)]
-    monkeypatch.setattr("metaformer_ablate.launchers.local.devices_of", lambda option: gpus)
+    monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.devices_of", lambda option: gpus)
     made.clear()
     launcher(two, "cuda", Stop())
     launcher(two, "cuda", Stop(), workers=3)

@@ -15,11 +15,19 @@ from specs import made_up, spec_of
 from test_data import PREPARED, needs_data
 from test_imports import MAIN, loaded
 
-from metaformer_ablate.analysis import error_figures, errors
-from metaformer_ablate.data.catalogue import DATASETS
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.records import Record, Store
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.tasks.classification.error_analysis import figures as error_figures
+from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_object_size, wilson
+from metaformer_ablate.tasks.classification.error_analysis.calibration import calibration
+from metaformer_ablate.tasks.classification.error_analysis.comparison import comparison
+from metaformer_ablate.tasks.classification.error_analysis.summary import summary
+from metaformer_ablate.tasks.classification.error_analysis.text import describe
+
+SUMMARY = "metaformer_ablate.tasks.classification.error_analysis.summary"
 
 
 def predictions_of(labels: Any, predicted: Any, confidence: Any) -> dict[str, np.ndarray]:
@@ -60,12 +68,12 @@ def store(tmp_path: Path) -> Store:
 @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 40), (40, 40), (7, 40), (9_731, 10_000), (1, 1000)])
 def test_wilson_is_scipys(right, n):
     theirs = binomtest(right, n).proportion_ci(method="wilson")
-    assert errors.wilson(right, n) == pytest.approx([100 * theirs.low, 100 * theirs.high], abs=1e-9)
+    assert wilson(right, n) == pytest.approx([100 * theirs.low, 100 * theirs.high], abs=1e-9)
 
 
 def test_no_images_have_no_interval():
-    assert errors.wilson(0, 0) is None
-    assert errors.accuracy(np.zeros(0, bool)) == {"images": 0, "correct": 0, "accuracy": None, "ci95": None}
+    assert wilson(0, 0) is None
+    assert accuracy(np.zeros(0, bool)) == {"images": 0, "correct": 0, "accuracy": None, "ci95": None}
 
 
 @pytest.mark.parametrize("recipe", ["fashion_mnist", "cifar100"])
@@ -74,7 +82,7 @@ def test_confusion_is_sklearns(store, recipe):
 
     classes = DATASETS[spec_of(recipe=recipe).data.name].num_classes
     given = drawn(classes)
-    found = errors.summary(record_of(store, given, recipe))
+    found = summary(record_of(store, given, recipe))
     theirs = confusion_matrix(given["label"], given["predicted"], labels=range(classes))
     assert np.array_equal(found["confusion"], theirs)
     assert [c["correct"] for c in found["classes"]] == np.diag(theirs).tolist()
@@ -89,7 +97,7 @@ def test_pairs_and_mistakes_by_hand(store):
     # shirts (6) taken twice for coats (4) and once for bags (8), a coat for a shirt; the rest is right
     labels = [6, 6, 6, 6, 4, 4, 8]
     given = predictions_of(labels, [4, 8, 4, 6, 6, 4, 8], [0.5, 0.75, 0.875, 1, 0.75, 0.5, 0.25])
-    found = errors.summary(record_of(store, given), worst=3)
+    found = summary(record_of(store, given), worst=3)
     pairs = [(p["label_name"], p["predicted_name"], p["count"], p["of"], p["share"]) for p in found["pairs"]]
     assert pairs == [("shirt", "coat", 2, 4, 50.0), ("coat", "shirt", 1, 2, 50.0), ("shirt", "bag", 1, 4, 25.0)]
     # the surest first; of two as sure, the first in the data set
@@ -107,14 +115,14 @@ def test_ece_is_torchmetrics():
     right = generator.random(3000) < confidence**2
     # Of two classes the top confidence is that of class 1 where it is above a half.
     theirs = binary_calibration_error(torch.tensor(confidence), torch.tensor(right.astype(int)), n_bins=15, norm="l1")
-    found = errors.calibration(confidence, right)
+    found = calibration(confidence, right)
     assert found["ece"] == pytest.approx(100 * float(theirs), abs=1e-6)
     assert found["ece"] > found["ece_if_calibrated"]["q95"]
     assert sum(b["images"] for b in found["bins"]) == 3000
 
 
 def test_a_confidence_on_an_edge_belongs_below_it():
-    found = errors.calibration(np.array([0.5, 1.0, 0.50001]), np.array([True, False, True]), bins=2)
+    found = calibration(np.array([0.5, 1.0, 0.50001]), np.array([True, False, True]), bins=2)
     assert [b["images"] for b in found["bins"]] == [1, 2]
     # half an image too few in the first bin; one of two right at a mean confidence of 0.750005 in the second
     assert found["ece"] == pytest.approx(100 * (0.5 + 0.50001) / 3)
@@ -122,13 +130,13 @@ def test_a_confidence_on_an_edge_belongs_below_it():
 
 def test_what_exact_confidences_would_show():
     # Two answers with a chance of a half: none, one or both are right, and the error is 50, 0 or 50 points.
-    found = errors.calibration(np.array([0.5, 0.5]), np.array([True, True]))["ece_if_calibrated"]
+    found = calibration(np.array([0.5, 0.5]), np.array([True, True]))["ece_if_calibrated"]
     assert found["mean"] == pytest.approx(25, abs=5) and found["q95"] == 50
     generator = np.random.default_rng(5)
     drawn = []
     for _ in range(40):
         confidence = generator.uniform(0.1, 1, 500)
-        drawn.append(errors.calibration(confidence, generator.random(500) < confidence))
+        drawn.append(calibration(confidence, generator.random(500) < confidence))
     below = sum(found["ece"] <= found["ece_if_calibrated"]["q95"] for found in drawn)
     assert 33 <= below <= 40  # 38 of 40 expected
     told = [found["ece_if_calibrated"]["mean"] for found in drawn]
@@ -136,14 +144,14 @@ def test_what_exact_confidences_would_show():
 
 
 def test_softened_targets_are_named(store):
-    assert errors.summary(record_of(store, drawn(10)))["calibration"]["trained_with"] == ["label smoothing 0.1"]
-    mixed = errors.summary(record_of(store, drawn(10), "cifar10_long"))["calibration"]["trained_with"]
+    assert summary(record_of(store, drawn(10)))["calibration"]["trained_with"] == ["label smoothing 0.1"]
+    mixed = summary(record_of(store, drawn(10), "cifar10_long"))["calibration"]["trained_with"]
     assert mixed == ["label smoothing 0.1", "mixed images"]
 
 
 def test_predictions_of_another_accuracy_are_warned_of(store):
     record = made_up(store, spec_of(), 97.5)  # its predictions are all right
-    (warning,) = errors.summary(record)["warnings"]
+    (warning,) = summary(record)["warnings"]
     assert "its predictions are 100.00% right, its record says 97.50%" in warning
 
 
@@ -157,12 +165,12 @@ def test_object_size_by_hand():
     labels = np.repeat([0, 1], 10)
     right = np.array([0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 0, 1, 1], bool)
     order = np.random.default_rng(0).permutation(20)  # the order of the images must not matter
-    found = errors.by_object_size(images[order], labels[order], right[order])
+    found = by_object_size(images[order], labels[order], right[order])
     assert [line["images"] for line in found] == [4] * 5
     assert [line["correct"] for line in found] == [0, 2, 4, 3, 4]
     assert found[0]["size"] == pytest.approx(100 * (1 + 4 + 4 + 9) / 4 / 196)
     colours = np.repeat(images[order][..., None], 3, axis=3)
-    assert errors.by_object_size(colours, labels[order], right[order]) == found
+    assert by_object_size(colours, labels[order], right[order]) == found
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -174,7 +182,7 @@ def test_comparison_by_hand(store):
     first = record_of(store, predictions_of(labels, [0, 5, 1, 5, 2, 5, 3], [0.5] * 7), settings={"train.lr": 0.001})
     confidence = [0.3, 0.4, 0.6, 0.5, 0.9, 0.9, 0.2]
     second = record_of(store, predictions_of(labels, [0, 5, 5, 6, 5, 2, 3], confidence), settings={"train.lr": 0.01})
-    found = errors.comparison(first, second)
+    found = comparison(first, second)
     counts = ("both_right", "only_first", "only_second", "both_wrong", "both_wrong_alike")
     assert [found[key] for key in counts] == [2, 2, 1, 2, 1]
     assert found["difference"] == pytest.approx(100 / 7)
@@ -186,15 +194,15 @@ def test_comparison_by_hand(store):
         (2, pytest.approx(60)),
     ]
     assert [(e["index"], e["predicted"]) for e in found["examples"]["only_second"]] == [(5, 5)]
-    back = errors.comparison(second, first)
+    back = comparison(second, first)
     assert (back["only_first"], back["only_second"], back["p"]) == (1, 2, found["p"])
 
 
 def test_no_discordant_image_tests_nothing(store):
     given = drawn(10)
     first, second = (record_of(store, given, settings={"train.lr": lr}) for lr in (0.001, 0.002))
-    summary = errors.summary(first) | {"against": errors.comparison(first, second)}
-    assert "no image that only one of them gets right: nothing to test" in errors.describe(summary)
+    found = summary(first) | {"against": comparison(first, second)}
+    assert "no image that only one of them gets right: nothing to test" in describe(found)
 
 
 @pytest.mark.parametrize(
@@ -219,9 +227,9 @@ def test_runs_on_other_images_are_not_compared(store, ablate, change, words):
 def test_runs_on_unknown_data_and_a_run_with_itself_are_not_compared(store):
     first, second = (record_of(store, drawn(10), fingerprint=None, settings={"train.lr": lr}) for lr in (0.01, 0.02))
     with pytest.raises(RequestError, match="data fingerprint unknown"):
-        errors.comparison(first, second)
+        comparison(first, second)
     with pytest.raises(RequestError, match="against itself"):
-        errors.comparison(first, first)
+        comparison(first, first)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -249,7 +257,7 @@ def test_predictions_that_lack_a_part(store):
     given = drawn(10)
     del given["confidence"]
     with pytest.raises(RequestError, match="lacks confidence; allowed: label, predicted and confidence"):
-        errors.summary(made_up(store, spec_of(recipe="fashion_mnist"), 70.0, predictions=given))
+        summary(made_up(store, spec_of(recipe="fashion_mnist"), 70.0, predictions=given))
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -300,7 +308,7 @@ def test_numbers_and_figures_without_data(store, ablate, tmp_path):
     assert written["figures"] == ["confusion.png", "classes.png", "calibration.png"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([*written["figures"], "errors.json"])
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in written["figures"])
-    whole = errors.summary(record)
+    whole = summary(record)
     assert {key: written[key] for key in whole} == whole
     assert f"{whole['correct']} of 600: {whole['accuracy']:.2f}% [{whole['ci95'][0]:.2f}, " in done.out
     assert str(tmp_path) not in (folder / "errors.json").read_text()  # nothing of this machine
@@ -314,7 +322,7 @@ def test_json_is_what_is_written(store, ablate, tmp_path):
     )
     assert done.code == 0
     assert done.out == (tmp_path / "here" / "errors.json").read_text()
-    assert done.json["against"] == errors.comparison(first, second)
+    assert done.json["against"] == comparison(first, second)
     assert "against.png" in done.json["figures"]
 
 
@@ -345,7 +353,7 @@ def test_a_thousand_classes_fit_on_a_page(store):
     labels = np.arange(2000, dtype=np.uint16) % 1000
     given = {"label": labels, "predicted": labels // 2, "confidence": np.full(2000, 0.5, np.float32)}
     first, second = (record_of(store, given, "imagenet", settings={"train.lr": lr}) for lr in (0.001, 0.002))
-    found = errors.summary(first) | {"against": errors.comparison(first, second)}
+    found = summary(first) | {"against": comparison(first, second)}
     assert found["mistakes"][0]["label_name"] == "class 1"
     drawn = {**error_figures.figures(found), "against": error_figures.against_classes(found)}
     for name, figure in drawn.items():
@@ -395,6 +403,6 @@ def test_numbers_load_no_torch(store, tmp_path):
     (tmp_path / "empty").mkdir()
     words = ("errors", first.run_id, "--against", second.run_id, "--results", store.path, "--data", tmp_path / "empty")
     assert loaded(MAIN, *words, cwd=tmp_path) == []
-    assert loaded("import json, sys\nimport metaformer_ablate.analysis.errors\n", cwd=tmp_path) == []
-    program = "import json, sys\nimport metaformer_ablate.analysis.errors\nassert 'matplotlib' not in sys.modules\n"
+    assert loaded(f"import json, sys\nimport {SUMMARY}\n", cwd=tmp_path) == []
+    program = f"import json, sys\nimport {SUMMARY}\nassert 'matplotlib' not in sys.modules\n"
     assert loaded(program, cwd=REPOSITORY) == []

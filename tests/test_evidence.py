@@ -19,13 +19,15 @@ import scipy.stats
 from conftest import Result
 from specs import made_up
 
-from metaformer_ablate.analysis.formats import COLUMNS, FORMATS, escape_latex, format_mean, render
-from metaformer_ablate.analysis.stats import bootstrap_interval, holm, seeds_needed
-from metaformer_ablate.analysis.tables import build_table
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.experiment import Plan, differences, plan
-from metaformer_ablate.records import Store
-from metaformer_ablate.spec import RunSpec
+from metaformer_ablate.analysis.tables.columns import COLUMNS, format_mean
+from metaformer_ablate.analysis.tables.latex import escape_latex
+from metaformer_ablate.analysis.tables.render import FORMATS, render
+from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.plan import Plan, differences, plan
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.statistics.stats import bootstrap_interval, holm, seeds_needed
 
 Ablate = Callable[..., Result]
 

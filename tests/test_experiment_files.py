@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY, Result
 
-from metaformer_ablate import spec as spec_module
-from metaformer_ablate.experiment import find_all, load_experiment, load_recipe, plan
-from metaformer_ablate.models.parts import MIXERS, NORMS
-from metaformer_ablate.models.zoo import NAMED
-from metaformer_ablate.spec import RunSpec, resolve
-from metaformer_ablate.yaml_reader import RequestError, parse
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.components import MIXERS, NORMS
+from metaformer_ablate.models.presets import NAMED
+from metaformer_ablate.settings.yaml_reader import parse
+from metaformer_ablate.spec import merge
+from metaformer_ablate.spec.experiment import find_all, load_experiment, load_recipe
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.resolve import resolve
+from metaformer_ablate.spec.run_spec import RunSpec
 
 FOLDER = REPOSITORY / "experiments"
 EXPERIMENTS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -30,8 +33,8 @@ MADE_UNREAD = {
     "model.residual": {"model.layer_scale", "model.res_scale", "model.drop_path"},
     "model.channel_mlp": {"model.mlp_ratio", "model.mlp_bias", "model.activation"},
     # Of a model that is not a MetaFormer nothing is read but its name.
-    "model.timm": {path for path in spec_module._LEAVES if path.startswith("model.")},
-    "model.comparator": {path for path in spec_module._LEAVES if path.startswith("model.")},
+    "model.timm": {path for path in merge._LEAVES if path.startswith("model.")},
+    "model.comparator": {path for path in merge._LEAVES if path.startswith("model.")},
     "train.warmup_epochs": {"train.warmup_lr"},
     "train.schedule": {"train.min_lr"},
     "data.mixup": {"data.cutmix_switch"},

@@ -19,16 +19,17 @@ from test_probes import changed, digits_spec, keep, net_of, save
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
-from metaformer_ablate import export as exporting
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.data.sources import load_images
-from metaformer_ablate.export import NotExported, export, timm_name
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS
-from metaformer_ablate.models.zoo import NAMED
-from metaformer_ablate.records import Record, Store
-from metaformer_ablate.spec import RunSpec
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
+from metaformer_ablate.models.presets import NAMED
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.tasks.classification.data.in_memory import load_images
+from metaformer_ablate.trained import export as exporting
+from metaformer_ablate.trained.export import NotExported, export, timm_name
 
 FOLDER = DataFolder(Path("nowhere"), given=True)  # the digits are embedded
 

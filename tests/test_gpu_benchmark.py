@@ -12,7 +12,7 @@ from benchmarks import __main__ as command
 from benchmarks import gpu
 from benchmarks.floor import BACKWARD, FORWARD, Rates, Work, block
 from benchmarks.training import Case, Setting
-from metaformer_ablate.cost import count
+from metaformer_ablate.cost.cost import count
 
 TINY = Case("t5", "digits", 4)
 CPU = Setting()

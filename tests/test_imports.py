@@ -14,7 +14,7 @@ HEAVY = ("torch", "torchvision", "pytorch_lightning", "lightning", "torchmetrics
 
 MAIN = """
 import json, sys
-from metaformer_ablate.cli import main
+from metaformer_ablate.cli.main import main
 try:
     main(sys.argv[1:])
 except SystemExit as stop:
@@ -63,7 +63,9 @@ def test_counts_that_are_known_load_nothing_heavy(trained: Trained, tmp_path: Pa
     assert loaded(MAIN, "show", *trained.arguments, cwd=tmp_path) == []
 
 
-@pytest.mark.parametrize("module", ["cli", "spec", "experiment", "records", "sweep", "progress", "yaml_reader"])
+@pytest.mark.parametrize(
+    "module", ["cli.main", "spec.resolve", "spec.plan", "records.store", "sweep.scheduler", "sweep.progress"]
+)
 def test_modules_that_only_ask_and_read_load_nothing_heavy(module: str, tmp_path: Path) -> None:
     program = f"import json, sys\nimport metaformer_ablate.{module}\n"
     assert loaded(program, cwd=tmp_path) == []

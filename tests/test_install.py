@@ -41,13 +41,15 @@ def test_a_wheel_runs_from_any_folder(tmp_path):
         return done.stdout
 
     assert python("import metaformer_ablate as m; print(m.__file__)").startswith(str(site))
-    listed = python("from metaformer_ablate.cli import main; main()", "list")
+    listed = python("from metaformer_ablate.cli.main import main; main()", "list")
     for folder in ("", "recipes"):
         for path in (REPOSITORY / "experiments" / folder).glob("*.yaml"):
             assert str(site / "metaformer_ablate" / "experiments" / folder / path.name) in listed
     tiny = ("train.epochs=1", "model.depths=[1,1,1,1]", "model.dims=[4,4,8,8]", "data.image_size=8")
-    table = python("from metaformer_ablate.cli import main; main()", "run", "pooling_size", *tiny)
+    table = python("from metaformer_ablate.cli.main import main; main()", "run", "pooling_size", *tiny)
     assert "pooling_size under digits" in table
     assert len(list((elsewhere / "results" / "runs").glob("*/record.json"))) == 4
-    python("from metaformer_ablate.cli import main; main()", "report")  # its style and script are files of the package
+    python(
+        "from metaformer_ablate.cli.main import main; main()", "report"
+    )  # its style and script are files of the package
     assert "pooling_size" in (elsewhere / "report.html").read_text(encoding="utf-8")

@@ -13,8 +13,8 @@ import pytest
 import torch
 from specs import spec_of
 
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.yaml_reader import RequestError
 
 HERE = Path(__file__).parent
 with_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not there")

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from specs import made_up, spec_of
 
-from metaformer_ablate.claims import Claims, Progress
-from metaformer_ablate.launchers import Ended, Order
-from metaformer_ablate.launchers.local import launcher as local_launcher
-from metaformer_ablate.records import Store
-from metaformer_ablate.signals import Stop
-from metaformer_ablate.sweep import Job, Limits, Listener, Sweep
+from metaformer_ablate.records.claims import Claims, Progress
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.sweep.jobs import Job
+from metaformer_ablate.sweep.launchers.local import launcher as local_launcher
+from metaformer_ablate.sweep.scheduler import Limits, Listener, Sweep
+from metaformer_ablate.system.signals import Stop
 
 
 class Notes(Listener):
@@ -91,7 +92,7 @@ def test_a_run_that_is_always_stopped_before_it_gets_on_is_given_up(
 def test_time_in_a_queue_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that has waited for longer than a stall may last is not killed when it begins, but when it then hangs."""
     now = [1000.0]
-    monkeypatch.setattr("metaformer_ablate.sweep.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("metaformer_ablate.sweep.scheduler.time.monotonic", lambda: now[0])
     launcher, notes = Scripted(Store(tmp_path)), Notes()
     launcher.queues = True
     sweep = sweep_of(launcher, Store(tmp_path), notes, stall_seconds=60.0)
@@ -117,9 +118,9 @@ def test_time_in_a_queue_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_workers_on_one_gpu_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as are asked for, by default one; each compiles with its share of the cores."""
     made: list[tuple[str, int]] = []
-    monkeypatch.setattr("metaformer_ablate.launchers.local.devices_of", lambda option: ["cuda:0"])
-    monkeypatch.setattr("metaformer_ablate.launchers.local.cores", lambda: 16)
-    monkeypatch.setattr("metaformer_ablate.launchers.local._Worker", lambda *given: made.append(given))
+    monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.devices_of", lambda option: ["cuda:0"])
+    monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.cores", lambda: 16)
+    monkeypatch.setattr("metaformer_ablate.sweep.launchers.local._Worker", lambda *given: made.append(given))
     specs = [spec_of(seed=seed) for seed in range(6)]
     assert local_launcher(specs, "auto", Stop(), workers=4).capacity == 4
     assert made == [("cuda:0", 4)] * 4

@@ -11,10 +11,11 @@ import pytest
 from specs import made_up, spec_of
 
 from metaformer_ablate import load_results
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.records import FRAME_COLUMNS, Store
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.record import FRAME_COLUMNS
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.plan import plan
 
 
 @pytest.fixture

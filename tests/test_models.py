@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metaformer_ablate.models.build import build_model
+from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
 from metaformer_ablate.models.metaformer import ChannelScale, MetaFormer, MetaFormerBlock, StochasticDepth
 from metaformer_ablate.models.mixers import Pooling, Site
 from metaformer_ablate.models.norms import ModifiedLayerNorm
-from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS
-from metaformer_ablate.spec import ModelSpec
+from metaformer_ablate.models.spec import ModelSpec
 
 BATCH, HEIGHT, WIDTH = 3, 5, 7
 OPTIONS = {"pool_size": 3, "kernel_size": 3, "window": 3, "head_dim": 2}  # small beside the maps

@@ -13,9 +13,9 @@ import pytest
 from conftest import REPOSITORY
 from specs import made_up
 
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.records import Store
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.plan import plan
 
 FOLDER = REPOSITORY / "notebooks"
 NAMES = ["ablation_results", "add_your_own_mixer"]

@@ -14,13 +14,13 @@ import torch
 from conftest import TINY_WORDS, Result
 from specs import spec_of
 
-from metaformer_ablate.experiment import plan
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.models.own_parts import read_own_parts
-from metaformer_ablate.models.parts import MIXERS
-from metaformer_ablate.records import Store
-from metaformer_ablate.spec import RunSpec
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.models.user_components import read_own_parts
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.run_spec import RunSpec
 
 CLASSES = """
 import torch
@@ -149,7 +149,7 @@ def test_a_spec_outlives_neither_its_class_nor_the_file(home: Path) -> None:
 SPAWN = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from metaformer_ablate.experiment import plan
+from metaformer_ablate.spec.plan import plan
 
 def build(spec):
     from metaformer_ablate.models.build import build_model

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from metaformer_ablate.cost import count
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.spec import RunSpec
+from metaformer_ablate.cost.cost import count
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.run_spec import RunSpec
 
 PAPER = Path(__file__).parent / "paper"
 
@@ -157,7 +157,7 @@ def test_table2_counts_round_to_the_print_or_the_row_says_why(name):
 
 
 def test_rows_with_a_recipe_of_their_own_are_marked():
-    from metaformer_ablate.experiment import row_notes
+    from metaformer_ablate.spec.plan import row_notes
 
     chosen = plan("table5", "imagenet")
     for name in ("pppa", "ppaa"):

@@ -17,13 +17,17 @@ from pictures import SETTINGS, TEST, pictures_spec, write_folder
 from test_devices import assert_equal_to_rounding
 from test_resume import StopAfter, content
 
-from metaformer_ablate.analysis import errors
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.launchers import Ended, Order
-from metaformer_ablate.records import Record, Store
-from metaformer_ablate.run import Handling, Runner, execute
-from metaformer_ablate.signals import Interrupted, Stop
-from metaformer_ablate.spec import RunSpec, as_words
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.options import Handling
+from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.runner import Runner
+from metaformer_ablate.runs.worker import execute
+from metaformer_ablate.settings.layers import as_words
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.tasks.classification.error_analysis import summary as errors
 
 CPU = torch.device("cpu")
 

@@ -31,21 +31,16 @@ from timm.data import ImageDataset, create_loader
 from timm.data.mixup import FastCollateMixup
 from timm.data.random_erasing import RandomErasing
 
-from metaformer_ablate.data.augment import Augment, draw_box, erase
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.data.listing import find_place
-from metaformer_ablate.data.pictures import (
-    GREY,
-    PictureData,
-    evaluation_transform,
-    open_pictures,
-    posterize,
-    training_transform,
-)
-from metaformer_ablate.data.sources import part_of
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.data.listings import find_place
+from metaformer_ablate.data.sampling import part_of
+from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import TooManyUnreadable, Unreadable
-from metaformer_ablate.spec import DataSpec, RunSpec
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.tasks.classification.data.augment import Augment, draw_box, erase
+from metaformer_ablate.tasks.classification.data.image_files import GREY, PictureData, open_pictures
+from metaformer_ablate.tasks.classification.data.transforms import evaluation_transform, posterize, training_transform
 
 CPU = torch.device("cpu")
 PREPARED = os.environ.get("ABLATE_TEST_DATA")  # read before any fixture touches the environment
@@ -244,7 +239,7 @@ def test_a_fingerprint_is_of_names_and_sizes(tmp_path: Path) -> None:
 
 def test_asking_for_a_fingerprint_again_reads_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = DataFolder(folder, given=True).fingerprint("imagenet")
-    monkeypatch.setattr("metaformer_ablate.data.listing._walk", lambda *_: pytest.fail("walked once more"))
+    monkeypatch.setattr("metaformer_ablate.data.listings._walk", lambda *_: pytest.fail("walked once more"))
     assert DataFolder(folder, given=True).fingerprint("imagenet") == first
 
 

@@ -24,24 +24,16 @@ from matplotlib.text import Text
 from PIL import Image
 from specs import made_up
 
-from metaformer_ablate.analysis.plots import (
-    COSTS,
-    CURVES,
-    FORMATS,
-    KINDS,
-    _apart,
-    _Scale,
-    _styles,
-    draw,
-    figure,
-    figure_data,
-    to_bytes,
-)
-from metaformer_ablate.analysis.tables import build_table
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.experiment import Plan, plan
-from metaformer_ablate.records import Store
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.analysis.figures.data import COSTS, CURVES
+from metaformer_ablate.analysis.figures.kinds import KINDS, draw, figure, figure_data
+from metaformer_ablate.analysis.figures.scale import _Scale
+from metaformer_ablate.analysis.figures.scatter import _apart
+from metaformer_ablate.analysis.figures.style import FORMATS, _styles, to_bytes
+from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.plan import Plan, plan
 
 # What becomes of each row of table5; the other rows have three seeds near 97.
 MISSING, DIVERGED, PARTIAL, AT_CHANCE, ONE_SEED, FAILED = "ppff", "batch_norm", "no_norm", "no_residual", "silu", "pppf"
@@ -421,7 +413,7 @@ def test_plot_says_what_is_wrong(ablate: Callable[..., Result], words: list[str]
 
 def test_plot_loads_no_torch_and_no_pyplot(small: Study, tmp_path: Path) -> None:
     program = (
-        "import sys; from metaformer_ablate.cli import main\n"
+        "import sys; from metaformer_ablate.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         "assert not {'torch', 'pandas', 'matplotlib.pyplot'} & set(sys.modules), sorted(sys.modules)\n"

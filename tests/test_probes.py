@@ -12,20 +12,22 @@ from scipy.ndimage import gaussian_filter
 from specs import made_up, spec_of
 from torch import Tensor
 
-from metaformer_ablate.analysis.errors import PROBE_NAMES, comparison, summary
-from metaformer_ablate.analysis.gradcam import choose_layer, gradcam, maps_of
-from metaformer_ablate.analysis.probes import PROBES, background, curve, examples
-from metaformer_ablate.analysis.trained import NotAtHand, TrainedRun, load_images_of, load_trained
-from metaformer_ablate.cost import device_name
-from metaformer_ablate.data.augment import Augment
-from metaformer_ablate.data.catalogue import DATASETS
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.data.sources import ImageData, load_images
+from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.models.parts import MIXERS
-from metaformer_ablate.records import Record, Store
-from metaformer_ablate.spec import RunSpec
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.devices import device_name
+from metaformer_ablate.tasks.classification.data.augment import Augment
+from metaformer_ablate.tasks.classification.data.in_memory import ImageData, load_images
+from metaformer_ablate.tasks.classification.error_analysis.comparison import comparison
+from metaformer_ablate.tasks.classification.error_analysis.gradcam import choose_layer, gradcam, maps_of
+from metaformer_ablate.tasks.classification.error_analysis.probes import PROBES, background, curve, examples
+from metaformer_ablate.tasks.classification.error_analysis.summary import PROBE_NAMES, summary
+from metaformer_ablate.trained.load import NotAtHand, TrainedRun, load_images_of, load_trained
 
 CPU = torch.device("cpu")
 FOLDER = DataFolder(Path("nowhere"), given=True)  # the digits are embedded

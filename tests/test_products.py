@@ -12,10 +12,10 @@ from fvcore.nn import FlopCountAnalysis
 from specs import spec_of
 from torch import Tensor, nn
 
-from metaformer_ablate.models import products
+from metaformer_ablate.models import cpu_ops as products
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.models.products import Linear, pool_minus_input
-from metaformer_ablate.run import keep_freed_memory
+from metaformer_ablate.models.cpu_ops import Linear, pool_minus_input
+from metaformer_ablate.system.memory import keep_freed_memory
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
 MAPS = ((1, 1), (2, 2), (4, 4), (7, 7), (16, 16), (3, 11), (14, 5), (29, 31))

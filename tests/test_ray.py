@@ -16,9 +16,10 @@ from conftest import Result
 from specs import spec_of
 from sweeps import begin, contents, end, kill_all, trained_here, under_way, wait_until, went_on
 
-from metaformer_ablate.launchers import Ended, Order, choose
-from metaformer_ablate.signals import Stop
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.sweep.launchers.base import choose
+from metaformer_ablate.system.signals import Stop
 
 # Without Ray
 
@@ -110,7 +111,7 @@ def test_ctrl_c_saves_what_is_under_way(cluster: Any, expected: dict[str, Any], 
 
 @ray
 def test_the_capacity_is_that_of_the_nodes_that_are_there(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaformer_ablate.launchers.ray.NODES_SECONDS", 0.0)
+    monkeypatch.setattr("metaformer_ablate.sweep.launchers.ray.NODES_SECONDS", 0.0)
     launcher = launch()
     try:
         assert launcher.capacity == 2
@@ -149,7 +150,7 @@ def test_each_run_is_told_which_gpu_is_its(cluster: Any, tmp_path: Path) -> None
 def test_a_run_over_several_gpus_gets_them_to_itself(cluster: Any) -> None:
     import ray as engine
 
-    from metaformer_ablate.launchers.ray import _devices
+    from metaformer_ablate.sweep.launchers.ray import _devices
 
     node = cluster.add_node(num_cpus=4, num_gpus=3)
     cluster.wait_for_nodes()

@@ -51,11 +51,10 @@ def test_overrides_of_the_text_are_accepted(ablate):
 
 
 def test_every_file_of_the_map_is_there():
-    for name in re.findall(r"^      (\w+\.py)\s", README, flags=re.MULTILINE):
-        assert (REPOSITORY / "metaformer_ablate" / name).is_file(), name
-    for path in (REPOSITORY / "metaformer_ablate").rglob("*.py"):
-        if path.name != "__init__.py":
-            assert path.name in README or path.name == "__main__.py", path
+    package = REPOSITORY / "metaformer_ablate"
+    named = set(re.findall(r"^      (\w+(?:/|\.py))\s", README, flags=re.MULTILINE))
+    there = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert named == there | {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
 
 
 @pytest.mark.slow
@@ -66,10 +65,10 @@ def test_adding_a_mixer_and_an_experiment_as_told(tmp_path):
     steps = README[README.index("## Add a mixer") :]
     mixer, line = re.findall(r"\n\n((?: {8}.*\n|\n)+)", steps)[:2]
     mixers.write_text(mixers.read_text() + "\n\n" + textwrap.dedent(mixer))
-    parts = tmp_path / "metaformer_ablate" / "models" / "parts.py"
+    parts = tmp_path / "metaformer_ablate" / "models" / "components.py"
     parts.write_text(parts.read_text().replace("MIXERS: dict[str, Part] = {", "MIXERS: dict[str, Part] = {\n" + line))
     (tmp_path / "experiments" / "rolling.yaml").write_text(after("## Add an experiment").split("\n\n")[0])
-    command = [sys.executable, "-c", "from metaformer_ablate.cli import main; main()"]
+    command = [sys.executable, "-c", "from metaformer_ablate.cli.main import main; main()"]
     tiny = ["train.epochs=1", "model.depths=[1,1,1,1]", "model.dims=[4,4,8,8]", "data.image_size=8"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     for words in (["list"], ["show", "rolling"], ["run", "rolling", *tiny]):

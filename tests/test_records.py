@@ -16,10 +16,13 @@ import pandas as pd
 import pytest
 from specs import made_up, spec_of
 
-import metaformer_ablate.records
-from metaformer_ablate.records import HISTORY_COLUMNS, Store, StoreError
-from metaformer_ablate.spec import RunSpec, digest
-from metaformer_ablate.yaml_reader import RequestError, YamlFile
+import metaformer_ablate.records.store
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.record import HISTORY_COLUMNS, StoreError
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.settings.yaml_reader import YamlFile
+from metaformer_ablate.spec.run_spec import RunSpec
 
 
 @pytest.fixture
@@ -178,7 +181,7 @@ def test_a_crash_leaves_no_folder_under_the_name_of_the_run(
     before = made_up(store, spec, status="failed") if there_before else None
     name, replacement = CRASHES[place]
     with monkeypatch.context() as patch:
-        patch.setattr(f"metaformer_ablate.records.{name}", replacement)
+        patch.setattr(f"metaformer_ablate.records.store.{name}", replacement)
         with pytest.raises(KeyboardInterrupt):
             made_up(store, spec, 95.0)
     assert store.read(spec.run_id) == before, "an old record has to stand until the new one is whole"
@@ -200,7 +203,7 @@ def test_a_crash_leaves_no_folder_under_the_name_of_the_run(
 def test_a_folder_that_cannot_be_written_says_why(
     place: str, number: int, message: str, store: Store, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"metaformer_ablate.records.{place}", fail_with(OSError(number, os.strerror(number))))
+    monkeypatch.setattr(f"metaformer_ablate.records.store.{place}", fail_with(OSError(number, os.strerror(number))))
     with pytest.raises(StoreError) as caught:
         made_up(store, spec)
     assert str(caught.value).startswith(f"{store.path}: the record of run {spec.run_id} cannot be written: ")
@@ -216,7 +219,7 @@ def test_record_json_is_written_last(store: Store, spec: RunSpec, monkeypatch: p
         there.append(names(Path(stream.name).parent))
         dump(data, stream, **options)
 
-    monkeypatch.setattr(metaformer_ablate.records.json, "dump", watch)
+    monkeypatch.setattr(metaformer_ablate.records.store.json, "dump", watch)
     made_up(store, spec)
     assert there == [["history.csv", "predictions.npz", "record.json", "spec.yaml"]]
 

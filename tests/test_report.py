@@ -17,12 +17,14 @@ from conftest import Result, call
 from report_page import IMAGE, MARKUP, SCRIPT, Node, fill, read
 from specs import made_up, spec_of
 
-from metaformer_ablate.analysis.markup import anchor, cell, element, escape, inline_svg, island
-from metaformer_ablate.analysis.page import _curve, settings_text, write
-from metaformer_ablate.analysis.report import _spec, collect
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.records import Store, _yaml
+from metaformer_ablate.analysis.report.collect import _spec, collect
+from metaformer_ablate.analysis.report.markup import anchor, cell, element, escape, inline_svg, island
+from metaformer_ablate.analysis.report.page import write
+from metaformer_ablate.analysis.report.phrases import settings_text
+from metaformer_ablate.analysis.report.runs import _curve
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.records.store import Store, _yaml
+from metaformer_ablate.spec.plan import plan
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +223,7 @@ def test_diverged_and_failed_runs_are_shown_as_such(page: Node) -> None:
 
 
 def test_figures_are_in_the_page(page: Node) -> None:
-    pytest.importorskip("metaformer_ablate.analysis.plots", reason="there are no figures yet")
+    pytest.importorskip("metaformer_ablate.analysis.figures.kinds", reason="there are no figures yet")
     article = page.find("pooling_size.digits")
     figures = [node for node in article.all("svg") if node.attributes.get("role") == "img"]
     assert [str(node.attributes["aria-label"]).rpartition(": ")[2] for node in figures] == [
@@ -233,15 +235,17 @@ def test_figures_are_in_the_page(page: Node) -> None:
 
 
 def test_of_many_tables_only_the_first_kind_of_figure_is_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("metaformer_ablate.analysis.plots", reason="there are no figures yet")
-    monkeypatch.setattr("metaformer_ablate.analysis.page.MOST_FIGURES", 5)
+    pytest.importorskip("metaformer_ablate.analysis.figures.kinds", reason="there are no figures yet")
+    monkeypatch.setattr("metaformer_ablate.analysis.report.page.MOST_FIGURES", 5)
     page = read(write(collect(Store(folder / "results"), DataFolder.choose(None)), DataFolder.choose(None)))
     figures = list(page.find("tables").all("figure"))
     assert 0 < len(figures) == len(list(page.find("tables").all("article")))
 
 
 def test_mistakes_are_those_of_the_predictions(tmp_path: Path) -> None:
-    pytest.importorskip("metaformer_ablate.analysis.errors", reason="mistakes are not told yet")
+    pytest.importorskip(
+        "metaformer_ablate.tasks.classification.error_analysis.summary", reason="mistakes are not told yet"
+    )
     store = Store(tmp_path)
     labels = np.repeat(np.arange(10, dtype=np.uint8), 4)
     predicted = labels.copy()
@@ -294,7 +298,7 @@ def test_bad_requests(ablate: Callable[..., Result], tmp_path: Path) -> None:
 def test_records_are_found_where_no_experiment_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path / "results")
     record = made_up(store, spec_of())
-    monkeypatch.setattr("metaformer_ablate.analysis.report.find_all", lambda kind: {})
+    monkeypatch.setattr("metaformer_ablate.analysis.report.collect.find_all", lambda kind: {})
     report = collect(store, DataFolder.choose(None))
     (variant,) = report.variants["no recipe"]
     assert variant.records == {0: record}

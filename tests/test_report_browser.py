@@ -11,7 +11,7 @@ import pytest
 from conftest import call
 from report_page import fill
 
-from metaformer_ablate.experiment import plan
+from metaformer_ablate.spec.plan import plan
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")

@@ -18,14 +18,16 @@ import torch
 from conftest import TINY_WORDS, command
 from specs import made_up, spec_of
 
-from metaformer_ablate import claims as claims_module
-from metaformer_ablate.checkpoints import DAMAGED, LAST, PREVIOUS, Checkpoints, is_whole
-from metaformer_ablate.claims import Claims
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.records import Record, Store, StoreError
-from metaformer_ablate.run import ClaimLost, Handling, Runner
-from metaformer_ablate.signals import Interrupted, Stop
-from metaformer_ablate.spec import RunSpec
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.records import claims as claims_module
+from metaformer_ablate.records.checkpoints import DAMAGED, LAST, PREVIOUS, Checkpoints, is_whole
+from metaformer_ablate.records.claims import Claims
+from metaformer_ablate.records.record import Record, StoreError
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.options import ClaimLost, Handling
+from metaformer_ablate.runs.runner import Runner
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.signals import Interrupted, Stop
 
 CPU = torch.device("cpu")
 # Everything that draws at random or remembers: three epochs of 22 steps, augmentation, stochastic depth, mixing,
@@ -162,7 +164,7 @@ def test_a_checkpoint_of_other_versions_is_not_used(
     undisturbed: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("metaformer_ablate.run.versions", lambda: {"torch": "1.0"})
+        patch.setattr("metaformer_ablate.system.provenance.versions", lambda: {"torch": "1.0"})
         with pytest.raises(Interrupted):
             runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
     with pytest.warns(UserWarning, match="other versions"):
@@ -260,7 +262,7 @@ def test_a_claim_is_for_one(tmp_path: Path) -> None:
 
 def test_of_many_processes_one_gets_the_claim(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from metaformer_ablate.claims import Claims\n"
+        "import sys, time; from pathlib import Path; from metaformer_ablate.records.claims import Claims\n"
         "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
         "got = [Claims(Path(sys.argv[1])).take('%012x' % i) is not None for i in range(40)]\n"
         "print(''.join('01'[g] for g in got)); sys.stdout.flush(); time.sleep(1.5)\n"
@@ -275,7 +277,7 @@ def test_of_many_processes_one_gets_the_claim(tmp_path: Path) -> None:
 
 
 def test_the_claim_of_a_process_that_is_gone_is_taken_over_at_once(tmp_path: Path) -> None:
-    code = "import sys, os; from pathlib import Path; from metaformer_ablate.claims import Claims\n"
+    code = "import sys, os; from pathlib import Path; from metaformer_ablate.records.claims import Claims\n"
     code += "Claims(Path(sys.argv[1])).take('0123456789ab'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     observer = Claims(tmp_path)
@@ -333,7 +335,7 @@ def test_a_run_whose_claim_was_lost_writes_nothing(tmp_path: Path, monkeypatch: 
     claim = Claims(tmp_path).take(spec.run_id)
     assert claim is not None
     claim.lost = True
-    monkeypatch.setattr("metaformer_ablate.run.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("metaformer_ablate.runs.callback.TELL_SECONDS", 0.0)
     with pytest.raises(ClaimLost):
         runner(tmp_path).run(spec, Handling(claim=claim))
     assert Store(tmp_path).read(spec.run_id) is None

@@ -7,12 +7,12 @@ import torch
 from conftest import REPOSITORY
 from torch.nn import functional as F
 
-from metaformer_ablate.experiment import plan
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.models.pvt import PVT, PVT_SIZES
-from metaformer_ablate.models.swin_mixer import SWIN_MIXER_SIZES, SwinMixer
-from metaformer_ablate.spec import RunSpec
-from metaformer_ablate.tasks.classification import weight_decay_groups
+from metaformer_ablate.models.comparators.pvt import PVT, PVT_SIZES
+from metaformer_ablate.models.comparators.swin_mixer import SWIN_MIXER_SIZES, SwinMixer
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.training.optim import weight_decay_groups
 
 QUICK = ("table5", "pooling_size")
 

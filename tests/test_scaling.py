@@ -19,14 +19,14 @@ from specs import spec_of
 from benchmarks import gpu, scaling
 from benchmarks.simulation import Cluster, Outcome, Simulated, Time, Timing, hold, simulate
 from benchmarks.training import Case, Setting
-from metaformer_ablate.claims import Claims, Holder
-from metaformer_ablate.cost import count
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.launchers import Order
+from metaformer_ablate.cost.cost import count
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.records import Store
-from metaformer_ablate.sweep import Limits
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.records.claims import Claims, Holder
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.request import Order
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.sweep.scheduler import Limits
 
 SEEDS = 5
 ROWS = ("pool3", "pool5", "pool7", "pool9")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from metaformer_ablate.analysis.stats import (
+from metaformer_ablate.statistics.stats import (
     bootstrap_interval,
     compare_on_images,
     holm,

@@ -20,18 +20,19 @@ from conftest import REPOSITORY, TINY_WORDS, Result
 from specs import spec_of
 from sweeps import begin, contents, end, kill_all, trained_here, under_way, wait_until, went_on
 
-from metaformer_ablate.claims import Claims, Holder
-from metaformer_ablate.launchers import Order
-from metaformer_ablate.launchers import slurm as launcher_module
-from metaformer_ablate.launchers.slurm import _former_owner, queue
-from metaformer_ablate.records import Store
+from metaformer_ablate.records.claims import Claims, Holder
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.request import Order
+from metaformer_ablate.sweep.launchers import slurm as launcher_module
+from metaformer_ablate.sweep.launchers.slurm import _former_owner, queue
+from metaformer_ablate.sweep.launchers.slurm_options import read_options
 
 # Without Slurm
 
 
 def test_what_is_not_there_is_asked_for(ablate: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("run", "pooling_size", "--launcher", "slurm", "--workers", "2")
-    monkeypatch.setattr("metaformer_ablate.launchers.slurm.COMMANDS", ("sbatch-of-no-machine",))
+    monkeypatch.setattr("metaformer_ablate.sweep.launchers.slurm.COMMANDS", ("sbatch-of-no-machine",))
     if importlib.util.find_spec("submitit"):
         found = ablate(*words)
         assert found.code == 2
@@ -210,7 +211,7 @@ def test_options_reach_sbatch(cluster: None, tmp_path: Path) -> None:
         "setup=module load cuda",
         "contiguous=false",
     ]
-    options = launcher_module.read_options(words)
+    options = read_options(words)
     text = launcher_module._executor(tmp_path, options)._make_submission_file_text("a command", "1")
     flags = {line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")}
     assert {"--time=1-00:00:00", "--mem-per-cpu=1G", "--nice=5", "--requeue"} <= flags

@@ -14,16 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import REPOSITORY
 
-from metaformer_ablate import spec as spec_module
-from metaformer_ablate.experiment import load_recipe, plan
-from metaformer_ablate.models.zoo import NAMED, SIZES
-from metaformer_ablate.records import Store
-from metaformer_ablate.spec import SECTIONS, Layer, RunSpec, digest, flatten, override_layer, resolve, stage_sizes
-from metaformer_ablate.sweep import seeds_with_records
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.presets import NAMED, SIZES
+from metaformer_ablate.models.spec import STAGED
+from metaformer_ablate.records.status import seeds_with_records
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.settings.layers import Layer, digest
+from metaformer_ablate.spec import merge
+from metaformer_ablate.spec.checks import stage_sizes
+from metaformer_ablate.spec.experiment import load_recipe
+from metaformer_ablate.spec.merge import flatten, override_layer
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.resolve import resolve
+from metaformer_ablate.spec.run_spec import SECTIONS, SEMANTICS, RunSpec
 
-LEAVES = spec_module._LEAVES  # every field that a layer may set, by dotted path
+LEAVES = merge._LEAVES  # every field that a layer may set, by dotted path
 # What is not part of the id: where and how a run executes, and a path whose content is.
 EXECUTION = {
     *(f"train.{key}" for key in ("devices", "nodes", "strategy", "micro_batch", "grad_checkpointing")),
@@ -180,7 +187,7 @@ def test_shorthands_leave_nothing_in_the_spec() -> None:
 # Stages
 
 
-@pytest.mark.parametrize("field", spec_module.STAGED)
+@pytest.mark.parametrize("field", STAGED)
 def test_one_value_stands_for_all_stages(field: str) -> None:
     one = get(build(), f"model.{field}")
     assert isinstance(one, tuple) and len(one) == 4
@@ -298,7 +305,7 @@ def test_the_dictionary_of_the_id_holds_everything_resolved() -> None:
     """Written out from the recipe and the defaults of the paper; a field without its value here would split nothing."""
     tree = build(seed=3).to_dict()
     assert tree["seed"] == 3
-    assert tree["semantics"] == spec_module.SEMANTICS
+    assert tree["semantics"] == SEMANTICS
     assert tree.keys() == {"model", "data", "train", "seed", "semantics"}
     assert tree["model"]["depths"] == [1, 1, 2, 1]
     assert tree["model"]["dims"] == [16, 32, 64, 128]
@@ -335,7 +342,7 @@ def test_ids_do_not_depend_on_the_order_of_keys() -> None:
 
 def test_ids_do_not_depend_on_the_process(tmp_path: Path) -> None:
     program = (
-        "from metaformer_ablate.experiment import plan\n"
+        "from metaformer_ablate.spec.plan import plan\n"
         "print([plan('pooling_size', r).spec('pool5', 1).run_id for r in ('digits', 'imagenet')])"
     )
     here = [plan("pooling_size", recipe).spec("pool5", 1).run_id for recipe in ("digits", "imagenet")]
@@ -418,7 +425,7 @@ def test_rows_of_several_experiments_share_runs_and_names_do_not_matter(
         "  bare: {set: {model.token_mixer: identity}}\n"
         "  wide: {set: {model: {pool_size: [5, 5, 5, 5]}}}\n",
     )
-    digits = (Path(spec_module.__file__).parent.parent / "experiments/recipes/digits.yaml").read_text()
+    digits = (REPOSITORY / "experiments/recipes/digits.yaml").read_text()
     write(tmp_path / "experiments/recipes/renamed.yaml", digits.replace("title: ", "title: My "))
     one, other = plan("pooling_size"), plan("other", "renamed")
     assert one.recipe.title != other.recipe.title

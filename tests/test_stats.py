@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from metaformer_ablate.analysis.stats import (
+from metaformer_ablate.statistics.stats import (
     PAIRED_T,
     SMALLEST_P,
     Correlation,

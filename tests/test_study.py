@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.records import Store
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.plan import plan
 
 STUDY = REPOSITORY / "results"
 PAGE = (STUDY / "README.md").read_text(encoding="utf-8")

@@ -20,13 +20,16 @@ import pytest
 from conftest import TINY_WORDS, Result, Trained, command
 from specs import made_up, spec_of
 
-from metaformer_ablate.claims import Claims, Holder, process_started
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.launchers.local import Inline
-from metaformer_ablate.records import Record, Store
-from metaformer_ablate.reproduce import compare
-from metaformer_ablate.signals import Interrupted, Stop
-from metaformer_ablate.sweep import Job, Sweep, order_of
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.records.claims import Claims, Holder
+from metaformer_ablate.records.compare import compare
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.sweep.jobs import Job, order_of
+from metaformer_ablate.sweep.launchers.local import Inline
+from metaformer_ablate.sweep.scheduler import Sweep
+from metaformer_ablate.system.processes import process_started
+from metaformer_ablate.system.signals import Interrupted, Stop
 
 Ablate = Callable[..., Result]
 # A run of some seconds, so that there is a middle to disturb.
@@ -155,14 +158,14 @@ def test_workers_of_a_sweep_that_was_killed_end_by_themselves(tmp_path: Path) ->
 
 DRIVER = """
 import sys
-import metaformer_ablate.run
-train = metaformer_ablate.run.Runner.run
+import metaformer_ablate.runs.runner
+train = metaformer_ablate.runs.runner.Runner.run
 def counted(self, spec, handling=None):
     with open("trained.txt", "a") as stream:
         stream.write(spec.run_id + "\\n")
     return train(self, spec, handling)
-metaformer_ablate.run.Runner.run = counted
-from metaformer_ablate.cli import main
+metaformer_ablate.runs.runner.Runner.run = counted
+from metaformer_ablate.cli.main import main
 main()
 """
 
@@ -224,7 +227,7 @@ def test_a_failed_run_is_in_the_status(ablate: Ablate, tmp_path: Path) -> None:
 def test_a_results_folder_that_is_removed_ends_the_sweep(
     ablate: Ablate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from metaformer_ablate.run import _Watch
+    from metaformer_ablate.runs.callback import _Watch
 
     step, steps = _Watch.on_train_batch_end, 0
 
@@ -236,7 +239,7 @@ def test_a_results_folder_that_is_removed_ends_the_sweep(
         step(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(_Watch, "on_train_batch_end", remove)
-    monkeypatch.setattr("metaformer_ablate.run.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("metaformer_ablate.runs.callback.TELL_SECONDS", 0.0)
     done = ablate("run", "pooling_size", *TINY_WORDS)
     assert (done.code, done.out) == (1, "")
     assert "the results folder was removed while run" in done.err.splitlines()[-1]
@@ -258,8 +261,10 @@ def test_what_differs_is_told_with_what_could_explain_it(
     ablate: Ablate, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = next(iter(Store(trained.results)))
-    monkeypatch.setattr("metaformer_ablate.run.versions", lambda: {**record.data["versions"], "torch": "9.9"})
-    monkeypatch.setattr("metaformer_ablate.data.sources.derive_seed", lambda *of: 7)  # another order
+    monkeypatch.setattr(
+        "metaformer_ablate.system.provenance.versions", lambda: {**record.data["versions"], "torch": "9.9"}
+    )
+    monkeypatch.setattr("metaformer_ablate.data.sampling.derive_seed", lambda *of: 7)  # another order
     done = ablate("reproduce", record.run_id, "--results", trained.results, "--keep", "kept", "--json")
     assert done.code == 1
     kept = Store(tmp_path / "kept").read(record.run_id)

@@ -14,14 +14,15 @@ import pytest
 import scipy.stats
 from specs import made_up
 
-from metaformer_ablate import experiment
-from metaformer_ablate.analysis.formats import FORMATS, render, text_width
-from metaformer_ablate.analysis.stats import holm
-from metaformer_ablate.analysis.tables import build_table
-from metaformer_ablate.cost import count
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.experiment import Plan, plan
-from metaformer_ablate.records import Store
+from metaformer_ablate.analysis.tables.render import FORMATS, render
+from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.analysis.tables.text import text_width
+from metaformer_ablate.cost.cost import count
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec import experiment
+from metaformer_ablate.spec.plan import Plan, plan
+from metaformer_ablate.statistics.stats import holm
 
 ROW_KEYS = "name label group set params frozen_params macs n mean std ci95 delta bootstrap images paper status".split()
 ROW_KEYS += ["notes", "runs"]

@@ -21,22 +21,31 @@ from specs import spec_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import metaformer_ablate.run
-from metaformer_ablate import experiment
-from metaformer_ablate.data.augment import Augment
-from metaformer_ablate.data.catalogue import DATASETS
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.data.sources import load_images, train_loader
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.launchers.local import Inline
+import metaformer_ablate.runs.runner
+from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.data.spec import DataSpec
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.records import HISTORY_COLUMNS, Record, Store
-from metaformer_ablate.run import Handling, Progress, Runner, choose_device
-from metaformer_ablate.signals import Interrupted, Stop
-from metaformer_ablate.spec import DataSpec, ModelSpec, RunSpec
-from metaformer_ablate.sweep import Job, Sweep, order_of
-from metaformer_ablate.tasks.classification import Classification, learning_rate, measure, seed_generators
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.models.spec import ModelSpec
+from metaformer_ablate.records.claims import Progress
+from metaformer_ablate.records.record import HISTORY_COLUMNS, Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.options import Handling
+from metaformer_ablate.runs.runner import Runner
+from metaformer_ablate.spec import experiment
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.sweep.jobs import Job, order_of
+from metaformer_ablate.sweep.launchers.local import Inline
+from metaformer_ablate.sweep.scheduler import Sweep
+from metaformer_ablate.system.devices import choose_device
+from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.tasks.classification.data.augment import Augment
+from metaformer_ablate.tasks.classification.data.in_memory import load_images, train_loader
+from metaformer_ablate.tasks.classification.metrics import measure
+from metaformer_ablate.tasks.classification.module import Classification
+from metaformer_ablate.training.optim import learning_rate, seed_generators
 
 CPU = torch.device("cpu")
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
@@ -160,7 +169,7 @@ def test_another_process_gives_the_same_record(
     (tmp_path / "one.yaml").write_text("baseline: only\nrows:\n  only: {set: {}}\n")
     arguments = ["run", str(tmp_path / "one.yaml"), *tiny_words, "--results", str(tmp_path / "there")]
     done = subprocess.run(
-        [sys.executable, "-c", "from metaformer_ablate.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from metaformer_ablate.cli.main import main; main()", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"},
         capture_output=True,
         text=True,
@@ -357,7 +366,7 @@ def test_a_sweep_goes_on_after_runs_that_diverge_or_fail(
             raise RuntimeError("the second\n  run broke")
         return build_model(spec, kernels=kernels)
 
-    monkeypatch.setattr(metaformer_ablate.run, "build_model", sometimes)
+    monkeypatch.setattr(metaformer_ablate.runs.runner, "build_model", sometimes)
     specs = [tiny({"train.lr": 1e30}, seed=0), tiny(seed=1), tiny(seed=2)]
     store = Store(tmp_path)
     sweep = Sweep(
@@ -400,7 +409,7 @@ def test_a_failed_run_says_why(
     def fail(spec: RunSpec, kernels: str) -> Any:
         raise error
 
-    monkeypatch.setattr(metaformer_ablate.run, "build_model", fail)
+    monkeypatch.setattr(metaformer_ablate.runs.runner, "build_model", fail)
     record = train(tiny({"train.batch_size": 16}))
     assert (record.status, record.data["reason"]) == ("failed", reason)
 

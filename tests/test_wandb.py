@@ -22,16 +22,19 @@ from offline_wandb import PRIVATE, OfflineRun, offline_runs
 from specs import made_up, spec_of
 from test_resume import StopAfter
 
-from metaformer_ablate import tracking
-from metaformer_ablate.claims import Claims
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.launchers import Ended, Order
-from metaformer_ablate.launchers.wandb import read_trial
-from metaformer_ablate.records import Record, Store
-from metaformer_ablate.reproduce import compare
-from metaformer_ablate.signals import Stop
-from metaformer_ablate.spec import RunSpec, digest
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.claims import Claims
+from metaformer_ablate.records.compare import compare
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.signals import Stop
+from metaformer_ablate.tracking import sent
+from metaformer_ablate.tracking import tracker as tracking
+from metaformer_ablate.tracking.trial import read_trial
 
 wandb = pytest.importorskip("wandb")
 Ablate = Callable[..., Result]
@@ -151,7 +154,7 @@ def test_losses_of_single_steps(ablate: Ablate, one: str, tmp_path: Path, monkey
 
 
 def execute(spec: RunSpec, results: Path, stop: Stop) -> Ended:
-    from metaformer_ablate.run import execute
+    from metaformer_ablate.runs.worker import execute
 
     how = {"project": "p", "entity": None, "mode": "offline", "rows": ["one/pool3"], "recipe": "digits"}
     return execute(Order(spec.with_execution(), str(results), None, "cpu", "a run", spec.run_id, wandb=how), stop)
@@ -284,7 +287,7 @@ def test_a_run_that_cannot_begin_online_is_logged_offline(
         t.end(record)
     check_told(offline_runs(tmp_path)[0], record)
     assert capsys.readouterr().err.count("warning: W&B cannot be reached, so runs are logged offline") == 1
-    assert tracking.marks(Store(tmp_path), record.run_id)["p"]["mode"] == "offline"
+    assert sent.marks(Store(tmp_path), record.run_id)["p"]["mode"] == "offline"
 
 
 def test_wandb_switched_off(ablate: Ablate, one: str, tmp_path: Path) -> None:
@@ -463,7 +466,7 @@ def test_a_trial_that_fails_exits_1_and_is_tried_again_when_asked(
         raise ArithmeticError("made to fail")
 
     with monkeypatch.context() as patch:
-        patch.setattr("metaformer_ablate.run.build_model", fail)
+        patch.setattr("metaformer_ablate.runs.runner.build_model", fail)
         done = ablate("trial", one, *TINY_WORDS, "--wandb")
     assert done.code == 1 and "failed: ArithmeticError: made to fail" in done.out
     assert offline_runs(tmp_path)[0].exit_code == 1
@@ -491,7 +494,7 @@ def test_a_trial_waits_for_a_run_that_somebody_else_trains(ablate: Ablate, one: 
 
 def test_what_only_asks_loads_no_torch(tmp_path: Path) -> None:
     made_up(Store(tmp_path / "results"), spec_of())
-    program = "import sys; from metaformer_ablate.cli import main\ntry: main(sys.argv[1:])\n"
+    program = "import sys; from metaformer_ablate.cli.main import main\ntry: main(sys.argv[1:])\n"
     program += "except SystemExit as stop: assert not stop.code\nassert not {'torch', 'wandb'} & set(sys.modules)"
     for words in (["sweep", "pooling_size"], ["trial", "pooling_size", "row=pool3"], ["sync-wandb", "--help"]):
         subprocess.run([sys.executable, "-c", program, *words], cwd=tmp_path, check=True, capture_output=True)
@@ -501,7 +504,7 @@ def test_what_only_asks_loads_no_torch(tmp_path: Path) -> None:
 
 SUPERVISED = """
 import os, signal, sys, time
-from metaformer_ablate.signals import PatientStop, supervised
+from metaformer_ablate.system.signals import PatientStop, supervised
 def work():
     {}
 sys.exit(supervised(work))
@@ -739,12 +742,12 @@ def test_what_a_run_told_wandb_is_not_sent_again(ablate: Ablate, one: str, tmp_p
 def test_what_lies_in_offline_files_is_sent_once_one_is_online(tmp_path: Path) -> None:
     store, how = Store(tmp_path), {"project": "p", "mode": "online"}
     record = made_up(store, spec_of())
-    for mode, sent, sent_offline in ((None, False, False), ("offline", False, True), ("online", True, True)):
+    for mode, online, offline in ((None, False, False), ("offline", False, True), ("online", True, True)):
         if mode:
-            tracking._mark(store, record, {"project": "p", "id": "x", "mode": mode})
-        assert tracking.is_sent(store, record, how) == sent
-        assert tracking.is_sent(store, record, {**how, "mode": "offline"}) == sent_offline
-    assert not tracking.is_sent(store, record, {**how, "project": "q"})
+            sent._mark(store, record, {"project": "p", "id": "x", "mode": mode})
+        assert sent.is_sent(store, record, how) == online
+        assert sent.is_sent(store, record, {**how, "mode": "offline"}) == offline
+    assert not sent.is_sent(store, record, {**how, "project": "q"})
 
 
 def test_a_record_of_other_code_keeps_no_other_from_being_sent(ablate: Ablate, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from specs import spec_of
 from torch import Tensor, nn
 
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.weights import fit, load_weights, our_names, read_weights, save_weights, to_timm
-from metaformer_ablate.yaml_reader import RequestError
 
 # The first four logits of the authors' code (sail-sg/poolformer models/, sail-sg/metaformer metaformer_baselines.py) in
 # float64, with the weights of `golden.fill` renamed into their models, for `golden.image(224)`.

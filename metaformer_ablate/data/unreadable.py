@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from metaformer_ablate.progress import say
+from metaformer_ablate.system.console import say
 
 NAMED = 20  # of each split, in a record
 NAMED_IN_REASON = 5

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from metaformer_ablate.data.catalogue import DATASETS
+from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.components import Part
 from metaformer_ablate.models.metaformer import MetaFormer, MetaFormerBlock
-from metaformer_ablate.models.own_parts import TABLES, cannot_be_built, check_own_parts, read_own_parts
-from metaformer_ablate.models.parts import Part
-from metaformer_ablate.spec import RunSpec, stage_sizes
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.models.user_components import TABLES, cannot_be_built, check_own_parts, read_own_parts
+from metaformer_ablate.spec.checks import stage_sizes
+from metaformer_ablate.spec.run_spec import RunSpec
 
 
 def build_model(spec: RunSpec, *, image_size: int | None = None, kernels: str = "torch") -> nn.Module:
@@ -81,7 +82,7 @@ def _build(
 ) -> nn.Module:
     model = spec.model
     if (name := model.timm or model.comparator) is not None:
-        from metaformer_ablate.models.comparators import build_comparator, build_timm
+        from metaformer_ablate.models.comparators.build import build_comparator, build_timm
 
         build = build_timm if model.timm else build_comparator
         shape = {"in_chans": in_chans, "num_classes": num_classes, "image_size": spec.data.image_size}

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from metaformer_ablate.models.metaformer import MetaFormerBlock
 from metaformer_ablate.models.mixers import Site
 from metaformer_ablate.models.norms import ModifiedLayerNorm
-from metaformer_ablate.spec import ModelSpec
+from metaformer_ablate.models.spec import ModelSpec
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Kernels. Maps lie in memory as [B, H, W, C]. A program has a tile of COLUMNS x CHANNELS and walks down ROWS rows with

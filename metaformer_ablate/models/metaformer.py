@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from metaformer_ablate.models.activations import SquaredReLU
+from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
+from metaformer_ablate.models.cpu_ops import Linear
 from metaformer_ablate.models.mixers import OneResolution, Site
-from metaformer_ablate.models.parts import ACTIVATIONS, MIXERS, NORMS
-from metaformer_ablate.models.products import Linear
-from metaformer_ablate.spec import MIXER_OPTIONS, ConvSpec, ModelSpec
+from metaformer_ablate.models.spec import MIXER_OPTIONS, ConvSpec, ModelSpec
 
 
 class StochasticDepth(nn.Module):

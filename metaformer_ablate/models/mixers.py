@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metaformer_ablate.models.parts import ACTIVATIONS
-from metaformer_ablate.models.products import Linear, pool_minus_input
+from metaformer_ablate.models.components import ACTIVATIONS
+from metaformer_ablate.models.cpu_ops import Linear, pool_minus_input
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metaformer_ablate.yaml_reader import RequestError
+from metaformer_ablate.errors import RequestError
 
 _WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state")
 

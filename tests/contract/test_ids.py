@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.models.own_parts import read_own_parts
-from metaformer_ablate.spec import RunSpec
-from metaformer_ablate.yaml_reader import parse
+from metaformer_ablate.models.user_components import read_own_parts
+from metaformer_ablate.settings.yaml_reader import parse
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.run_spec import RunSpec
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = HERE / "golden"

@@ -23,8 +23,8 @@ from conftest import Result, Terminal
 from test_study import STUDY, ids
 
 from metaformer_ablate import __version__
-from metaformer_ablate.cli import main
-from metaformer_ablate.experiment import plan
+from metaformer_ablate.cli.main import main
+from metaformer_ablate.spec.plan import plan
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 OF_STUDY = "table5 --recipe cifar10_small --seeds 5"

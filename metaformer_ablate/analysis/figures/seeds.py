@@ -1,0 +1,66 @@
+"""The figure `seeds`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from metaformer_ablate.analysis.figures.rows import _remarks, _row_axis, _set_row_axis
+from metaformer_ablate.analysis.figures.scale import _Scale
+from metaformer_ablate.analysis.figures.style import _COLOURS, _GREY, _MARKERS, _Page, _seeds_said
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def _draw_seeds(data: dict[str, Any]) -> Figure:
+    rows = data["rows"]
+    places, labels, height = _row_axis(data)
+    seeds = sorted({run["seed"] for row in rows for run in row["runs"]})
+    scale = _Scale.of([run["top1"] for row in rows for run in row["runs"]])
+    off = any(run["top1"] not in scale for row in rows for run in row["runs"])
+    caption = [
+        "Every run: top-1 at the last epoch. Lines join runs of the same seed, which sees the same images in the same "
+        "order. Vertical tick: the row's mean.",
+        _seeds_said(data),
+        "At the edge: off the scale, with the row's mean beside it." if off else "",
+    ]
+    page = _Page(data, height + (0.9 if seeds else 0.6), caption)
+    axes = page.figure.subplots()
+    _set_row_axis(axes, labels, height)
+    axes.set_xlim(scale.low, scale.high)
+    axes.set_xlabel("Top-1 (%)")
+    few = len(seeds) <= len(_COLOURS)
+    for i, seed in enumerate(seeds):
+        # A little above and below each other, so that equal runs are both seen.
+        shift = 0.07 * (2 * i / (len(seeds) - 1) - 1) if len(seeds) > 1 else 0.0
+        style: dict[str, Any] = (
+            {"color": _COLOURS[i], "marker": _MARKERS[i]} if few else {"color": _GREY, "marker": "o"}
+        )
+        path: list[tuple[float, float]] = []
+        for row in rows:
+            top1 = next((run["top1"] for run in row["runs"] if run["seed"] == seed), None)
+            if top1 is None or top1 not in scale:
+                path.append((float("nan"), places[row["name"]]))
+                if top1 is not None:
+                    edge, marker = (scale.low, "<") if top1 < scale.low else (scale.high, ">")
+                    axes.plot(edge, places[row["name"]] + shift, **{**style, "marker": marker}, clip_on=False)
+                continue
+            path.append((top1, places[row["name"]] + shift))
+        xs, ys = [x for x, _ in path], [y for _, y in path]
+        axes.plot(xs, ys, color=style["color"], linewidth=0.6, alpha=0.45)
+        label = f"seed {seed}" if few else f"{len(seeds)} seeds" if not i else None
+        axes.plot(xs, ys, linestyle="none", label=label, clip_on=False, markersize=4, **style)
+    for row in rows:
+        y = places[row["name"]]
+        if row["mean"] is not None and row["mean"] in scale:
+            axes.plot([row["mean"]] * 2, [y - 0.1, y + 0.1], color="black", linewidth=1.3)
+        elif row["mean"] is not None:
+            left = row["mean"] < scale.low
+            axes.annotate(
+                f"{row['mean']:.2f}", (scale.low if left else scale.high, y), (6 if left else -6, 0), size=7,
+                textcoords="offset points", ha="left" if left else "right", va="center_baseline",
+            )  # fmt: skip
+    if seeds:
+        page.figure.legend(loc="outside upper center", ncols=min(len(seeds), 8), handletextpad=0.3, columnspacing=1.2)
+    _remarks(axes, data, places)
+    return page.figure

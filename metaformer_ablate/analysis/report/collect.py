@@ -1,0 +1,260 @@
+"""What the report shows: every table that has records, its figures, the runs behind each number, and what is left over.
+
+Reads records only and loads no torch. `collect` finds out what belongs where; `page.py` writes it as HTML.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.settings.yaml_reader import parse
+from metaformer_ablate.spec.experiment import Recipe, find_all, load_experiment, load_recipe
+from metaformer_ablate.spec.merge import flatten
+from metaformer_ablate.spec.plan import Plan, plan
+
+NO_RECIPE = "no recipe"  # where not one experiment loads, nothing is close to a run
+
+
+@dataclass
+class Variant:
+    """A resolved spec, its seed apart, and the records of it by seed."""
+
+    key: str  # 12 hex digits of the SHA-256 of its canonical JSON
+    spec: dict[str, Any]
+    records: dict[int, Record] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, str]:
+        """Dotted path to value, as JSON, of every field."""
+        return {path: json.dumps(value) for path, value in flatten(self.spec, lambda path: "spec").items()}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a variant is shown: a row of an experiment under a recipe."""
+
+    recipe: str
+    experiment: str
+    row: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One experiment under one recipe: its table, and the variant behind each row that has records."""
+
+    plan: Plan
+    table: dict[str, Any]
+    variants: dict[str, str]  # row to the key of its variant
+    missing: int  # rows without a record
+    only_baseline: bool  # no other row has one, and there are other rows; then only the baseline is in plan and table
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A variant of no table: the planned rows that come closest to it, and (path, its value, theirs) as JSON."""
+
+    variant: str
+    nearest: tuple[Place, ...]
+    differences: tuple[tuple[str, str | None, str | None], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page shows, in its order."""
+
+    recipes: dict[str, str]  # name to title
+    sections: list[Section]
+    leftovers: dict[str, list[Leftover]]  # by recipe
+    variants: dict[str, list[Variant]]  # by recipe; the first one is what the others are compared with
+    places: dict[str, list[Place]]  # of each variant that a table shows
+    problems: list[str]  # folders that are no result
+    unreadable: list[str]  # experiments and recipes that do not load
+    store: Store  # of what was read, without reading it again
+
+
+class _Known(Store):
+    """A store whose records were all read before; `problems` has what one reader came across, as in a fresh store."""
+
+    def __init__(self, store: Store, records: Mapping[str, Record], problems: Mapping[str, str]):
+        super().__init__(store.path)
+        self._records, self._problems = records, problems
+
+    def read(self, run_id: str) -> Record | None:
+        if run_id in self._problems:
+            self.problems[run_id] = self._problems[run_id]
+        return self._records.get(run_id)
+
+    def ids(self) -> list[str]:
+        return sorted([*self._records, *self._problems])
+
+
+def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Report:
+    """Reads every record once and puts each where it belongs; with `recipes`, only what is under these.
+
+    A record belongs to a row when its id is that of the row's spec with the record's seed, so one that was trained
+    with overrides is in no table: it is a leftover, compared with the row that it is closest to. Problems of single
+    files and folders are collected, and no reason to stop. Raises RequestError for a recipe that does not load.
+    """
+    records = {record.run_id: record for record in store}
+    variants = _variants(records, store)
+    # Paths differ between machines, and the page must not: folders are named from the results folder on.
+    problems = {run_id: text.replace(f"{store.path}/", "") for run_id, text in store.problems.items()}
+    records = {record.run_id: record for variant in variants.values() for record in variant.records.values()}
+    known, plans, unreadable = _plans(recipes)
+    places: dict[str, list[Place]] = {}
+    keys: dict[Place, str] = {}
+    for chosen in plans:
+        for row, spec in chosen.specs.items():
+            place = Place(chosen.recipe.name, chosen.experiment.name, row)
+            keys[place] = _key(spec.to_dict())
+            places.setdefault(keys[place], []).append(place)
+    sections = []
+    for chosen in plans:
+        here = {
+            row: keys[Place(chosen.recipe.name, chosen.experiment.name, row)]
+            for row in chosen.specs
+            if keys[Place(chosen.recipe.name, chosen.experiment.name, row)] in variants
+        }
+        if here and chosen.recipe.name in known:
+            missing = len(chosen.specs) - len(here)
+            only_baseline = set(here) == {chosen.experiment.baseline} and len(chosen.specs) > 1
+            if only_baseline:  # the rest would be a table of nothing
+                rows = {row: chosen.experiment.rows[row] for row in here}
+                specs = {row: chosen.specs[row] for row in here}
+                chosen = replace(chosen, experiment=replace(chosen.experiment, rows=rows), specs=specs)
+            seeds = sorted({seed for key in here.values() for seed in variants[key].records})
+            table = build_table(chosen, _Known(store, records, problems), folder, seeds)
+            for row in table["rows"]:
+                if row["name"] not in here:  # counts that this machine happens to remember are not in the records
+                    row |= dict.fromkeys(("params", "frozen_params", "macs"))
+            sections.append(Section(chosen, table, here, missing, only_baseline))
+    leftovers = _leftovers({key: v for key, v in variants.items() if key not in places}, plans, keys)
+    shown: dict[str, list[Variant]] = {}
+    for recipe in [*known, NO_RECIPE]:
+        of_tables = [key for s in sections if s.plan.recipe.name == recipe for key in s.variants.values()]
+        of_leftovers = [leftover.variant for leftover in leftovers.get(recipe, [])]
+        if chosen_keys := dict.fromkeys([*of_tables, *of_leftovers]):
+            shown[recipe] = [variants[key] for key in chosen_keys]
+    return Report(
+        recipes={name: known[name].title if name in known else "" for name in shown},
+        sections=sections,
+        leftovers={recipe: found for recipe, found in leftovers.items() if recipe in shown},
+        variants=shown,
+        places={key: found for key, found in places.items() if key in variants},
+        problems=list(problems.values()),
+        unreadable=unreadable,
+        store=_Known(store, records, problems),
+    )
+
+
+def _key(spec: Mapping[str, Any]) -> str:
+    return digest({name: value for name, value in spec.items() if name != "seed"})[:12]
+
+
+def _variants(records: Mapping[str, Record], store: Store) -> dict[str, Variant]:
+    """Records by spec. One whose spec is not that of its id is no result, and `store.problems` says so."""
+    found: dict[str, Variant] = {}
+    lines: dict[str, dict[str, Any]] = {}
+    for run_id, record in records.items():
+        try:
+            spec = _spec(record, lines)
+            right = digest(spec)[:12] == run_id and isinstance(spec["seed"], int)
+        except (RequestError, KeyError, TypeError, ValueError) as error:
+            store.problems[run_id] = f"{record.folder}: spec.yaml cannot be read: {error}; not counted as a result"
+            continue
+        if not right:
+            store.problems[run_id] = f"{record.folder}: spec.yaml is of another run; not counted as a result"
+            continue
+        key, seed = _key(spec), spec.pop("seed")
+        found.setdefault(key, Variant(key, spec)).records[seed] = record
+    for variant in found.values():
+        variant.records = dict(sorted(variant.records.items()))
+    return found
+
+
+def _spec(record: Record, lines: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The spec of a record. Its file is read line by line, as the store writes it, and most lines were met before:
+    a YAML reader takes 5 ms a file, this 0.1. The id tells whether it was read right; else the reader is asked."""
+    tree: dict[str, Any] = {}
+    section = tree
+    try:
+        for line in (record.folder / "spec.yaml").read_text(encoding="utf-8").splitlines():
+            if line.endswith(":") and not line.startswith(" "):
+                section = tree[line[:-1]] = {}
+                continue
+            if line not in lines:
+                lines[line] = parse(line, "spec.yaml")
+            (section if line.startswith(" ") else tree).update(lines[line])
+        if digest(tree)[:12] == record.run_id:
+            return tree
+    except (OSError, TypeError, ValueError):
+        pass
+    return record.spec()
+
+
+def _plans(recipes: Sequence[str]) -> tuple[dict[str, Recipe], list[Plan], list[str]]:
+    """The recipes to be shown; every experiment under every recipe, and a sentence for each that does not load."""
+    unreadable: dict[str, None] = {}
+    asked = {load_recipe(name).name: name for name in recipes}
+    known: dict[str, Recipe] = {}
+    plans = []
+    for name in find_all("recipe") | asked:
+        try:
+            known[name] = load_recipe(asked.get(name, name))
+        except RequestError as error:
+            unreadable[str(error)] = None
+    for experiment in find_all("experiment"):
+        try:
+            load_experiment(experiment)
+        except RequestError as error:
+            unreadable[str(error)] = None
+            continue
+        for name in known:
+            try:
+                plans.append(plan(experiment, asked.get(name, name)))
+            except RequestError as error:
+                unreadable[str(error)] = None
+    return {name: known[name] for name in asked or known}, plans, list(unreadable)
+
+
+def _leftovers(
+    variants: Mapping[str, Variant], plans: Sequence[Plan], keys: Mapping[Place, str]
+) -> dict[str, list[Leftover]]:
+    """Each variant that no table shows, by the recipe of the planned rows from which it differs in the fewest fields.
+
+    Sorted by what differs, so that the rows of one sweep with overrides stand together.
+    """
+    planned: dict[str, tuple[list[Place], dict[str, str], frozenset[tuple[str, str]]]] = {}
+    for chosen in plans if variants else ():
+        for row, spec in chosen.specs.items():
+            place = Place(chosen.recipe.name, chosen.experiment.name, row)
+            if keys[place] in planned:
+                planned[keys[place]][0].append(place)
+                continue
+            tree = spec.to_dict()
+            del tree["seed"]
+            settings = Variant(keys[place], tree).settings()
+            planned[keys[place]] = ([place], settings, frozenset(settings.items()))
+    found: dict[str, list[Leftover]] = {}
+    for key, variant in variants.items():
+        settings = variant.settings()
+        items = frozenset(settings.items())
+        data = settings.get("data.name")
+        near = [entry for entry in planned.values() if entry[1].get("data.name") == data] or list(planned.values())
+        places, theirs, _ = min(near, key=lambda entry: len(items ^ entry[2])) if near else ([], {}, None)
+        paths = sorted(path for path in settings.keys() | theirs.keys() if settings.get(path) != theirs.get(path))
+        differences = tuple((path, settings.get(path), theirs.get(path)) for path in paths)
+        found.setdefault(places[0].recipe if places else NO_RECIPE, []).append(
+            Leftover(key, tuple(places), differences)
+        )
+    for entries in found.values():
+        entries.sort(key=lambda e: ([(path, here or "") for path, here, _ in e.differences], e.variant))
+    return found

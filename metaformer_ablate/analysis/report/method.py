@@ -1,0 +1,39 @@
+"""How the numbers of the report are made."""
+
+from __future__ import annotations
+
+from metaformer_ablate.analysis.report.markup import Html, element
+
+_METHOD = {
+    "What a number is": """
+        Top-1 in percent on the recipe's evaluation split at the last epoch; nothing is chosen on that split. n is the
+        number of runs that ended (status ok), one a seed. A number of one seed is a single draw and has no spread.""",
+    "Spread": """
+        The standard deviation is over seeds, with n - 1. The interval of a mean is Student's t at 95%.""",
+    "Differences": """
+        Row and baseline are paired by seed: the same seed sees the same images in the same order. Interval and p are
+        those of the paired t test over the seeds that both have, p corrected by Holm over the rows of the table; what
+        else was done stands beside the p. A large p does not say that two rows are equal.""",
+    "Runs that did not end": """
+        A diverged or failed run is in no mean, and its row says so. Where a seed of a row or of the baseline diverged,
+        no difference is shown: the seeds that are left would be the fortunate ones. A stale run saw other data than
+        today's; it is shown and not counted.""",
+    "Cost": """
+        Parameters are the trained ones; frozen ones stand apart. MACs are multiply-adds of one image at the recipe's
+        resolution, as fvcore counts them.""",
+    "Identity": """
+        A run is named by a hash of everything that can change its result, seed included. A row shows the runs whose
+        hash is that of the row's spec, so a run with an override is never in the table of the plain recipe.""",
+    "Paper": """
+        Top-1 as the experiment's file quotes it, on ImageNet-1K. Under another recipe its order of rows can be
+        compared, its values cannot.""",
+}
+
+
+def _method() -> Html:
+    terms = [
+        piece
+        for term, text in _METHOD.items()
+        for piece in (element("dt", term), element("dd", " ".join(text.split())))
+    ]
+    return element("section", element("h2", "Method"), element("dl", *terms), id="method")

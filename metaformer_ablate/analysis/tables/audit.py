@@ -1,0 +1,183 @@
+"""The fairness audit: do the runs of a row differ from the baseline's in anything that the row does not declare?
+
+What a row sets is its point and no finding, nor is what follows from it: a field that nothing reads any more, the
+depths of another model size, the images seen in more epochs. Specs are compared as planned, for a run's id is the hash
+of its spec; what happened in a run is read from its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metaformer_ablate.records.record import HISTORY_COLUMNS, Record
+from metaformer_ablate.records.status import RunState
+from metaformer_ablate.spec.plan import Plan, differences
+
+Runs = Mapping[str, Sequence[RunState]]
+
+
+# What stands for other fields: a row that sets it declares those too.
+_STANDS_FOR = {
+    **dict.fromkeys(("model.name", "model.size", "model.timm", "model.comparator"), "model."),
+    "train.epoch_factor": "train.epochs",
+}
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """Something a record tells of its run, and the fields of the spec that explain it where they differ."""
+
+    name: str
+    of: Callable[[Record], Any]
+    explained_by: tuple[str, ...] = ()
+    diverged_too: bool = False  # is it told of runs that ended early, too
+    newer: bool = False  # do older records lack it, in whose specs there was no choice of it
+
+
+_LENGTH = ("train.epochs", "train.cooldown_epochs")
+
+
+_FACTS = (
+    _Fact("epochs", lambda record: record.data.get("epochs"), _LENGTH),
+    _Fact(
+        "images seen",
+        lambda record: record.data.get("images_seen"),
+        (*_LENGTH, "train.batch_size", "data.name", "data.evaluate_on"),
+    ),
+    _Fact("data fingerprint", lambda record: record.data["data_fingerprint"], ("data.name",)),
+    _Fact("device", lambda record: record.data.get("device"), diverged_too=True),
+    # What `auto` came to, which depends on the device.
+    _Fact("precision", lambda record: record.data.get("precision"), ("train.precision",), True, newer=True),
+    _Fact("compiled", lambda record: record.data.get("compiled"), ("train.compile",), True, newer=True),
+    _Fact("kernels", lambda record: record.data.get("kernels"), ("train.kernels",), True, newer=True),
+    _Fact("code commit", lambda record: _short((record.data.get("git") or {}).get("commit")), diverged_too=True),
+)
+
+
+def audit(plan: Plan, runs: Runs) -> list[dict[str, Any]]:
+    """Numbered findings, each with the rows it holds for: [{"number", "text", "rows"}]. Empty where all is fair.
+
+    `runs` has the state of every run of a table by row. Stale and failed runs are in no number of a table, so only
+    their absence is looked at.
+    """
+    facts = (*_FACTS, *_versions(runs))
+    told = {row: {fact.name: _values(states, fact) for fact in facts} for row, states in runs.items()}
+    found: dict[str, list[str]] = {}
+    for row in plan.specs:
+        for text in _findings(plan, runs, row, facts, told):
+            found.setdefault(text, []).append(row)
+    return [{"number": i, "text": text, "rows": rows} for i, (text, rows) in enumerate(found.items(), 1)]
+
+
+def as_warning(finding: Mapping[str, Any]) -> str:
+    return f"audit [{finding['number']}]: {finding['text']} ({', '.join(finding['rows'])})"
+
+
+def _findings(
+    plan: Plan, runs: Runs, row: str, facts: Sequence[_Fact], told: Mapping[str, Mapping[str, list[str]]]
+) -> Iterator[str]:
+    base = plan.experiment.baseline
+    changed = set()
+    if row != base and base in plan.specs:
+        different = differences(plan.specs[row], plan.specs[base])
+        changed = {path for path, _, _ in different}
+        declared = {path for name in (row, base) for path in plan.experiment.rows[name].sets(plan.recipe.name)}
+        for path, here, there in different:
+            if not _follows(path, here, there, declared):
+                yield f"{path} is {here}, the baseline's {there}, and the row does not set it"
+    if row != base and _seeds(runs[row]) != _seeds(runs[base]):
+        yield f"{_counted(runs[row])}; of the baseline {_counted(runs[base])}"
+    for fact in facts:
+        if changed.intersection(fact.explained_by):
+            continue
+        here, there = (told[name][fact.name] for name in (row, base))
+        if len(here) > 1:
+            yield f"{fact.name} differs between runs of one row: {_listed(here)}"
+        elif row != base and here and there and here != there:
+            yield f"{fact.name}: {_listed(here)}; of the baseline: {_listed(there)}"
+    records = [record for _, record in _told(runs[row], diverged_too=True)]
+    if any((record.data.get("git") or {}).get("dirty") for record in records):
+        yield "trained from a checkout with uncommitted changes: its commit does not say what ran"
+    for split, note in (("train", "others stood in for them"), ("evaluation", "they count as wrong unless guessed")):
+        if bad := [
+            (seed, n) for seed, record in _told(runs[row], diverged_too=True) if (n := _unreadable(record, split))
+        ]:
+            yield f"{split} images could not be read, {note}: " + ", ".join(f"{n} (seed {seed})" for seed, n in bad)
+    early = [seed for seed, record in _told(runs[row]) if not _of_last_epoch(record)]
+    if early:
+        yield f"top-1 is not that of the last epoch in its history: seed {', '.join(map(str, early))}"
+
+
+def _follows(path: str, here: Any, there: Any, declared: set[str]) -> bool:
+    """Whether a difference is declared or a consequence of what is."""
+    for name in declared:
+        if path == name or path.startswith(f"{name}.") or path.startswith(_STANDS_FOR.get(name, "\0")):
+            return True
+    if isinstance(here, list) and isinstance(there, list) and len(here) == len(there):
+        return all(a == b or a is None or b is None for a, b in zip(here, there, strict=True))
+    return here is None or there is None  # read by one of the two models only
+
+
+def _told(states: Sequence[RunState], diverged_too: bool = False) -> list[tuple[int, Record]]:
+    """(seed, record) of the runs that ended ok, or also of those that diverged."""
+    statuses = ("ok", "diverged") if diverged_too else ("ok",)
+    return [(s.seed, s.record) for s in states if s.status in statuses and s.record is not None]
+
+
+def _values(states: Sequence[RunState], fact: _Fact) -> list[str]:
+    """What the runs tell, each value once, sorted."""
+    told = (fact.of(record) for _, record in _told(states, fact.diverged_too))
+    known = (value for value in told if value is not None or not fact.newer)
+    return sorted({"unknown" if value is None else str(value) for value in known})
+
+
+def _versions(runs: Runs) -> list[_Fact]:
+    """The version of each package that any run names, as a fact."""
+    records = [record for states in runs.values() for _, record in _told(states, diverged_too=True)]
+    packages = sorted({package for record in records for package in record.data.get("versions") or ()})
+
+    def version(package: str) -> _Fact:
+        return _Fact(f"{package} version", lambda r: (r.data.get("versions") or {}).get(package), diverged_too=True)
+
+    return [version(package) for package in packages]
+
+
+def _seeds(states: Sequence[RunState]) -> list[int]:
+    return [state.seed for state in states if state.status == "ok"]
+
+
+def _counted(states: Sequence[RunState]) -> str:
+    """`2 of 3 runs count (1 diverged: seed 2)`."""
+    counts: dict[str, list[str]] = {}
+    for state in states:
+        if state.status != "ok":
+            counts.setdefault(state.status, []).append(str(state.seed))
+    rest = "; ".join(f"{len(seeds)} {status}: seed {', '.join(seeds)}" for status, seeds in counts.items())
+    return f"{len(_seeds(states))} of {len(states)} runs count" + (f" ({rest})" if rest else "")
+
+
+def _of_last_epoch(record: Record) -> bool:
+    """Whether the reported top-1 is the one in the last line of the history, and that line of the last epoch."""
+    try:
+        with open(f"{record.folder}/history.csv", encoding="utf-8") as stream:
+            last = stream.read().rstrip().rpartition("\n")[2].split(",")
+        line = dict(zip(HISTORY_COLUMNS, map(float, last), strict=True))
+    except (OSError, ValueError):
+        return False
+    assert record.top1 is not None
+    return line["epoch"] == record.data.get("epochs", line["epoch"]) and abs(line["val_top1"] - record.top1) < 1e-6
+
+
+def _unreadable(record: Record, split: str) -> int:
+    """How many images of a split the run could not read."""
+    return ((record.data.get("unreadable") or {}).get(split) or {}).get("images", 0)
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(values)
+
+
+def _short(commit: str | None) -> str | None:
+    return commit and commit[:10]

@@ -1,0 +1,40 @@
+"""Tests over images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metaformer_ablate.records.status import RunState
+from metaformer_ablate.statistics import stats
+from metaformer_ablate.statistics.stats import holm
+from metaformer_ablate.tasks.classification.predictions import _answers, _same
+
+
+def _on_images(runs: Mapping[str, Sequence[RunState]], base: str) -> dict[str, dict[str, Any]]:
+    """Row to its tests over images against the baseline, where the predictions are of the same images."""
+    if any(state.status == "diverged" for state in runs[base]):
+        return {}
+    baseline = {state.seed: _answers(state) for state in runs[base] if state.status == "ok"}
+    found: dict[str, dict[str, Any]] = {}
+    for name, states in runs.items():
+        if name == base or any(state.status == "diverged" for state in states):
+            continue
+        answers = {state.seed: _answers(state) for state in states if state.status == "ok" and state.seed in baseline}
+        if not answers:
+            continue
+        if any(not _same(answers[seed][0], baseline[seed][0]) for seed in answers):
+            found[name] = {
+                "images": None,
+                "p": None,
+                "method": "none: the predictions are of other images",
+                "seeds": [],
+            }
+            continue
+        right, theirs = ({seed: side[seed][1] for seed in answers} for side in (answers, baseline))
+        test = stats.compare_on_images(right, theirs)
+        found[name] = {"images": test.images, "p": test.p, "method": stats.SIGN_FLIP, "seeds": list(test.seeds)}
+        found[name]["seed_method"] = stats.MCNEMAR
+    for name, p in zip(found, holm([test["p"] for test in found.values()]), strict=True):
+        found[name]["p"] = p
+    return found

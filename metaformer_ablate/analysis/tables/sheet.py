@@ -1,0 +1,109 @@
+"""A table as cells, before a format is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metaformer_ablate.analysis.tables.columns import COLUMNS, Column, Row
+
+
+@dataclass
+class Sheet:
+    """What is printed: rows, the columns that make cells of them, and the lines below.
+
+    `marks` has the numbers of its footnotes for each row, `explanations` the lines that have no number.
+    """
+
+    title: str
+    rows: Sequence[Row]
+    columns: Mapping[str, Column]
+    digits: int
+    marks: Sequence[Sequence[int]]
+    footnotes: Sequence[tuple[int, str]]
+    explanations: Sequence[str]
+
+    @property
+    def headings(self) -> list[str]:
+        return [column.heading for column in self.columns.values()]
+
+    @property
+    def notes(self) -> list[str]:
+        return [*(f"[{number}] {note}" for number, note in self.footnotes), *self.explanations]
+
+    @property
+    def lines(self) -> list[list[str]]:
+        lines = []
+        for row, marks in zip(self.rows, self.marks, strict=True):
+            cells = [column.of(row, self.digits) for column in self.columns.values()]
+            cells[self.labels] += f" [{','.join(map(str, marks))}]" if marks else ""
+            lines.append(cells)
+        return lines
+
+    @property
+    def labels(self) -> int:
+        """The place of the column that names the rows and carries their marks."""
+        names = list(self.columns)
+        return next((names.index(name) for name in ("row", "name") if name in names), 0)
+
+    def groups(self) -> list[tuple[str, list[int]]] | None:
+        """Groups and the places of their rows, where the groups are asked for and each stands together."""
+        groups: list[tuple[str, list[int]]] = []
+        for i, row in enumerate(self.rows):
+            if not groups or groups[-1][0] != row["group"]:
+                groups.append((row["group"], []))
+            groups[-1][1].append(i)
+        apart = len({name for name, _ in groups}) < len(groups)
+        return None if "group" not in self.columns or len(self.columns) == 1 or apart else groups
+
+
+def _sheet_of(table: dict[str, Any], names: Sequence[str], digits: int, style: str) -> Sheet:
+    # One numbering: the audit's footnotes first, then the rows' own notes as they come.
+    numbers = {f"audit: {finding['text']}": finding["number"] for finding in table["audit"]}
+    marks = []
+    for row in table["rows"]:
+        audited = [finding["number"] for finding in table["audit"] if row["name"] in finding["rows"]]
+        marks.append(audited + [numbers.setdefault(note, len(numbers) + 1) for note in row["notes"]])
+    footnotes = [(number, note) for note, number in numbers.items()]
+    title = f"{table['experiment']} under {table['recipe']}"
+    columns = {name: COLUMNS[name] for name in names}
+    return Sheet(title, table["rows"], columns, digits, marks, footnotes, _explanations(table, names, style))
+
+
+def _explanations(table: dict[str, Any], names: Sequence[str], style: str) -> list[str]:
+    """What the numbers are, what they allow, and what to mind."""
+    rows = table["rows"]
+    lines = []
+    if "top1" in names and any(row["ci95"] for row in rows):
+        in_columns = "Top-1: mean over seeds, SD: standard deviation over seeds."
+        in_a_cell = "Top-1: mean ± standard deviation over seeds [95% t interval of the mean]."
+        lines.append(in_columns if style == "latex" else in_a_cell)
+    if {"difference", "p"} & {*names} and any(row["delta"] and row["delta"]["ci95"] for row in rows):
+        lines.append(
+            "Difference to the baseline: mean over common seeds [95% paired t interval]; p of the paired t test, "
+            "corrected by Holm over the rows. It asks whether the rows would differ if trained again."
+        )
+    if "bootstrap" in names and (method := next((r["bootstrap"]["method"] for r in rows if r["bootstrap"]), None)):
+        lines.append(f"Bootstrap: 95% interval of the mean, {method}.")
+    if "images" in names and any(row["images"] for row in rows):
+        lines.append(
+            "p (images): exact sign-flip test over images (McNemar's for one seed), corrected by Holm over the rows. "
+            "It asks whether these trained models differ on such images, not whether the rows would if trained again."
+        )
+    if "difference" in names or "p" in names:
+        lines += [table["resolution"]["text"]] if table["resolution"] else []
+    lines += [table["power"]["text"]] if "power" in table else []
+    lines += table["agreement"]["text"] if table["agreement"] and "paper" in names else []
+    audited = {finding["number"] for finding in table["audit"]}
+    told = tuple(f"audit [{number}]" for number in audited)  # as footnotes
+    return lines + [f"Warning: {warning}" for warning in table["warnings"] if not warning.startswith(told)]
+
+
+def _cells(sheet: Sheet, transposed: bool) -> tuple[list[str], list[list[str]]]:
+    """Headings and lines; transposed, the rows are the columns and their labels the headings."""
+    headings, lines, at = sheet.headings, sheet.lines, sheet.labels
+    if not transposed:
+        return headings, lines
+    rest = [[heading, *(line[i] for line in lines)] for i, heading in enumerate(headings) if i != at]
+    return [headings[at], *(line[at] for line in lines)], rest

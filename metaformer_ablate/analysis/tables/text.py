@@ -1,0 +1,76 @@
+"""Tables as text and as markdown."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Sequence
+
+from metaformer_ablate.analysis.tables.columns import COLUMNS, Column
+from metaformer_ablate.analysis.tables.sheet import Sheet, _cells
+
+
+def text_width() -> int:
+    """Columns for text: the terminal's, or enough for every table of the paper on a pipe or in a file.
+
+    At least 110, whatever the terminal: rich leaves out the columns that find no room, such as the number of seeds.
+    """
+    return max(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else 180
+
+
+def _text(sheet: Sheet, transposed: bool, width: int | None) -> str:
+    headings, lines = _cells(sheet, transposed)
+    columns = list(sheet.columns.values())
+    if transposed:
+        columns = [COLUMNS["row"], *(COLUMNS["n"] for _ in sheet.rows)]
+        # Labels may be folded, numbers may not, however wide that is.
+        needed = sum(max(len(line[i]) for line in lines) + 3 for i in range(len(headings))) if lines else 0
+        width = max(width or text_width(), needed)
+    grouped = not transposed and next(iter(sheet.columns)) == "group"
+    drawn = []
+    for i, line in enumerate(lines):
+        first = "" if grouped and i and lines[i - 1][0] == line[0] else line[0]
+        drawn.append(([first, *line[1:]], grouped and i + 1 < len(lines) and lines[i + 1][0] != line[0]))
+    return draw(sheet.title, headings, columns, drawn, sheet.notes, width)
+
+
+def draw(
+    title: str,
+    headings: Sequence[str],
+    columns: Sequence[Column],
+    lines: Sequence[tuple[Sequence[str], bool]],
+    notes: Sequence[str],
+    width: int | None = None,
+) -> str:
+    """A text table: lines of cells, each with whether a section ends after it, and notes below."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left")
+    for heading, column in zip(headings, columns, strict=True):
+        justify = "left" if column.left else "right"
+        drawn.add_column(Text(heading), justify=justify, overflow="fold", no_wrap=column.whole)  # type: ignore[arg-type]
+    for cells, ends in lines:
+        drawn.add_row(*map(Text, cells), end_section=ends)
+    stream = io.StringIO()
+    console = Console(file=stream, width=width or text_width(), color_system=None, highlight=False)
+    console.print(drawn)
+    for note in notes:
+        console.print(Text(note), width=min(console.width, 120))  # a sentence is not read across a wide table
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def _markdown(sheet: Sheet, transposed: bool) -> str:
+    headings, lines = _cells(sheet, transposed)
+    name, _, recipe = sheet.title.partition(" under ")
+    text = [f"**{name}** under `{recipe}`", ""]
+    text += [_markdown_line(headings), "|" + " --- |" * len(headings), *map(_markdown_line, lines)]
+    text += [line for note in sheet.notes for line in ("", note)]  # a paragraph each
+    return "\n".join(text) + "\n"
+
+
+def _markdown_line(cells: list[str]) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,51 @@
+"""`ablate export`: a trained model for other programs."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from metaformer_ablate.cli.options import folder_of, options, store_of
+from metaformer_ablate.errors import RequestError
+
+
+@click.command("export")
+@click.argument("run", metavar="RUN")
+@click.option("--format", "chosen", default="all", metavar="NAME", help="all, safetensors or onnx (default: all).")
+@click.option("--out", metavar="DIR", help="Folder for the files and export.json (default: export-RUN).")
+@options("results", "data", "json")
+def export_command(run: str, chosen: str, out: str | None, results: str | None, data: str | None, as_json: bool) -> int:
+    """A trained model's weights as safetensors, under timm's names where timm has the model, and as ONNX.
+
+    Needs the weights, which training with --keep-checkpoints leaves. Where the images are at hand, the weights have to
+    repeat the record's predictions first; the ONNX file has to give torch's logits.
+    """
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.errors import unknown
+    from metaformer_ablate.system.console import say
+    from metaformer_ablate.trained.export import FORMATS, NotExported, check_formats, export
+
+    if chosen != "all" and chosen not in FORMATS:
+        raise RequestError(f"--format: {unknown('format', chosen, ('all', *FORMATS))}")
+    formats = FORMATS if chosen == "all" else (chosen,)
+    record = store_of(results).find(run)
+    check_formats(formats)
+    target = folder_of(out or f"export-{record.run_id}")
+    try:
+        about = export(record, DataFolder.choose(data), target, formats)
+    except NotExported as error:
+        say(f"error: {error}")
+        return 1
+    for note in about["notes"]:
+        say(f"note: {note}")
+    if as_json:
+        click.echo(json.dumps(about, indent=1))
+        return 0
+    named = (
+        f"in the names of timm's {about['timm']}" if about["timm"] else "in names of our own: timm has no such model"
+    )
+    for name, facts in about["files"].items():
+        what = f"{facts['tensors']} tensors {named}" if "tensors" in facts else f"opset {facts['opset']}"
+        click.echo(f"{target / name}: {facts['bytes']:,} bytes, {what}")
+    return 0

@@ -1,0 +1,66 @@
+"""`ablate init`: a new experiment file, commented, that runs as it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from metaformer_ablate.errors import RequestError
+
+# Under every recipe the rows train, and each differs from the baseline in one setting.
+_TEMPLATE = """\
+# What is asked: does it matter which token mixer stands in a PoolFormer, and in which stages?
+# Rows:  ablate show {name}
+# Run:   ablate run {name} --seeds 3
+# Then:  ablate table {name}, ablate plot {name}, ablate explain {name} identity
+title: "{title}"
+# The row that the others are compared with, seed by seed.
+baseline: pooling
+# What all rows set, the baseline too; `ablate show {name} --recipe NAME` says what it costs elsewhere than on digits.
+# set: {{model.size: s12}}
+rows:
+  # A name for commands; label and group as the table shows them; what the row changes, and nothing else.
+  pooling:
+    label: Pooling
+    group: Baseline
+    set: {{}}
+  # One value for all four stages. `ablate list` has the mixers, norms and activations, yours of parts.yaml too.
+  identity:
+    label: Pooling -> Identity mapping
+    group: Token mixers
+    set: {{model.token_mixer: identity}}
+  # Or one a stage: a hybrid.
+  attention_last:
+    label: Pooling -> Attention in the last stage
+    group: Hybrid stages
+    set: {{model.token_mixer: [pooling, pooling, pooling, attention]}}
+  # Other settings go the same way, such as {{model.pool_size: 5}} or {{model.norm: layer_norm}}. One that does not
+  # exist, or that nothing in the row reads, is an error. Numbers that a paper printed: paper: {{table: 5, top1: 77.2}}
+"""
+
+
+@click.command("init")
+@click.argument("name", metavar="NAME")
+def init_command(name: str) -> None:
+    """A new experiment file, commented, that runs as it is: ./experiments/NAME.yaml."""
+    from metaformer_ablate.spec.experiment import find_all
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise RequestError(
+            f"the name {name!r} is not one for an experiment; allowed: small letters, digits and _, "
+            f"beginning with a letter, as in 'my_mixers'; the file is then experiments/my_mixers.yaml"
+        )
+    path = Path("experiments") / f"{name}.yaml"
+    if path.exists():
+        raise RequestError(f"{path} is there already; choose another name or edit it")
+    if (there := find_all("experiment").get(name)) is not None:
+        raise RequestError(f"the package has an experiment {name!r} ({there}); choose another name")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(_TEMPLATE.format(name=name, title=name.replace("_", " ").capitalize()))
+    except OSError as error:
+        raise RequestError(f"{path} cannot be written: {error.strerror}") from None
+    click.echo(f"{path}: a baseline and two rows. Next: ablate show {name}, then ablate run {name} --seeds 3")

@@ -1,0 +1,118 @@
+"""The `ablate` command: parse, call, print. Imports no torch until a command needs it.
+
+Exit codes: 0 everything asked for is there (a diverged run is a result), 1 a run failed or is left over, 2 the request
+was wrong, 130 interrupted, 128 + n on signal n.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from metaformer_ablate import __version__
+from metaformer_ablate.errors import RequestError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: runs a command and exits with a code of the contract, without a traceback for bad input."""
+    try:
+        sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)) or 0)
+    except BrokenPipeError:  # `ablate table | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _run(arguments: list[str]) -> int | None:
+    from metaformer_ablate.records.record import StoreError
+    from metaformer_ablate.system.signals import Interrupted
+
+    try:
+        # Not `ablate.main`: of a reader that left (`ablate table | head`) that makes a failure, code 1.
+        with ablate.make_context("ablate", arguments) as context:
+            return ablate.invoke(context)
+    except click.exceptions.Exit as stop:  # --help and --version
+        return stop.exit_code
+    except RequestError as error:
+        return _fail(str(error), 2)
+    except StoreError as error:
+        return _fail(f"{error}; what was finished before is kept", 1)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        return _fail(_one_sentence(error), 2)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", 130)
+    except Interrupted as stop:
+        return _fail(f"stopped by {stop}", 128 + stop.number)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _one_sentence(error: click.ClickException) -> str:
+    from metaformer_ablate.errors import unknown
+
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        names = sorted(option for p in context.command.params for option in p.opts if option.startswith("--"))
+        return f"{context.command_path}: {unknown('option', error.option_name, names)}"
+    text = " ".join(error.format_message().split()).rstrip(".")
+    return f"{context.command_path}: {text}" if context is not None else text
+
+
+# Command to the module of `commands/` that holds it: only what is called is loaded.
+COMMANDS = {
+    "list": "catalogue",
+    "show": "plan",
+    "run": "train",
+    "table": "tables",
+    "compare": "tables",
+    "explain": "tables",
+    "plot": "figures",
+    "report": "report",
+    "init": "init",
+    "cost": "plan",
+    "status": "results",
+    "reproduce": "results",
+    "rm": "results",
+    "merge": "results",
+    "errors": "errors",
+    "export": "export",
+    "sweep": "wandb",
+    "trial": "wandb",
+    "sync-wandb": "wandb",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command when it is called; names all of them when one is unknown."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"metaformer_ablate.cli.{COMMANDS[name]}")
+        return getattr(module, f"{name.replace('-', '_')}_command")
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        from metaformer_ablate.errors import unknown
+
+        if args and args[0] not in COMMANDS:
+            raise RequestError(unknown("command", args[0], COMMANDS))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ablate")
+def ablate() -> None:
+    """Ablations of MetaFormer: which part of the model matters?"""

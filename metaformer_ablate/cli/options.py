@@ -1,0 +1,183 @@
+"""What the commands share: recurring options, and words to names, overrides, seeds and the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaformer_ablate.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How runs are carried out, as the command line says it; none of it can change a result."""
+
+    launcher: str
+    workers: int | None
+    slurm: tuple[str, ...]
+    keep_checkpoints: bool
+    checkpoint_seconds: float
+    stall_minutes: float
+
+    def options(self) -> dict[str, Any]:
+        """What the launcher is made with. Raises RequestError for an option of another launcher."""
+        if self.launcher != "slurm" and self.slurm:
+            raise RequestError(f"--slurm {self.slurm[0]} is for --launcher slurm; here it is {self.launcher}")
+        return {"workers": self.workers, "slurm": self.slurm}
+
+
+def _execution(command: Any) -> Any:
+    """Gathers the options of `Execution` into one argument of a command."""
+    given = (
+        click.option("--launcher", default="local", metavar="NAME", help="local, ray or slurm (default: local)."),
+        click.option("--workers", envvar="ABLATE_WORKERS", metavar="N", help=_WORKERS),
+        click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="An option of sbatch, for --launcher slurm."),
+        _CHECKPOINTS["keep-checkpoints"],
+        _CHECKPOINTS["checkpoint-seconds"],
+        click.option("--stall-minutes", default=30.0, metavar="M", help="Kill a worker without a step for so long."),
+    )
+
+    @wraps(command)
+    def gathered(**values: Any) -> Any:
+        workers = values.pop("workers")
+        if workers is not None and not workers.isdigit():
+            raise RequestError(f"--workers is {workers!r}; allowed: an integer of at least 0")
+        names = [field.name for field in fields(Execution) if field.name != "workers"]
+        execution = Execution(workers=None if workers is None else int(workers), **{n: values.pop(n) for n in names})
+        not_negative("--checkpoint-seconds", execution.checkpoint_seconds)
+        not_negative("--stall-minutes", execution.stall_minutes)
+        return command(execution=execution, **values)
+
+    for option in reversed(given):
+        gathered = option(gathered)
+    return gathered
+
+
+_CHECKPOINTS = {
+    "keep-checkpoints": click.option(
+        "--keep-checkpoints", is_flag=True, help="Leave each run's last.ckpt beside its record."
+    ),
+    "checkpoint-seconds": click.option(
+        "--checkpoint-seconds", default=15.0, metavar="S", help="Time between checkpoints (default: 15)."
+    ),
+}
+
+
+_WANDB = "Log to Weights & Biases (default project: $WANDB_PROJECT, else metaformer_ablate)."
+
+
+_WORKERS = "Runs at once, each in a process; N on one GPU share it; 0: in this one (default: by cores, or one a GPU)."
+
+
+def options(*names: str) -> Callable[[Any], Any]:
+    """The options that recur, by name, in the order given."""
+    known: dict[str, Callable[[Any], Any]] = {
+        "recipe": click.option("--recipe", metavar="NAME", help="Where it is measured (default: digits)."),
+        "seeds": click.option("--seeds", metavar="N|LIST", help="3 means seeds 0,1,2; or a list: 0,2,5."),
+        "results": click.option(
+            "--results", metavar="DIR", help="Folder of records (default: $ABLATE_RESULTS, else results)."
+        ),
+        "data": click.option(
+            "--data", metavar="DIR", help="Folder of data sets (default: $ABLATE_DATA, else a cache)."
+        ),
+        "device": click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+        "execution": _execution,
+        **_CHECKPOINTS,
+        "wandb": click.option("--wandb", is_flag=False, flag_value="", metavar="[PROJECT]", help=_WANDB),
+        "json": click.option("--json", "as_json", is_flag=True, help="Machine-readable output on standard output."),
+    }
+
+    def decorate(command: Any) -> Any:
+        for name in reversed(names):
+            command = known[name](command)
+        return command
+
+    return decorate
+
+
+def not_negative(option: str, value: float) -> None:
+    if not value >= 0:
+        raise RequestError(f"{option} is {value:g}; allowed: a number of at least 0")
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names, then overrides. A word with a dot and no `=` is an override gone wrong, unless it is a path."""
+    names: list[str] = []
+    overrides: list[str] = []
+    for word in words:
+        is_name = "=" not in word and ("." not in word or "/" in word or word.endswith((".yaml", ".yml")))
+        (names if is_name else overrides).append(word)
+    return names, overrides
+
+
+def names_and_project(words: Sequence[str], wandb: str | None) -> tuple[list[str], str | None]:
+    """The words of a command and the project of its `--wandb`: "" for the default one, None without the option.
+
+    The word after `--wandb` is its project, unless it is an override or the name of an experiment: then it is easily
+    meant to be one.
+    """
+    if not wandb:
+        return list(words), wandb
+    from metaformer_ablate.spec.experiment import find_all
+
+    if "=" in wandb or wandb.endswith((".yaml", ".yml")) or wandb in find_all("experiment"):
+        return [wandb, *words], ""
+    if found := sorted(set(wandb) & set("/\\#?%:")):
+        raise RequestError(f"--wandb is {wandb!r}, which holds {found[0]!r}; allowed: the name of a W&B project")
+    return list(words), wandb
+
+
+def one_name(words: Sequence[str], what: str) -> tuple[str, list[str]]:
+    names, overrides = split_words(words)
+    if len(names) != 1:
+        found = f"found {len(names)}: {' '.join(names)}" if names else "found none"
+        raise RequestError(f"give one {what}, then overrides as key.path=value; {found}")
+    return names[0], overrides
+
+
+def store_of(option: str | None) -> Any:
+    from metaformer_ablate.records.store import Store
+
+    path = Path(option or os.environ.get("ABLATE_RESULTS") or "results")
+    if path.exists() and not path.is_dir():
+        raise RequestError(f"{'--results' if option else 'ABLATE_RESULTS'} is {str(path)!r}, which is not a folder")
+    return Store(path)
+
+
+def folder_of(out: str) -> Path:
+    """The folder to write to, made before anything is computed for it."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from None
+    return Path(out)
+
+
+def make_ready(jobs: Sequence[Any], store: Any, folder: Any) -> None:
+    """Fetches the data that jobs lack. Raises RequestError where it cannot be had or records cannot be written."""
+    for name, reader in dict.fromkeys((job.spec.data.name, job.spec.data.reader) for job in jobs):
+        folder.require(name, reader)
+        if folder.missing(name):
+            from metaformer_ablate.data.download import download
+
+            download(name, folder)
+    store.check_writable()
+
+
+def seeds_of(option: str | None) -> tuple[int, ...] | None:
+    from metaformer_ablate.spec.plan import parse_seeds
+
+    return None if option is None else parse_seeds(option)
+
+
+def tell_problems(store: Any) -> None:
+    from metaformer_ablate.system.console import say
+
+    for problem in store.problems.values():
+        say(f"warning: {problem}")

@@ -1,0 +1,187 @@
+"""`ablate show` and `ablate cost`: what an experiment would train and what its models cost. Trains nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, tell_problems
+from metaformer_ablate.errors import RequestError
+
+
+@click.command("show")
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
+@options("recipe", "seeds", "results", "data", "json")
+def show_command(
+    words: tuple[str, ...],
+    recipe: str | None,
+    seeds: str | None,
+    results: str | None,
+    data: str | None,
+    as_json: bool,
+) -> None:
+    """The rows of an experiment: what each sets, its cost, the paper's numbers, which runs exist. Trains nothing."""
+    from metaformer_ablate.cost.cost import count
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.records.status import as_dict, seeds_with_records
+    from metaformer_ablate.spec.plan import plan, row_notes
+    from metaformer_ablate.sweep.jobs import estimate_seconds, jobs_of
+
+    name, overrides = one_name(words, "experiment")
+    chosen = plan(name, recipe or "digits", overrides)
+    store, folder = store_of(results), DataFolder.choose(data)
+    wanted = seeds_of(seeds) or seeds_with_records(chosen, store)
+    jobs, states = jobs_of([chosen], wanted, store, folder)
+    by_id = {state.run_id: state for state in states}
+    rows = []
+    for row in chosen.experiment.rows.values():
+        spec = chosen.specs.get(row.name)  # none where the row is not applicable
+        cost = None if spec is None else count(spec)
+        rows.append(
+            {
+                "name": row.name,
+                "label": row.label,
+                "group": row.group,
+                "set": row.sets(chosen.recipe.name),
+                "params": cost and cost.params,
+                "frozen_params": cost and cost.frozen_params,
+                "macs": cost and cost.macs,
+                "uncounted": cost and cost.uncounted,
+                "pooling_additions": cost and cost.pooling_additions,
+                "pooling_bytes": cost and cost.pooling_bytes,
+                "paper": row.paper,
+                "notes": row_notes(chosen, row.name),
+                "runs": [] if spec is None else [as_dict(by_id[spec.with_seed(seed).run_id]) for seed in wanted],
+            }
+        )
+    tree = {
+        "experiment": chosen.experiment.name,
+        "recipe": chosen.recipe.name,
+        "baseline": chosen.experiment.baseline,
+        "rows": rows,
+        "to_run": len(jobs),
+        "estimated_seconds": round(estimate_seconds(jobs, states, lambda spec: count(spec).macs), 1),
+    }
+    tell_problems(store)
+    click.echo(json.dumps(tree, indent=1) if as_json else _show_text(chosen, tree), nl=as_json)
+
+
+def _show_text(chosen: Any, tree: dict[str, Any]) -> str:
+    import io
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from metaformer_ablate.analysis.tables.columns import format_billions, format_millions
+    from metaformer_ablate.analysis.tables.text import text_width
+    from metaformer_ablate.system.console import duration
+
+    title = f"{chosen.experiment.title} ({tree['experiment']}) under {chosen.recipe.title} ({tree['recipe']})"
+    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    headings = ["Row", "Label", "Params (M)", "MACs (G)"]
+    headings += ["Pooling: additions (M), MB"] if any(row["pooling_additions"] for row in tree["rows"]) else []
+    headings += ["Paper: params, MACs, top-1", "Runs"]
+    for heading in headings:
+        drawn.add_column(heading, justify="right" if "(" in heading else "left", overflow="fold")
+    for row in tree["rows"]:
+        name = row["name"] + (" *" if row["name"] == tree["baseline"] else "")
+        paper = row["paper"]
+        printed = ", ".join(str(paper.get(key, "-")) for key in ("params_m", "macs_g", "top1")) if paper else "-"
+        counts: dict[str, int] = {}
+        for run in row["runs"]:
+            counts[run["status"]] = counts.get(run["status"], 0) + 1
+        runs = ", ".join(f"{n} {status}" for status, n in counts.items()) or "not applicable"
+        cells = [name, row["label"], format_millions(row["params"], row["frozen_params"]), format_billions(row["macs"])]
+        if "Pooling: additions (M), MB" in headings:
+            additions, moved = row["pooling_additions"], row["pooling_bytes"]
+            cells.append(f"{additions / 1e6:.2f}, {moved / 1e6:.2f}" if additions else "-")
+        cells += [printed, runs]
+        drawn.add_row(*(Text(cell) for cell in cells))
+    stream = io.StringIO()
+    console = Console(file=stream, width=text_width(), color_system=None, highlight=False)
+    console.print(drawn)
+    for row in tree["rows"]:
+        sets = ", ".join(f"{path}={json.dumps(value)}" for path, value in row["set"].items())
+        for note in [f"sets {sets}" if sets else "", *row["notes"]]:
+            if note:
+                console.print(Text(f"{row['name']}: {note}"))
+    console.print(Text(f"* baseline. To run: {tree['to_run']}, about {duration(tree['estimated_seconds'])}."))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+@click.command("cost")
+@click.argument("words", nargs=-1, metavar="MODEL-OR-EXPERIMENT [KEY.PATH=VALUE]...")
+@click.option("--recipe", metavar="NAME", help="Resolution and geometry (default: imagenet for a model, else digits).")
+@options("device")
+@click.option("--batch", default=8, show_default=True, help="Images at once when speed is measured.")
+@click.option("--no-speed", is_flag=True, help="Count only.")
+@options("json")
+def cost_command(
+    words: tuple[str, ...], recipe: str | None, device: str, batch: int, no_speed: bool, as_json: bool
+) -> None:
+    """Parameters, multiply-adds by operator, what was not counted, images a second and peak memory."""
+    from dataclasses import asdict
+
+    from metaformer_ablate.cost.cost import count, macs_at_224
+    from metaformer_ablate.cost.speed import measure_speed
+    from metaformer_ablate.errors import unknown
+    from metaformer_ablate.models.presets import NAMED
+    from metaformer_ablate.settings.layers import Layer
+    from metaformer_ablate.spec.experiment import find_all, load_recipe
+    from metaformer_ablate.spec.merge import override_layer
+    from metaformer_ablate.spec.plan import plan
+    from metaformer_ablate.spec.resolve import resolve
+
+    if batch < 1:
+        raise RequestError(f"--batch is {batch}; allowed: an integer of at least 1")
+    name, overrides = one_name(words, "model or experiment")
+    if name in NAMED:
+        recipe = recipe or "imagenet"
+        layers = [load_recipe(recipe).layer, Layer({"model.name": name}, lambda path: "command line")]
+        specs = {name: resolve([*layers, override_layer(overrides)])}
+    elif name in find_all("experiment") or name.endswith((".yaml", ".yml")):
+        recipe = recipe or "digits"
+        specs = plan(name, recipe, overrides).specs
+    else:
+        raise RequestError(unknown("model or experiment", name, [*NAMED, *find_all("experiment")]))
+    rows = []
+    for row, spec in specs.items():
+        cost = count(spec)
+        line: dict[str, Any] = {"name": row, **asdict(cost), "macs_224": macs_at_224(spec)}
+        line["image_size"] = spec.data.image_size
+        if not no_speed:
+            from metaformer_ablate.system.devices import choose_device
+
+            line |= asdict(measure_speed(spec, choose_device(device), batch))
+        rows.append(line)
+    if as_json:
+        click.echo(json.dumps({"name": name, "recipe": recipe, "rows": rows}, indent=1))
+        return
+    for line in rows:
+        click.echo(_cost_text(line, str(recipe)))
+
+
+def _cost_text(line: dict[str, Any], recipe: str) -> str:
+    frozen = f", {line['frozen_params']:,} frozen" if line["frozen_params"] else ""
+    scales = line["params"] - line["layer_scale_params"]
+    at_224 = "" if line["macs_224"] is None else f" ({line['macs_224']:,} at 224 x 224)"
+    text = [f"{line['name']} at {line['image_size']} x {line['image_size']} (recipe {recipe})"]
+    text += [f"  parameters          {line['params']:,} trained{frozen} ({scales:,} without LayerScale, as in table 1)"]
+    text += [f"  multiply-adds       {line['macs']:,} an image{at_224}"]
+    text += [f"    {operator:<30}{macs:,}" for operator, macs in line["macs_by_operator"].items()]
+    text += ["  not counted         " + ", ".join(f"{op} ({calls} calls)" for op, calls in line["uncounted"].items())]
+    text += [f"  activations         {line['activations']:,} elements out of convolutions and matrix products"]
+    if line["pooling_additions"]:
+        moved = f"{line['pooling_bytes']:,} bytes moved in fp32"
+        text += [f"  pooling             {line['pooling_additions']:,} additions, {moved}"]
+    if "images_per_second" in line:
+        memory = line["peak_memory_bytes"]
+        how = f"batch {line['batch_size']}, fp32, {line['device']}, {line['threads']} threads"
+        text += [f"  inference           {line['images_per_second']:,.1f} images a second ({how})"]
+        shown = "unknown" if memory is None else f"{memory / 2**20:,.0f} MiB above the model"
+        text += [f"  peak memory         {shown}"]
+    return "\n".join(text)

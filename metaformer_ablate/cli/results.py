@@ -1,0 +1,210 @@
+"""`ablate status`, `reproduce`, `rm`, `merge`: what is in a results folder, whether it comes out again, in and out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaformer_ablate.cli.options import options, seeds_of, split_words, store_of, tell_problems
+from metaformer_ablate.errors import RequestError
+
+
+@click.command("status")
+@click.argument("words", nargs=-1, metavar="[EXPERIMENT...] [KEY.PATH=VALUE]...")
+@options("recipe", "seeds", "results", "data", "json")
+def status_command(
+    words: tuple[str, ...],
+    recipe: str | None,
+    seeds: str | None,
+    results: str | None,
+    data: str | None,
+    as_json: bool,
+) -> None:
+    """What runs where, what is finished, failed and left: of the whole folder, or of experiments."""
+    from dataclasses import asdict
+
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.records.claims import Claims
+    from metaformer_ablate.spec.plan import plan
+    from metaformer_ablate.sweep.jobs import jobs_of
+    from metaformer_ablate.sweep.scheduler import sweeps_at_work
+
+    names, overrides = split_words(words)
+    store = store_of(results)
+    counts = store.counts()
+    running = [
+        {
+            "run_id": holder.run_id,
+            "name": holder.name,
+            "host": holder.host,
+            "pid": holder.pid,
+            "progress": holder.progress and asdict(holder.progress),
+        }
+        for holder in Claims(store.path).held().values()
+    ]
+    sweeps = sweeps_at_work(store)
+    left = sum(sweep["left"] + sweep["running"] for sweep in sweeps) if sweeps else None
+    if names:
+        plans = [plan(name, recipe or "digits", overrides) for name in dict.fromkeys(names)]
+        jobs, states = jobs_of(plans, seeds_of(seeds) or (0,), store, DataFolder.choose(data))
+        of_plan = {state.run_id for state in states}
+        running = [run for run in running if run["run_id"] in of_plan]
+        counts = {status: [i for i in ids if i in of_plan] for status, ids in counts.items()}
+        left = len(jobs)
+    elif overrides or seeds or recipe:
+        raise RequestError("--recipe, --seeds and overrides are for experiments; name one or more")
+    at_work = {run["run_id"] for run in running}
+    counts["interrupted"] = [run_id for run_id in counts.get("interrupted", []) if run_id not in at_work]
+    failed = []
+    for run_id in counts.get("failed", []):
+        record = store.read(run_id)
+        reason = record.data["reason"] if record else "its record is damaged"
+        failed.append({"run_id": run_id, "reason": reason, "log": str(store.folder(run_id) / "log.txt")})
+    tree = {
+        "results": str(store.path),
+        "runs": {status: len(ids) for status, ids in sorted(counts.items()) if ids},
+        "running": running,
+        "interrupted": counts["interrupted"],
+        "failed": failed,
+        "sweeps": sweeps,
+        "left": left,
+    }
+    tell_problems(store)
+    click.echo(json.dumps(tree, indent=1) if as_json else _status_text(tree))
+
+
+def _status_text(tree: dict[str, Any]) -> str:
+    counts = ", ".join(f"{number} {status}" for status, number in tree["runs"].items()) or "no records"
+    left = "" if tree["left"] is None else f"; {tree['left']} left"
+    lines = [f"{tree['results']}: {counts}; {len(tree['running'])} running{left}"]
+    for sweep in tree["sweeps"]:
+        done = f"{sweep['finished']} finished ({sweep['failed']} failed), {sweep['running']} running"
+        lines.append(
+            f"sweep on {sweep['host']} (pid {sweep['pid']}) since {sweep['since']}: {done}, {sweep['left']} left"
+        )
+    for run in tree["running"]:
+        progress, how = run["progress"], "starts"
+        if progress is not None:
+            how = f"epoch {progress['epoch']}/{progress['epochs']} ({progress['share']:.0%})"
+            how += "" if progress["top1"] is None else f", top-1 {progress['top1']:.2f}%"
+            how += f", {progress['images_per_second']:.0f} images/s"
+        lines.append(f"running {run['run_id']} {run['name']} on {run['host']} (pid {run['pid']}): {how}")
+    if tree["interrupted"]:
+        lines.append(f"interrupted, go on from a checkpoint: {' '.join(tree['interrupted'])}")
+    lines += [f"failed {run['run_id']}: {run['reason']}; log {run['log']}" for run in tree["failed"]]
+    return "\n".join(lines)
+
+
+@click.command("reproduce")
+@click.argument("run", metavar="RUN")
+@options("results", "data", "device")
+@click.option("--init-from", metavar="FILE", help="The weights it started from, where it started from a file.")
+@click.option("--keep", metavar="DIR", help="Keep the new record and its weights in this results folder.")
+@options("json")
+def reproduce_command(
+    run: str,
+    results: str | None,
+    data: str | None,
+    device: str,
+    init_from: str | None,
+    keep: str | None,
+    as_json: bool,
+) -> int:
+    """Train a record's spec again and compare: exit code 0 where it is identical, 1 where not."""
+    from tempfile import TemporaryDirectory
+
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.records.compare import compare, spec_of_record
+    from metaformer_ablate.records.store import Store
+    from metaformer_ablate.sweep.jobs import Job, order_of
+    from metaformer_ablate.sweep.launchers.local import Inline, devices_of
+    from metaformer_ablate.sweep.progress import LiveLine, PlainLines
+    from metaformer_ablate.sweep.scheduler import Sweep
+    from metaformer_ablate.system.signals import Stop
+
+    store, folder = store_of(results), DataFolder.choose(data)
+    record = store.find(run)
+    spec = spec_of_record(record, init_from)
+    folder.require(spec.data.name, spec.data.reader)
+    with TemporaryDirectory(prefix="ablate-reproduce-") as scratch, Stop().catching() as stop:
+        again = Store(Path(keep or scratch))
+        again.check_writable()
+        if again.read(spec.run_id) is not None:
+            raise RequestError(f"--keep {again.path}: run {spec.run_id} has a record there; choose another folder")
+        listener = LiveLine() if sys.stderr.isatty() else PlainLines()
+        job = Job(spec, (f"reproduce {record.run_id}",))
+        listener.begin([job], record.data["seconds"])
+        keeps = keep is not None
+        order = partial(order_of, store=again, folder=folder, device=device, keep_checkpoints=keeps)
+        try:
+            Sweep([job], order, Inline(devices_of(device)[0], stop), again, listener, stop=stop).run()
+        finally:
+            if isinstance(listener, LiveLine):
+                listener.close()
+        tree = compare(record, again.find(spec.run_id))
+    if as_json:
+        click.echo(json.dumps(tree, indent=1))
+    else:
+        click.echo(f"run {record.run_id}: {'identical' if tree['identical'] else 'not identical'}")
+        for key in ("differences", "environment"):
+            for line in tree[key]:
+                what = "differs" if key == "differences" else "could explain it" if tree["differences"] else "differs"
+                click.echo(f"  {line['what']}: {line['then']} then, {line['now']} now ({what})")
+    return 0 if tree["identical"] else 1
+
+
+@click.command("rm")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@options("results", "json")
+def rm_command(runs: tuple[str, ...], results: str | None, as_json: bool) -> None:
+    """Take records out of the results: moved to its folder `aside`, never destroyed."""
+    from metaformer_ablate.records.claims import Claims
+
+    store = store_of(results)
+    chosen = list(dict.fromkeys(store.find_id(run) for run in runs))  # all are found before one is moved
+    held = Claims(store.path).held()
+    for run_id in chosen:
+        if run_id in held:
+            raise RequestError(f"run {run_id} is being trained by {held[run_id].host} (pid {held[run_id].pid})")
+    moved = {run_id: str(store.set_aside(run_id)) for run_id in chosen}
+    if as_json:
+        click.echo(json.dumps({"moved": moved}, indent=1))
+    else:
+        click.echo("\n".join(f"{run_id} moved to {place}" for run_id, place in moved.items()))
+
+
+@click.command("merge")
+@click.argument("folder", metavar="DIR")
+@options("results", "json")
+def merge_command(folder: str, results: str | None, as_json: bool) -> int:
+    """Bring in the records of another results folder. Where both have a result, ours stays."""
+    from metaformer_ablate.records.compare import compare
+    from metaformer_ablate.records.store import Store
+
+    theirs, ours = Store(Path(folder)), store_of(results)
+    if not theirs.runs.is_dir():
+        raise RequestError(f"{folder} is no results folder: it has no folder runs")
+    ours.check_writable()
+    tree: dict[str, list[str]] = {"brought": [], "there": [], "conflicts": []}
+    for record in theirs:
+        mine = ours.read(record.run_id)
+        if mine is None or (mine.status == "failed" and record.status != "failed"):
+            ours.adopt(record)
+            tree["brought"].append(record.run_id)
+        elif record.status == "failed" or compare(mine, record)["identical"]:
+            tree["there"].append(record.run_id)
+        else:
+            tree["conflicts"].append(record.run_id)
+    tell_problems(theirs)
+    if as_json:
+        click.echo(json.dumps({**tree, "problems": list(theirs.problems.values())}, indent=1))
+    else:
+        click.echo(f"{len(tree['brought'])} records brought in, {len(tree['there'])} were there already")
+        for run_id in tree["conflicts"]:
+            click.echo(f"{run_id} differs from ours, which stays; `ablate reproduce` tells which one comes out again")
+    return 1 if tree["conflicts"] or theirs.problems else 0

@@ -1,0 +1,215 @@
+"""`ablate table`, `ablate compare` and `ablate explain`: tables, and what their rows are, from records alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaformer_ablate.cli.options import one_name, options, seeds_of, split_words, store_of, tell_problems
+from metaformer_ablate.errors import RequestError
+
+_format = click.option(
+    "--format", "style", default="text", metavar="NAME", help="text, markdown, csv, latex, html or json."
+)
+
+
+_out = click.option("--out", metavar="FILE", help="Write there instead of standard output.")
+
+
+_digits = click.option("--digits", type=int, metavar="N", help="Decimals of a percent, 0 to 6 (default: 2).")
+
+
+@click.command("table")
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
+@options("recipe", "seeds", "results", "data")
+@_format
+@click.option("--columns", metavar="LIST", help="Columns and their order: row,top1,n,difference,p,...")
+@_digits
+@click.option("--sort", metavar="COLUMN", help="Order the rows by a column; -COLUMN from the largest.")
+@click.option("--transposed", is_flag=True, help="Rows become columns.")
+@click.option("--images", is_flag=True, help="Also: do the trained models differ on these images (McNemar)?")
+@click.option("--power", type=float, metavar="POINTS", help="Also: how many seeds find a difference of so many points?")
+@click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
+@click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
+@_out
+@options("json")
+def table_command(
+    words: tuple[str, ...],
+    recipe: str | None,
+    seeds: str | None,
+    results: str | None,
+    data: str | None,
+    style: str,
+    columns: str | None,
+    digits: int | None,
+    sort: str | None,
+    transposed: bool,
+    images: bool,
+    power: float | None,
+    list_runs: bool,
+    strict: bool,
+    out: str | None,
+    as_json: bool,
+) -> int:
+    """The table of an experiment, from its records alone."""
+    from metaformer_ablate.analysis.tables.columns import DIGITS, choose_columns, sort_rows
+    from metaformer_ablate.analysis.tables.render import render
+    from metaformer_ablate.analysis.tables.table import build_table
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.spec.plan import plan
+
+    allowed = ("text", "csv", "json") if list_runs else None
+    shaping = {"--columns": columns is not None, "--digits": digits is not None, "--transposed": transposed}
+    style = _style("json" if as_json else style, digits, shaping, allowed)
+    if power is not None and not 0 < power <= 100:
+        raise RequestError(f"--power is {power:g}; allowed: a difference in points, above 0 and at most 100")
+    chosen_columns = None if columns is None else choose_columns([word.strip() for word in columns.split(",")])
+    name, overrides = one_name(words, "experiment")
+    chosen = plan(name, recipe or "digits", overrides)
+    store = store_of(results)
+    images = images or "images" in (chosen_columns or ())
+    table = build_table(chosen, store, DataFolder.choose(data), seeds_of(seeds), images, power)
+    tell_problems(store)
+    table = table if sort is None else sort_rows(table, sort)
+    if list_runs:
+        from metaformer_ablate.analysis.tables.runs import list_runs as runs_of
+        from metaformer_ablate.analysis.tables.runs import render_runs
+
+        text = render_runs(table, runs_of(table, chosen, store), style)
+    else:
+        shape = {"columns": chosen_columns, "digits": DIGITS if digits is None else digits, "transposed": transposed}
+        text = render(table, style, **shape)  # type: ignore[arg-type]
+    _write(text, out)
+    return _strict(table["audit"]) if strict else 0
+
+
+@click.command("compare")
+@click.argument("recipe_a", metavar="RECIPE_A")
+@click.argument("recipe_b", metavar="RECIPE_B")
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
+@options("seeds", "results", "data")
+@_format
+@_digits
+@_out
+@options("json")
+def compare_command(
+    recipe_a: str,
+    recipe_b: str,
+    words: tuple[str, ...],
+    seeds: str | None,
+    results: str | None,
+    data: str | None,
+    style: str,
+    digits: int | None,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """An experiment under two recipes side by side, with ranks; `paper` stands for the printed numbers."""
+    from metaformer_ablate.analysis.tables.columns import DIGITS
+    from metaformer_ablate.analysis.tables.comparison import build_comparison, render_comparison
+    from metaformer_ablate.data.folder import DataFolder
+
+    style = _style("json" if as_json else style, digits, {"--digits": digits is not None})
+    name, overrides = one_name(words, "experiment")
+    store = store_of(results)
+    names = (recipe_a, recipe_b)
+    comparison = build_comparison(name, names, overrides, store, DataFolder.choose(data), seeds_of(seeds))
+    tell_problems(store)
+    _write(render_comparison(comparison, style, DIGITS if digits is None else digits), out)
+
+
+@click.command("explain")
+@click.argument("experiment")
+@click.argument("row", default="", metavar="ROW")
+@click.argument("words", nargs=-1, metavar="[KEY.PATH=VALUE]...")
+@options("recipe", "json")
+def explain_command(experiment: str, row: str, words: tuple[str, ...], recipe: str | None, as_json: bool) -> None:
+    """How the resolved spec of a row differs from the baseline's: what it sets, and what follows from that."""
+    from metaformer_ablate.errors import unknown
+    from metaformer_ablate.spec.plan import differences, plan, row_notes
+
+    names, overrides = split_words(words)
+    if names:
+        raise RequestError(f"give one experiment, one row, then overrides as key.path=value; found also {names[0]!r}")
+    chosen = plan(experiment, recipe or "digits", overrides)
+    if not row or "=" in row:
+        raise RequestError(f"give a row of {experiment}: {', '.join(chosen.experiment.rows)}")
+    if row not in chosen.experiment.rows:
+        raise RequestError(f"{chosen.experiment.source}: {unknown('row', row, chosen.experiment.rows)}")
+    base = chosen.experiment.baseline
+    for name in (row, base):
+        if name in chosen.not_applicable:
+            raise RequestError(f"row {name!r} under {chosen.recipe.name}: {chosen.not_applicable[name]}")
+    declared = {name: chosen.experiment.rows[name].sets(chosen.recipe.name) for name in (row, base)}
+    either = {**declared[base], **declared[row]}
+    tree = {
+        "experiment": chosen.experiment.name,
+        "recipe": chosen.recipe.name,
+        "baseline": base,
+        "row": row,
+        "label": chosen.experiment.rows[row].label,
+        "set": declared[row],
+        "differences": [
+            {
+                "path": path,
+                "value": here,
+                "baseline": there,
+                "declared": any(path == name or path.startswith(f"{name}.") for name in either),
+            }
+            for path, here, there in differences(chosen.specs[row], chosen.specs[base])
+        ],
+        "notes": row_notes(chosen, row),
+    }
+    click.echo(json.dumps(tree, indent=1) if as_json else _explain_text(tree))
+
+
+def _explain_text(tree: dict[str, Any]) -> str:
+    same = f"{tree['row']} is the baseline of {tree['experiment']}: there is no difference"
+    if tree["row"] == tree["baseline"]:
+        return same
+    lines = [f"{tree['row']} ({tree['label']}) under {tree['recipe']}, against the baseline {tree['baseline']}:"]
+    for line in tree["differences"]:
+        follows = "" if line["declared"] else "  (follows)"
+        lines.append(f"  {line['path']}: {json.dumps(line['baseline'])} -> {json.dumps(line['value'])}{follows}")
+    lines.append("It sets " + ", ".join(f"{path}={json.dumps(value)}" for path, value in tree["set"].items()) + ".")
+    lines += [f"Note: {note}" for note in tree["notes"]]
+    return "\n".join(lines)
+
+
+def _style(style: str, digits: int | None, shaping: dict[str, bool], allowed: Any = None) -> str:
+    """The format, checked together with the options that only tables for people have."""
+    from metaformer_ablate.analysis.tables.render import FOR_PEOPLE, FORMATS
+    from metaformer_ablate.errors import unknown
+
+    if style not in FORMATS:
+        raise RequestError(f"--format: {unknown('format', style, FORMATS)}")
+    if allowed and style not in allowed:
+        raise RequestError(f"--format is {style!r}; allowed with --runs: {', '.join(allowed)}")
+    given = [option for option, there in shaping.items() if there]
+    if given and (allowed or style not in FOR_PEOPLE):
+        what = "--runs" if allowed else style
+        raise RequestError(f"{given[0]} has no meaning for {what}, which holds every number unrounded")
+    if digits is not None and not 0 <= digits <= 6:
+        raise RequestError(f"--digits is {digits}; allowed: an integer from 0 to 6")
+    return style
+
+
+def _write(text: str, out: str | None) -> None:
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        Path(out).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from None
+
+
+def _strict(findings: list[dict[str, Any]]) -> int:
+    from metaformer_ablate.system.console import say
+
+    if findings:
+        say(f"--strict: the audit has {len(findings)} findings; the rows differ in more than they declare")
+    return 1 if findings else 0

@@ -1,0 +1,238 @@
+"""`ablate sweep`, `trial` and `sync-wandb`: the sweep file for W&B agents, what they call, and records sent later."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaformer_ablate.cli.options import (
+    make_ready,
+    names_and_project,
+    not_negative,
+    one_name,
+    options,
+    seeds_of,
+    store_of,
+    tell_problems,
+)
+from metaformer_ablate.errors import RequestError
+
+
+@click.command("sweep")
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
+@options("recipe", "seeds")
+@click.option("--axes", is_flag=True, help="Sweep a product instead of rows: words are then key.path=v1,v2.")
+@options("results", "data", "device")
+@click.option("--out", metavar="FILE", help="Write there instead of standard output.")
+@click.option("--create", is_flag=True, help="Register it with W&B and print what agents are started with.")
+@click.option("--project", metavar="NAME", help="W&B project.")
+@click.option("--entity", metavar="NAME", help="W&B user or team.")
+def sweep_command(
+    words: tuple[str, ...],
+    recipe: str | None,
+    seeds: str | None,
+    axes: bool,
+    results: str | None,
+    data: str | None,
+    device: str,
+    out: str | None,
+    create: bool,
+    project: str | None,
+    entity: str | None,
+) -> None:
+    """The sweep file for `wandb sweep`: every row with every seed, or a product of settings over the baseline."""
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.models.user_components import own_parts_file
+    from metaformer_ablate.spec.experiment import find, load_experiment, load_recipe
+    from metaformer_ablate.spec.plan import plan
+    from metaformer_ablate.system.console import say
+    from metaformer_ablate.tracking.sweep_file import check_axes, read_axes, register, sweep_file, with_whole_path
+
+    name, overrides = one_name(words, "experiment")
+    under = recipe or "digits"
+    parameters: dict[str, Any]
+    if axes:
+        if not overrides:
+            raise RequestError("--axes needs what to sweep: key.path=v1,v2, for example model.pool_size=3,5,7")
+        parameters, overrides = read_axes(overrides), []
+        say(f"{check_axes(name, under, parameters)} combinations, over the baseline of {name}")
+    else:
+        chosen = plan(name, under, overrides)
+        for row, why in chosen.not_applicable.items():
+            say(f"left out: row {row!r} is not applicable: {why}")
+        parameters = {"row": list(chosen.specs)}
+    folder = DataFolder.choose(data)
+    # Whole paths: an agent may be started in any folder, where a name could mean another file, or none.
+    command = [sys.executable, "-P", "-m", "metaformer_ablate", "trial", str(find(name, "experiment").resolve())]
+    if (parts := own_parts_file()) is not None:
+        command = ["${env}", f"ABLATE_PARTS={parts.resolve()}", *command]
+    command += [with_whole_path(word) for word in overrides]
+    command += ["--recipe", str(find(under, "recipe").resolve())]
+    command += ["--results", str(store_of(results).path.resolve())]
+    command += ["--data", str(folder.path.resolve())] if folder.given else []
+    command += ["--device", device] if device != "auto" else []
+    text = sweep_file(
+        f"{load_experiment(name).name} under {load_recipe(under).name}",
+        {**parameters, "seed": seeds_of(seeds) or (0,)},
+        command,
+        project=project,
+        entity=entity,
+    )
+    if out is not None:
+        try:
+            Path(out).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from None
+    if create:
+        click.echo(f"wandb agent {register(text, project, entity)}")
+    elif out is None:
+        click.echo(text, nl=False)
+
+
+@click.command("trial", context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [row=NAME] [seed=N] [KEY.PATH=VALUE]...")
+@click.option("--config-json", metavar="FILE", help="Settings as JSON, keys dotted or nested: row, seed, recipe, ...")
+@options("recipe", "results", "data", "device", "keep-checkpoints", "checkpoint-seconds")
+@click.option("--retry-failed", is_flag=True, help="Train a failed run again.")
+@options("wandb")
+def trial_command(
+    words: tuple[str, ...],
+    config_json: str | None,
+    recipe: str | None,
+    results: str | None,
+    data: str | None,
+    device: str,
+    keep_checkpoints: bool,
+    checkpoint_seconds: float,
+    retry_failed: bool,
+    wandb: str | None,
+) -> int:
+    """Train one run, as a W&B agent or a job script calls it. Settings may be written --key=value, too.
+
+    Under an agent it is logged into the agent's W&B run; elsewhere only with --wandb.
+    """
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.settings.layers import as_words
+    from metaformer_ablate.sweep.jobs import Job, jobs_of
+    from metaformer_ablate.system.signals import supervised
+    from metaformer_ablate.tracking.tracker import in_agent
+    from metaformer_ablate.tracking.trial import plan_of, read_trial
+
+    not_negative("--checkpoint-seconds", checkpoint_seconds)
+    everything, project = names_and_project(words, wandb)
+    settings = [word for word in everything if "=" in word]
+    name, _ = one_name([word for word in everything if "=" not in word], "experiment")
+    trial = read_trial(settings, Path(config_json) if config_json else None, recipe)
+    chosen, row = plan_of(name, trial)
+    only = replace(chosen, specs={row: chosen.specs[row]})
+    overrides = as_words(trial.overrides)
+    store, folder = store_of(results), DataFolder.choose(data)
+    jobs, _ = jobs_of([only], [trial.seed], store, folder, retry_failed)
+    tell_problems(store)
+    store.problems.clear()
+    label = f"{chosen.experiment.name}/{row}"
+    if trial.row is None and overrides:  # a point of a product, which is not the baseline any more
+        label += f" with {' '.join(overrides)}"
+    job = Job(chosen.spec(row, trial.seed), (label,), jobs[0].replaces if jobs else None)
+    tracked = project is not None or in_agent()
+    if not jobs and not tracked:
+        return _tell(job, store)
+    labels = {"recipe": chosen.recipe.name, "overrides": overrides, "agent": in_agent()}
+    handling = {"keep_checkpoints": keep_checkpoints, "checkpoint_seconds": checkpoint_seconds}
+    work = partial(_trial, job, bool(jobs), store, folder, device, handling, project, labels if tracked else None)
+    return work() if os.environ.get("ABLATE_WORKERS") == "0" else supervised(work)
+
+
+def _trial(
+    job: Any,
+    to_train: bool,
+    store: Any,
+    folder: Any,
+    device: str,
+    handling: dict[str, Any],
+    project: str | None,
+    labels: dict[str, Any] | None,
+) -> int:
+    """Trains a job unless its record is there, and tells W&B of it. Asked to stop, it saves its place first."""
+    from metaformer_ablate.sweep.jobs import order_of
+    from metaformer_ablate.sweep.launchers.base import choose
+    from metaformer_ablate.sweep.progress import PlainLines
+    from metaformer_ablate.sweep.scheduler import Sweep
+    from metaformer_ablate.system.signals import PatientStop
+    from metaformer_ablate.tracking.tracker import follow, settle
+
+    with PatientStop().catching() as stop:
+        how = versions = None
+        if labels is not None:
+            from metaformer_ablate.system.provenance import versions as of_packages
+
+            how, versions = settle(project, **labels), of_packages()
+            how = how and {**how, "rows": list(job.rows)}
+        # From here on, for W&B takes a run back that has not begun within the hour, and another sweep may train it.
+        fingerprint = folder.fingerprint(job.spec.data.name, job.spec.data.reader)
+        with follow(how, job.spec, store, fingerprint, versions) as tracker:
+            if to_train:
+                make_ready([job], store, folder)
+                launcher = choose("local", specs=[job.spec], device=device, stop=stop, workers=0)
+                listener = PlainLines()
+                listener.begin([job], 0.0)
+                order = partial(order_of, store=store, folder=folder, device=device, wandb=how, **handling)
+                Sweep([job], order, launcher, store, listener, stop=stop).run()
+            if tracker is not None:
+                tracker.end(store.read(job.spec.run_id))
+    return _tell(job, store)
+
+
+def _tell(job: Any, store: Any) -> int:
+    """Prints how a run ended; its exit code."""
+    from metaformer_ablate.sweep.progress import describe_result
+
+    record = store.read(job.spec.run_id)
+    click.echo(f"{record.run_id} {job.name}: {describe_result(record)}")
+    return 1 if record.status == "failed" else 0
+
+
+@click.command("sync-wandb")
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@options("results")
+@click.option("--project", metavar="NAME", help="W&B project (default: $WANDB_PROJECT, else metaformer_ablate).")
+@click.option("--entity", metavar="NAME", help="W&B user or team.")
+def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str | None, entity: str | None) -> int:
+    """Send records to W&B that it does not have, all or those named, each once."""
+    from metaformer_ablate.records.compare import read_spec
+    from metaformer_ablate.system.console import say
+    from metaformer_ablate.tracking.sent import is_sent, names_of_rows
+    from metaformer_ablate.tracking.tracker import follow, settle
+
+    store = store_of(results)
+    records = [store.find(run) for run in dict.fromkeys(runs)] or list(store)
+    tell_problems(store)
+    how = settle(project, entity)
+    if how is None:
+        say("nothing is sent: W&B is not there or switched off")
+        return 1
+    left = [record for record in records if not is_sent(store, record, how)]
+    specs = {}
+    for record in left:
+        try:
+            specs[record.run_id] = read_spec(record)
+        except RequestError as error:
+            say(f"not sent: {error}")
+    names = names_of_rows(list(specs.values()))
+    for record in left:
+        if (spec := specs.get(record.run_id)) is None:
+            continue
+        of_record = (record.data["data_fingerprint"], record.data.get("versions"))
+        with follow({**how, **names[spec.run_id]}, spec, store, *of_record) as tracker:
+            if tracker is not None:
+                tracker.end(record)
+    sent = sum(is_sent(store, record, how) for record in left)
+    to = how["project"] if how["mode"] == "online" else "W&B's offline files, for `wandb sync`"
+    click.echo(f"{sent} records written to {to}; {len(records) - len(left)} were there")
+    return 0 if sent == len(left) else 1

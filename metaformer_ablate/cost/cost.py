@@ -1,0 +1,71 @@
+"""The cost of a spec, kept in the cache."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metaformer_ablate.cost.counting import Cost, count_model
+from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.spec.checks import not_applicable, stage_sizes
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.cache import cache_folder, write_quietly
+
+if TYPE_CHECKING:
+    pass
+
+
+def count(spec: RunSpec, image_size: int | None = None) -> Cost:
+    """Counts the model of a spec at its own resolution or at `image_size` pixels. Remembered by what it depends on."""
+    if (known := remembered(spec, image_size)) is not None:
+        return known
+    from metaformer_ablate.models.build import build_model
+
+    size = image_size or spec.data.image_size
+    image = (DATASETS[spec.data.name].channels, size, size)
+    cost = count_model(build_model(spec, image_size=image_size), image, all_norms=spec.model.timm is not None)
+    write_quietly(_memory(spec, image_size), json.dumps(asdict(cost)))
+    return cost
+
+
+def remembered(spec: RunSpec, image_size: int | None = None) -> Cost | None:
+    """The counts of a spec if they were made before on this machine. Loads no torch."""
+    try:
+        return Cost(**json.loads(_memory(spec, image_size).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _memory(spec: RunSpec, image_size: int | None) -> Path:
+    key = digest([spec.cost_key(), image_size, COUNTING, _fvcore_version()])
+    return cache_folder() / "costs" / f"{key[:24]}.json"
+
+
+def macs_at_224(spec: RunSpec) -> int | None:
+    """MACs of the same model for an image of 224 x 224; None where it does not fit that size or fits it at no sane one.
+
+    What depends on the resolution is sized for 224: with the stem of a small recipe a random matrix or an MLP over all
+    tokens would have over ten thousand tokens a side, which is no model that anybody means.
+    """
+    at_224 = spec.model_copy(update={"data": spec.data.model_copy(update={"image_size": 224})})
+    if not_applicable(at_224) is not None:
+        return None
+    for (height, width), mixer in zip(stage_sizes(at_224), spec.model.stages()[2], strict=True):
+        if MIXERS[mixer].fixed_resolution and height * width > 3136:  # the first stage of the paper's models
+            return None
+    return count(spec, 224).macs
+
+
+@cache
+def _fvcore_version() -> str:
+    return version("fvcore")
+
+
+# Raised whenever the same model would be counted differently; counts in the cache are of one version.
+COUNTING = 3

@@ -1,0 +1,187 @@
+"""What a model costs: parameters, multiply-adds and what was not counted; speed and memory on this machine.
+
+Multiply-adds (MACs) are fvcore's "flops" of one image, as in the paper's third version: convolutions, linear layers
+and matrix products (attention too, by a handler of ours), GroupNorm at 5 an element and BatchNorm at 2. Not counted:
+pooling, element-wise operators, and the norms that the authors write out of element-wise operators: LayerNorm, and any
+norm without a bias (MetaFormer Baselines); in timm's models every norm is counted, as fvcore does by itself. Pooling
+multiplies nothing, so its additions and bytes stand by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.models.user_components import TABLES
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+# Operators that may stay uncounted: they move or combine elements and multiply no matrices. Any other operator that
+# fvcore does not know is an error, so that a new mixer cannot hide its cost.
+DECLARED_UNCOUNTED = frozenset(
+    "aten::" + name
+    for line in (
+        "add add_ sub rsub neg mul mul_ div pow square sqrt rsqrt mean sum addcmul",
+        "gelu silu sigmoid relu softmax layer_norm rms_norm group_norm batch_norm",
+        "avg_pool2d max_pool2d max_pool2d_with_indices adaptive_avg_pool1d avg_pool1d",
+        "pad repeat clone ones_like new_ones expand_as lift_fresh fft_fftn real",
+    )
+    for name in line.split()
+)
+
+
+class UncountedOperator(RequestError):
+    """A model uses an operator that is neither counted nor declared as uncounted."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counts of one model for one image. `params` are trained, `frozen_params` are not.
+
+    `layer_scale_params` are those of `params` that the paper's table 1 leaves out, and table 1 alone. `activations` are
+    the elements that convolutions, linear layers, matrix products and attention put out (arXiv 2003.13678).
+    """
+
+    params: int
+    layer_scale_params: int
+    frozen_params: int
+    macs: int
+    macs_by_operator: dict[str, int]
+    uncounted: dict[str, int]  # operator: calls
+    activations: int
+    pooling_additions: int
+    pooling_bytes: int
+
+
+def count_model(net: nn.Module, image: tuple[int, int, int], all_norms: bool = False) -> Cost:
+    """Counts a model for one image of (channels, height, width).
+
+    `all_norms` counts LayerNorm and norms without a bias too, as fvcore does by itself: so table 2 comes out for timm's
+    models, which do not write their norms out of element-wise operators.
+
+    Raises UncountedOperator for an operator that is neither counted nor declared.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit, on which fvcore stands, is announced as deprecated
+        from fvcore.nn import FlopCountAnalysis, jit_handles
+
+        was_training = net.training
+        net.eval()
+        uncounted: Counter[str] = Counter()
+        analysis = FlopCountAnalysis(net, torch.zeros(1, *image))
+        outputs: Counter[str] = Counter()
+        products = {
+            "aten::_convolution": jit_handles.conv_flop_jit,
+            "aten::linear": jit_handles.linear_flop_jit,
+            "aten::addmm": jit_handles.addmm_flop_jit,
+            "aten::matmul": jit_handles.matmul_flop_jit,
+            "aten::mm": jit_handles.matmul_flop_jit,
+            "aten::bmm": jit_handles.bmm_flop_jit,
+            "aten::scaled_dot_product_attention": _attention_macs,
+        }
+        for name, handle in products.items():
+            analysis.set_op_handle(name, _and_outputs(handle, outputs))
+        if not all_norms:
+            analysis.set_op_handle("aten::layer_norm", _not_counted("aten::layer_norm", uncounted))
+            for name, bias, each in (("aten::group_norm", 3, 5), ("aten::batch_norm", 2, 2)):
+                analysis.set_op_handle(name, _norm_macs(name, bias, each, uncounted))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        by_operator = {name: int(n) for name, n in sorted(analysis.by_operator().items()) if n}
+        uncounted.update(analysis.unsupported_ops())
+        additions, moved = _pooling(net, torch.zeros(1, *image))
+        net.train(was_training)
+    by_parts = {name for table in TABLES.values() for part in table.values() for name in part.uncounted}
+    if unknown := sorted(set(uncounted) - DECLARED_UNCOUNTED - by_parts):
+        names = ", ".join(unknown)
+        raise UncountedOperator(
+            f"{type(net).__name__} uses {names}, which is neither counted nor declared as uncounted; if it multiplies "
+            f"nothing, write uncounted: [{names}] in the part's line of parts.yaml (of a part of the package: "
+            f"DECLARED_UNCOUNTED or a handler in cost.py)"
+        )
+    sizes = [(p.numel(), p.requires_grad) for p in net.parameters()]
+    scales = [p.numel() for name, p in net.named_parameters() if "layer_scale" in name]
+    return Cost(
+        params=sum(n for n, trained in sizes if trained),
+        layer_scale_params=sum(scales),
+        frozen_params=sum(n for n, trained in sizes if not trained),
+        macs=sum(by_operator.values()),
+        macs_by_operator=by_operator,
+        uncounted=dict(sorted(uncounted.items())),
+        activations=outputs.total(),
+        pooling_additions=additions,
+        pooling_bytes=moved,
+    )
+
+
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Two matrix products a head: queries x keys, weights x values. fvcore counts fused attention as nothing."""
+    query, key, value = (node.type().sizes() for node in inputs[:3])  # [..., N, D], [..., M, D], [..., M, E]
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _and_outputs(handle: Any, outputs_seen: Counter[str]) -> Any:
+    """A handler that also adds up the elements that an operator puts out, attention weights left out."""
+
+    def both(inputs: list[Any], outputs: list[Any]) -> Any:
+        outputs_seen["elements"] += math.prod(outputs[0].type().sizes())
+        return handle(inputs, outputs)
+
+    return both
+
+
+def _norm_macs(name: str, bias: int, each: int, uncounted: Counter[str]) -> Any:
+    """`each` an element as fvcore has it, or nothing where the norm has no bias: its argument number `bias`."""
+
+    def handle(inputs: list[Any], outputs: list[Any]) -> int:
+        if inputs[bias].type().kind() == "NoneType":
+            uncounted[name] += 1
+            return 0
+        return each * math.prod(inputs[0].type().sizes())
+
+    return handle
+
+
+def _pooling(net: nn.Module, image: torch.Tensor) -> tuple[int, int]:
+    """Additions (or comparisons) of all pooling mixers for one image, and bytes they move in fp32.
+
+    Additions: one an entry of each window inside the map, the last of them for the subtraction of the input. Bytes: the
+    pooling reads and writes the map, the subtraction reads two and writes one.
+    """
+    import torch
+
+    kinds = tuple(part.load() for part in MIXERS.values() if part.pools)
+    total = [0, 0]
+
+    def watch(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        _, channels, height, width = output.shape
+        half = module.pool.kernel_size // 2
+        rows = sum(min(i + half, height - 1) - max(i - half, 0) + 1 for i in range(height))
+        columns = sum(min(i + half, width - 1) - max(i - half, 0) + 1 for i in range(width))
+        total[0] += channels * rows * columns
+        total[1] += 5 * 4 * channels * height * width
+
+    hooks = [module.register_forward_hook(watch) for module in net.modules() if isinstance(module, kinds)]
+    if hooks:
+        with torch.no_grad():
+            net(image)
+    for hook in hooks:
+        hook.remove()
+    return total[0], total[1]
+
+
+def _not_counted(name: str, calls: Counter[str]) -> Any:
+    def handle(inputs: list[Any], outputs: list[Any]) -> int:
+        calls[name] += 1
+        return 0
+
+    return handle

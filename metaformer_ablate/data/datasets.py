@@ -1,0 +1,125 @@
+"""The data sets by name: what `show` and `cost` have to know of them without the data. Holds no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Facts of a data set. `files` are relative to the data folder; their bytes make the data fingerprint."""
+
+    about: str
+    num_classes: int
+    channels: int
+    native_size: int | None  # pixels a side; None: images differ
+    train_images: int
+    test_images: int
+    files: tuple[str, ...] = ()
+    in_memory: bool = True  # held as tensors on the training device, augmented there in batches
+    classes: tuple[str, ...] = ()  # names in the order of the labels; empty: labels are shown as numbers
+    plain_background: bool = False  # one thing before an even background, so that its size can be measured
+
+    def class_name(self, label: int) -> str:
+        """The name of a label, from 0."""
+        return self.classes[label] if self.classes else f"class {label}"
+
+
+# The fine labels, in the order of the file `meta`: alphabetical.
+CIFAR100_CLASSES = tuple(
+    name.replace("_", " ")
+    for name in (
+        "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly "
+        "camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup "
+        "dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower "
+        "leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid "
+        "otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray "
+        "road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar "
+        "sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle "
+        "wardrobe whale willow_tree wolf woman worm"
+    ).split()
+)
+
+
+DATASETS: dict[str, DataSet] = {
+    "digits": DataSet(
+        "scikit-learn's 1,797 handwritten digits of 8 x 8, embedded; every fifth of each class is evaluated on",
+        num_classes=10,
+        channels=1,
+        native_size=8,
+        train_images=1442,
+        test_images=355,
+        classes=tuple("0123456789"),
+        plain_background=True,
+    ),
+    "fashion_mnist": DataSet(
+        "Fashion-MNIST, 28 x 28 grey, the official 60,000 / 10,000 split",
+        num_classes=10,
+        channels=1,
+        native_size=28,
+        train_images=60_000,
+        test_images=10_000,
+        files=tuple(
+            f"FashionMNIST/raw/{part}-{kind}-ubyte"
+            for part in ("train", "t10k")
+            for kind in ("images-idx3", "labels-idx1")
+        ),
+        classes=(
+            "T-shirt/top",
+            "trouser",
+            "pullover",
+            "dress",
+            "coat",
+            "sandal",
+            "shirt",
+            "sneaker",
+            "bag",
+            "ankle boot",
+        ),
+        plain_background=True,
+    ),
+    "cifar10": DataSet(
+        "CIFAR-10, 32 x 32 colour, the official 50,000 / 10,000 split",
+        num_classes=10,
+        channels=3,
+        native_size=32,
+        train_images=50_000,
+        test_images=10_000,
+        files=tuple(
+            f"cifar-10-batches-py/{file}"
+            for file in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+        ),
+        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    ),
+    "cifar100": DataSet(
+        "CIFAR-100, 32 x 32 colour, the official 50,000 / 10,000 split",
+        num_classes=100,
+        channels=3,
+        native_size=32,
+        train_images=50_000,
+        test_images=10_000,
+        files=("cifar-100-python/train", "cifar-100-python/test", "cifar-100-python/meta"),
+        classes=CIFAR100_CLASSES,
+    ),
+    "imagenet": DataSet(
+        "ImageNet-1K, 1,281,167 training and 50,000 validation images",
+        num_classes=1000,
+        channels=3,
+        native_size=None,
+        train_images=1_281_167,
+        test_images=50_000,
+        in_memory=False,
+    ),
+}
+
+
+# Of an evaluation on `holdout`, every tenth training image: recipes are chosen there, never on the test split.
+HOLDOUT_EVERY = 10
+
+
+def split_sizes(train_images: int, test_images: int, evaluate_on: str) -> tuple[int, int]:
+    """How many images are trained on and evaluated on, of so many training and test images."""
+    if evaluate_on == "test":
+        return train_images, test_images
+    held_out = train_images // HOLDOUT_EVERY
+    return train_images - held_out, held_out

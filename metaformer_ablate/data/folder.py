@@ -1,0 +1,115 @@
+"""Where the data lies, what of it is missing, and its fingerprint. Holds no torch, so that `show` can ask."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.system.cache import cache_folder, write_quietly
+
+if TYPE_CHECKING:
+    from metaformer_ablate.data.listings import Place
+
+
+TORCHVISION_CLASS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """The folder that holds data sets. One that the user named is only read; the default one is downloaded into."""
+
+    path: Path
+    given: bool
+
+    @classmethod
+    def choose(cls, option: str | None) -> DataFolder:
+        """--data, else $ABLATE_DATA, else a folder in the user's cache."""
+        named = option or os.environ.get("ABLATE_DATA")
+        if not named:
+            return cls(cache_folder() / "data", given=False)
+        path = Path(named)
+        if not path.is_dir():
+            raise RequestError(f"{'--data' if option else 'ABLATE_DATA'} is {named!r}, which is not a folder")
+        return cls(path, given=True)
+
+    def files(self, name: str) -> list[Path]:
+        """The files that a data set consists of, there or not."""
+        if name == "digits":
+            found = importlib.util.find_spec("sklearn")  # finds, does not import: that takes over a second
+            home = Path(next(iter(found.submodule_search_locations or []))) if found else Path("sklearn")
+            return [home / "datasets" / "data" / "digits.csv.gz"]
+        return [self.path / file for file in DATASETS[name].files]
+
+    def missing(self, name: str) -> list[Path]:
+        return [path for path in self.files(name) if not path.is_file()]
+
+    def place(self, name: str, reader: str | None = None) -> Place | None:
+        """Where a data set lies that is read image by image. Raises RequestError where that cannot be told."""
+        from metaformer_ablate.data.listings import find_place
+
+        return find_place(self.path, name, reader or "auto")
+
+    def require(self, name: str, reader: str | None = None) -> None:
+        """Raises RequestError where a data set cannot be trained on from here, as far as that shows without reading."""
+        if not DATASETS[name].in_memory:
+            if self.place(name, reader) is None:
+                from metaformer_ablate.data.listings import LAYOUTS
+
+                layouts = "; ".join(f"{key}: {LAYOUTS[key]}" for key in LAYOUTS if reader in (None, "auto", key))
+                where = f"{self.path / name} or {self.path}" if self.given else "the default folder"
+                raise RequestError(
+                    f"{name} is not in {where}, and it is not downloaded: name its folder with --data; allowed in it "
+                    f"or in its folder {name}: {layouts}"
+                )
+            return
+        missing = self.missing(name)
+        if missing and self.given:
+            names = ", ".join(str(path.relative_to(self.path)) for path in missing)
+            raise RequestError(
+                f"{self.path}: {name} is not there: missing {names}; get it with: {self.how_to_get(name)}"
+            )
+
+    def how_to_get(self, name: str) -> str:
+        """A command that puts a data set into this folder."""
+        call = f"D('{self.path}', download=True)"
+        return f'python -c "from torchvision.datasets import {TORCHVISION_CLASS[name]} as D; {call}"'
+
+    def fingerprint(self, name: str, reader: str | None = None) -> str | None:
+        """First 16 hex digits of a SHA-256 over the data set's files; None while they are not all there.
+
+        Hashes are remembered by size and time of change, so that asking again costs no reading. Of a data set that is
+        read image by image names and sizes are hashed (`Place.fingerprint`).
+        """
+        if not DATASETS[name].in_memory:
+            try:
+                place = self.place(name, reader)
+                return None if place is None else place.fingerprint()
+            except RequestError:  # training says what is wrong
+                return None
+        files = self.files(name)
+        if not files or self.missing(name):
+            return None
+        memory = cache_folder() / "fingerprints.json"
+        try:
+            known = json.loads(memory.read_text())
+        except (OSError, ValueError):
+            known = {}
+        parts, learnt = [], False
+        for path in files:
+            stat = path.stat()
+            key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+            if key not in known:
+                with path.open("rb") as stream:
+                    known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+                learnt = True
+            parts.append(f"{path.name}:{known[key]}")
+        if learnt:
+            write_quietly(memory, json.dumps(known))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

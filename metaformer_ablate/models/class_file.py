@@ -1,0 +1,65 @@
+"""A class of the user's own out of a file, named by the digest of its source."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from metaformer_ablate.errors import RequestError, nearest
+
+if TYPE_CHECKING:
+    pass
+
+
+def _read(path: Path, where: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{where}: {path} cannot be read: {error.strerror}") from None
+
+
+def _digest(source: bytes, class_name: str) -> str:
+    return hashlib.sha256(source + b"\n" + class_name.encode()).hexdigest()[:12]
+
+
+def load_class(target: str, digest: str) -> Any:
+    """The class of `file.py:Class`. Raises RequestError where the file is not that of the digest or lacks the class."""
+    file, _, class_name = target.rpartition(":")
+    name = f"metaformer_ablate_own_{digest}"
+    if name not in sys.modules:
+        source = _read(Path(file), target)
+        if _digest(source, class_name) != digest:
+            raise RequestError(f"{file} was changed since the run was planned; plan it again")
+        module = ModuleType(name)
+        module.__file__ = file
+        sys.modules[name] = module
+        try:
+            exec(compile(source, file, "exec"), module.__dict__)
+        except Exception as error:
+            del sys.modules[name]
+            raise RequestError(f"{file} cannot be loaded: {described(error, [file])}") from None
+    from torch import nn
+
+    found = getattr(sys.modules[name], class_name, None)
+    if not isinstance(found, type):
+        classes = [key for key, value in vars(sys.modules[name]).items() if isinstance(value, type)]
+        raise RequestError(f"{file} has no class {class_name!r}{nearest(class_name, classes)}")
+    if not issubclass(found, nn.Module):  # it would run, and its weights would never be trained
+        raise RequestError(f"{file}: {class_name} is no torch module; allowed: class {class_name}(torch.nn.Module)")
+    return found
+
+
+def described(error: Exception, files: Iterable[str]) -> str:
+    """`TypeError: what it says (my_mixers.py, line 12)`: in one line, with the last line of `files` that led to it."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    wanted, lines = set(files), []
+    trace = error.__traceback__
+    while trace is not None:
+        if (file := trace.tb_frame.f_code.co_filename) in wanted:
+            lines.append(f" ({file}, line {trace.tb_lineno})")
+        trace = trace.tb_next
+    return text + (lines[-1] if lines else "")

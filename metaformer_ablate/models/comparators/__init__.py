@@ -1,0 +1,1 @@
+"""Models of other papers, as rows beside the MetaFormer."""

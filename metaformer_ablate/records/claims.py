@@ -1,0 +1,221 @@
+"""Who trains what: claims on runs in a results folder that any number of processes on any machines share. No torch.
+
+A claim on a run is a file `<results>/.claims/<run_id>.<generation>`, made by a hard link, which on any file system
+succeeds for one process only. Its owner rewrites it every few seconds with a higher `beat` and with how far the run
+is, which is also what `ablate status` and the live view read. Nobody's clock is compared with anybody else's: an
+owner is taken for dead when its process is gone (same machine), or when an observer has seen no new beat for LEASE
+seconds of the observer's own monotonic clock. A dead claim is not removed but outnumbered: the next owner links the
+next generation, so two observers of one death cannot both get the run, and an owner that was only stalled sees that
+it was outnumbered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from metaformer_ablate.system.processes import is_gone, of_this_process
+
+BEAT = 2.0  # seconds between two beats of an owner
+
+
+LEASE = 60.0  # seconds without a beat, by the observer's clock, after which an owner elsewhere is taken for dead
+
+
+_NAME = re.compile(r"([0-9a-f]{12})\.(\d+)")
+
+
+class Clock(Protocol):
+    """What an observer's time passes by: the module `time`, or that of a simulation (benchmarks/simulation.py)."""
+
+    def monotonic(self) -> float: ...
+
+    def sleep(self, seconds: float, /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. `top1` is of the last evaluation, in percent; None before the first."""
+
+    epoch: int  # finished epochs
+    epochs: int
+    share: float  # of the whole run, 0 to 1
+    train_loss: float | None
+    top1: float | None
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What a claim says of its owner. `progress` is None before the first step."""
+
+    run_id: str
+    generation: int
+    token: str
+    beat: int
+    host: str
+    machine: str
+    pid: int
+    parent: int
+    started: str
+    name: str = ""
+    progress: Progress | None = None
+
+    def is_gone(self) -> bool:
+        """Whether the owner was a process of this machine that is there no more. False says nothing."""
+        return is_gone(self.machine, self.pid, self.started)
+
+
+class Claim:
+    """A claim that this process holds; beats until released. `lost` once another process has outnumbered it."""
+
+    def __init__(self, claims: Claims, run_id: str, generation: int, token: str, name: str):
+        self.claims, self.run_id, self.generation, self.token, self.name = claims, run_id, generation, token, name
+        self.progress: Progress | None = None
+        self.lost = False
+        self._beat = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"claim {run_id}", daemon=True)
+
+    @property
+    def path(self) -> Path:
+        return self.claims.folder / f"{self.run_id}.{self.generation}"
+
+    def _text(self) -> str:
+        progress = self.progress and asdict(self.progress)
+        of_claim = {"token": self.token, "beat": self._beat, "name": self.name, "progress": progress}
+        return json.dumps(of_this_process() | of_claim)
+
+    def _link(self) -> bool:
+        temporary = self.claims.folder / f".{self.token}"
+        temporary.write_text(self._text())
+        try:
+            os.link(temporary, self.path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            try:
+                with self.path.open("x") as stream:
+                    stream.write(self._text())
+            except FileExistsError:
+                return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._thread.start()
+        return True
+
+    def _keep(self) -> None:
+        while not self._end.wait(BEAT):
+            try:
+                self.beat()
+            except OSError:
+                continue  # the folder may come back; whoever takes the run over meanwhile outnumbers this claim
+
+    def beat(self) -> None:
+        """Says that the owner lives and how far it is."""
+        if self.holds():
+            self._beat += 1
+            temporary = self.claims.folder / f".{self.token}"
+            temporary.write_text(self._text())
+            temporary.replace(self.path)
+
+    def holds(self) -> bool:
+        """Whether the run is still this process's to finish."""
+        if not self.lost:
+            top = self.claims.top(self.run_id)
+            self.lost = top is None or top.token != self.token
+        return not self.lost
+
+    def release(self) -> None:
+        self._end.set()
+        self._thread.join()
+        self.claims.forget(self.run_id, self.generation)
+
+
+class Claims:
+    """The claims in a results folder, as one observer sees them."""
+
+    def __init__(self, results: Path, lease: float | None = None, clock: Clock = time):
+        self.folder = results / ".claims"
+        self.lease = LEASE if lease is None else lease
+        self._clock = clock
+        self._seen: dict[str, tuple[int, float]] = {}  # token: (beat, when it was first seen)
+
+    def _generations(self, run_id: str | None = None) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        try:
+            names = os.listdir(self.folder)
+        except OSError:
+            return {}
+        for name in names:
+            match = _NAME.fullmatch(name)
+            if match and run_id in (None, match[1]):
+                found.setdefault(match[1], []).append(int(match[2]))
+        return found
+
+    def _read(self, run_id: str, generation: int) -> Holder | None:
+        try:
+            tree = json.loads((self.folder / f"{run_id}.{generation}").read_text())
+            progress = tree.pop("progress")
+            return Holder(run_id, generation, **tree, progress=progress and Progress(**progress))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError):  # not readable: a beat that never changes, so it dies by the lease
+            return Holder(run_id, generation, f"{run_id}.{generation}", 0, "an unknown host", "", 0, 0, "")
+
+    def top(self, run_id: str) -> Holder | None:
+        """The claim that counts for a run: the one of the highest generation; None where there is none."""
+        for generation in sorted(self._generations(run_id).get(run_id, []), reverse=True):
+            if (holder := self._read(run_id, generation)) is not None:
+                return holder
+        return None
+
+    def tops(self) -> dict[str, Holder]:
+        """`top` of every run that has one, by id, for one listing of the folder."""
+        tops = {run_id: self._read(run_id, max(numbers)) for run_id, numbers in sorted(self._generations().items())}
+        return {run_id: holder for run_id, holder in tops.items() if holder}
+
+    def held(self) -> dict[str, Holder]:
+        """The runs that somebody alive seems to train, by id."""
+        return {run_id: holder for run_id, holder in self.tops().items() if not self.is_dead(holder)}
+
+    def is_dead(self, holder: Holder) -> bool:
+        """Whether an owner is gone: its process, or its beat over LEASE seconds between calls of this observer."""
+        if holder.is_gone():
+            return True
+        now = self._clock.monotonic()
+        beat, since = self._seen.get(holder.token, (None, now))
+        if beat != holder.beat:
+            since = now
+            self._seen[holder.token] = (holder.beat, now)
+        return now - since > self.lease
+
+    def take(self, run_id: str, name: str = "", dead: str | None = None) -> Claim | None:
+        """Claims a run, also over a dead owner; None where somebody alive has it.
+
+        `dead` is the token of an owner that another observer has found dead: it has watched for longer.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        top = self.top(run_id)
+        if top is not None and top.token != dead and not self.is_dead(top):
+            return None
+        generation = 0 if top is None else top.generation + 1
+        claim = Claim(self, run_id, generation, uuid4().hex, name)
+        if not claim._link():
+            return None
+        if top is not None:
+            self.forget(run_id, top.generation)
+        return claim
+
+    def forget(self, run_id: str, generation: int) -> None:
+        """Removes the claims on a run up to a generation, lower ones first."""
+        for number in sorted(self._generations(run_id).get(run_id, [])):
+            if number <= generation:
+                (self.folder / f"{run_id}.{number}").unlink(missing_ok=True)

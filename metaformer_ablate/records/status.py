@@ -1,0 +1,91 @@
+"""Planned runs as they stand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.plan import Plan
+from metaformer_ablate.spec.run_spec import RunSpec
+
+# Without --seeds, records of these seeds are found; others have to be asked for.
+SEEDS_LOOKED_UP = 10_000
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A planned run as it stands: missing, running, ok, diverged, failed or stale."""
+
+    run_id: str
+    seed: int
+    status: str
+    record: Record | None
+    pace: float | None = None  # seconds an image and multiply-add, where `jobs_of` left the record out
+
+    @property
+    def top1(self) -> float | None:
+        return self.record.top1 if self.record is not None and self.status == "ok" else None
+
+
+def states_of(
+    spec: RunSpec, seeds: Iterable[int], store: Store, fingerprint: str | None, held: Container[str] = ()
+) -> list[RunState]:
+    """Looks a row's runs up, one a seed. A record of other data than today's is stale: shown, not reused.
+
+    `held` are the runs that somebody trains (`Claims.held`). Costs a hash a seed and not a resolved spec.
+    """
+    before, after = _canonical_around_seed(spec)
+    return [_look_up(_run_id(before, seed, after), seed, store, fingerprint, held) for seed in seeds]
+
+
+def _look_up(run_id: str, seed: int, store: Store, fingerprint: str | None, held: Container[str]) -> RunState:
+    record = store.read(run_id)
+    status = record.status if record is not None else "running" if run_id in held else "missing"
+    if record is not None and fingerprint and record.data["data_fingerprint"] not in (None, fingerprint):
+        status = "stale"
+    return RunState(run_id, seed, status, record)
+
+
+def seeds_with_records(plan: Plan, store: Store) -> tuple[int, ...]:
+    """The seeds below SEEDS_LOOKED_UP that any row of a plan has a run folder for; seed 0 where there is none."""
+    ids = set(store.ids())
+    found: set[int] = set()
+    for spec in plan.specs.values() if ids else ():
+        # The canonical JSON of two seeds differs in the number alone, so ids cost one hash each.
+        before, after = _canonical_around_seed(spec)
+        for seed in range(SEEDS_LOOKED_UP):
+            if _run_id(before, seed, after) in ids:
+                found.add(seed)
+    return tuple(sorted(found)) or (0,)
+
+
+def none_of(plan: Plan, store: Store, seeds: Sequence[int] | None = None) -> str | None:
+    """A hint where there are runs and none of them is of a plan: easily its recipe or overrides were left out."""
+    ids = set(store.ids())
+    chosen = seeds if seeds is not None else seeds_with_records(plan, store)
+    if not ids or any(spec.with_seed(seed).run_id in ids for spec in plan.specs.values() for seed in chosen):
+        return None
+    settings = " ".join([plan.recipe.name, *plan.overrides])
+    return (
+        f"none of the {len(ids)} runs in {store.path} is of {plan.experiment.name} under {settings}; "
+        f"give the recipe, overrides and seeds that `ablate run` was given"
+    )
+
+
+def _canonical_around_seed(spec: RunSpec) -> tuple[bytes, bytes]:
+    text = json.dumps(spec.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    before, _, after = text.rpartition(f'"seed":{spec.seed},')
+    return f'{before}"seed":'.encode(), f",{after}".encode()
+
+
+def _run_id(before: bytes, seed: int, after: bytes) -> str:
+    return hashlib.sha256(b"%s%d%s" % (before, seed, after)).hexdigest()[:12]
+
+
+def as_dict(state: RunState) -> dict[str, Any]:
+    return {"run_id": state.run_id, "seed": state.seed, "status": state.status}

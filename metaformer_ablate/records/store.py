@@ -1,0 +1,237 @@
+"""The store of records: write whole, read, list, as a pandas frame. Loads no torch.
+
+A record is a folder `<results>/runs/<run_id>/`. It is prepared under a temporary name and renamed, so that a folder
+with its name is whole, and `record.json` is written last in it. What does not check out is never a result: the store
+names the folder in `problems` and goes on as if it were not there.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.checkpoints import LAST
+from metaformer_ablate.records.integrity import _check, _sha256
+from metaformer_ablate.records.record import FORMAT, FRAME_COLUMNS, HISTORY_COLUMNS, Record, StoreError
+from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.spec.merge import flatten
+from metaformer_ablate.spec.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+@dataclass
+class Store:
+    """A results folder. `problems` collects a sentence for each run folder that is there but is no result."""
+
+    path: Path
+    problems: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    def folder(self, run_id: str) -> Path:
+        return self.runs / run_id
+
+    # Reading
+
+    def read(self, run_id: str) -> Record | None:
+        """The record of a run; None where there is none or it does not check out (then `problems` says why)."""
+        folder = self.folder(run_id)
+        if not folder.is_dir():
+            return None
+        problem, data = _check(folder, run_id)
+        if problem:
+            self.problems[run_id] = f"{folder}: {problem}; not counted as a result"
+        return None if data is None or problem else Record(folder, data)
+
+    def ids(self) -> list[str]:
+        """The names of all run folders, sorted."""
+        if not self.runs.is_dir():
+            return []
+        return sorted(entry.name for entry in os.scandir(self.runs) if re.fullmatch(r"[0-9a-f]{12}", entry.name))
+
+    def __iter__(self) -> Iterator[Record]:
+        for run_id in self.ids():
+            if (record := self.read(run_id)) is not None:
+                yield record
+
+    def counts(self) -> dict[str, list[str]]:
+        """Run ids by the status that their record.json names, `interrupted` where there is none but a checkpoint.
+
+        For an overview of many records: their files are not checked.
+        """
+        found: dict[str, list[str]] = {}
+        for run_id in self.ids():
+            try:
+                status = json.loads((self.folder(run_id) / "record.json").read_text(encoding="utf-8"))["status"]
+            except FileNotFoundError:
+                if not (self.folder(run_id) / LAST).exists():
+                    continue
+                status = "interrupted"
+            except (OSError, ValueError, TypeError, KeyError):
+                status = "damaged"
+            found.setdefault(str(status), []).append(run_id)
+        return found
+
+    def find(self, prefix: str) -> Record:
+        """The record whose id begins with a prefix of 6 or more digits. Raises RequestError unless it is one run."""
+        run_id = self.find_id(prefix)
+        record = self.read(run_id)
+        if record is None:
+            raise RequestError(self.problems.get(run_id, f"run {run_id} has no record yet in {self.runs}"))
+        return record
+
+    def find_id(self, prefix: str) -> str:
+        """The run folder whose name begins with a prefix of 6 or more digits, whether its record checks out or not."""
+        if not re.fullmatch(r"[0-9a-f]{6,12}", prefix):
+            raise RequestError(f"run {prefix!r}: allowed: 6 to 12 hex digits of a run id")
+        found = [run_id for run_id in self.ids() if run_id.startswith(prefix)]
+        if len(found) != 1:
+            several = f"begins {len(found)} run ids: {', '.join(found)}" if found else f"is no run in {self.runs}"
+            raise RequestError(f"run {prefix!r} {several}")
+        return found[0]
+
+    def frame(self, records: Iterable[Record] | None = None) -> pd.DataFrame:
+        """One line a run, of all records or of those given: what came out, where it ran, what it set.
+
+        Columns are FRAME_COLUMNS, `torch` (its version), `commit` and `dirty` (of this package), and every field of the
+        resolved spec by its dotted path. The order of columns is the same for any records.
+        """
+        import pandas as pd
+
+        lines, of_spec = [], dict.fromkeys(["seed"])
+        for record in self if records is None else records:
+            data = record.data
+            line = {key: data.get(key) for key in FRAME_COLUMNS} | (data["metrics"] or {})
+            line["torch"] = (data.get("versions") or {}).get("torch")
+            line |= {key: (data.get("git") or {}).get(key) for key in ("commit", "dirty")}
+            spec = flatten(record.spec(), lambda path, where=str(record.folder): where)  # type: ignore[misc]
+            of_spec |= dict.fromkeys(spec)
+            lines.append(line | spec)
+        return pd.DataFrame(lines, columns=[*FRAME_COLUMNS, "torch", "commit", "dirty", *of_spec])
+
+    # Writing
+
+    def check_writable(self) -> None:
+        """Raises RequestError unless records can be written here."""
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+            probe = self.runs / f".probe.{os.getpid()}"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise RequestError(f"--results {self.path}: cannot be written: {error.strerror}") from None
+
+    def write(
+        self,
+        spec: RunSpec,
+        data: dict[str, Any],
+        history: list[dict[str, float]],
+        predictions: dict[str, np.ndarray] | None = None,
+        log: str | None = None,
+        checkpoint: Path | None = None,
+    ) -> Record:
+        """Writes a record whole, with a checkpoint beside it if one is given.
+
+        The run's folder, which holds its checkpoints while it trains, gives way. A record in it, failed or stale, is
+        moved aside; where it is a result already, as when two processes took the run over from each other, the first
+        one stands and is returned. Raises StoreError where the folder cannot be written; nothing half-written stays
+        under the run's name.
+        """
+        run_id = spec.run_id
+        temporary = self.runs / f".{run_id}.{uuid4().hex[:12]}"  # several machines may write here
+        worked_in = temporary.with_suffix(".work")
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            (temporary / "spec.yaml").write_text(_yaml(spec.to_dict()), encoding="utf-8")
+            (temporary / "history.csv").write_text(_history(history), encoding="utf-8")
+            if predictions is not None:
+                import numpy as np
+
+                with (temporary / "predictions.npz").open("wb") as stream:
+                    np.savez_compressed(stream, **predictions)  # type: ignore[arg-type]
+            if log is not None:
+                (temporary / "log.txt").write_text(log, encoding="utf-8")
+            data = {"format": FORMAT, "run_id": run_id, **data}
+            sums = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+            data["checksums"] = {**sums, "record.json": digest(data)}
+            with (temporary / "record.json").open("w", encoding="utf-8") as stream:
+                json.dump(data, stream, indent=1, allow_nan=False)
+                stream.write("\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            if checkpoint is not None:
+                checkpoint.rename(temporary / LAST)
+            if (first := self.read(run_id)) is not None and first.status != "failed":
+                return first
+            if (self.folder(run_id) / "record.json").exists():
+                self.set_aside(run_id)
+            elif self.folder(run_id).exists():
+                self.folder(run_id).rename(worked_in)
+            temporary.rename(self.folder(run_id))
+        except OSError as error:
+            raise StoreError.of(self.path, f"the record of run {run_id}", error) from error
+        finally:  # after the renames only checkpoints are left under these names
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(worked_in, ignore_errors=True)
+        self.problems.pop(run_id, None)
+        return Record(self.folder(run_id), data)
+
+    def adopt(self, record: Record) -> None:
+        """Brings in a record of another results folder, whole or not at all; one of ours gives way to it, aside."""
+        temporary = self.runs / f".{record.run_id}.{uuid4().hex[:12]}"
+        try:
+            shutil.copytree(record.folder, temporary)
+            self.set_aside(record.run_id)
+            temporary.rename(self.folder(record.run_id))
+        except OSError as error:
+            raise StoreError.of(self.path, f"the record of run {record.run_id}", error) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def set_aside(self, run_id: str) -> Path | None:
+        """Moves a run's folder to `<results>/aside/`; where it went, or None where there was none."""
+        folder = self.folder(run_id)
+        if not folder.exists():
+            return None
+        aside = self.path / "aside"
+        aside.mkdir(exist_ok=True)
+        number = 1
+        while (target := aside / f"{run_id}-{number}").exists():
+            number += 1
+        folder.rename(target)
+        return target
+
+
+def _yaml(tree: dict[str, Any]) -> str:
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None  # lists of numbers on one line, mappings one key a line
+    yaml.width = 1000
+    stream = StringIO()
+    yaml.dump(tree, stream)
+    return stream.getvalue()
+
+
+def _history(rows: list[dict[str, float]]) -> str:
+    stream = StringIO()
+    writer = csv.DictWriter(stream, HISTORY_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()

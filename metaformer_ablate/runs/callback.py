@@ -1,0 +1,220 @@
+"""The callback of a run: history, checkpoints, progress, stops."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from metaformer_ablate.data.unreadable import Unreadable
+from metaformer_ablate.records.checkpoints import FINAL, LAST, Checkpoints
+from metaformer_ablate.records.claims import Progress
+from metaformer_ablate.records.record import StoreError
+from metaformer_ablate.runs.options import Handling
+from metaformer_ablate.runs.outcome import _now
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system import provenance
+from metaformer_ablate.system.signals import Interrupted
+from metaformer_ablate.tasks.classification.module import Classification
+from metaformer_ablate.tasks.module import Diverged
+from metaformer_ablate.training.compute import Computing
+from metaformer_ablate.training.optim import learning_rate
+
+# Between two reports of how far a run is.
+TELL_SECONDS = 0.5
+
+
+class _Otherwise(Exception):
+    """Why a checkpoint is of a run that computed otherwise."""
+
+
+class _Watch(pl.Callback):
+    """Writes the history and the checkpoints, stops a run that is not finite or not wanted, and reports how far it is.
+
+    Its state is in each checkpoint, so that a run that is resumed has the history of one that was not disturbed.
+    """
+
+    def __init__(self, spec: RunSpec, handling: Handling, checkpoints: Checkpoints, device: str, computing: Computing):
+        self.spec, self.handling, self.checkpoints, self.computing = spec, handling, checkpoints, computing
+        self.history: list[dict[str, float]] = []
+        self.epochs = spec.train.epochs + spec.train.cooldown_epochs
+        self.steps = 0
+        self.devices = [device]
+        self.started = _now()
+        self.place = (0, 0)  # epoch and batch to begin with
+        self.unreadable = Unreadable(spec.data.max_unreadable or 0)
+        self._start = self._told = self._saved = time.perf_counter()
+        self._since = (0, self._start)
+
+    @property
+    def seconds(self) -> float:
+        """Training time, over all attempts; what was trained after the last checkpoint of an attempt is not in it."""
+        return time.perf_counter() - self._start
+
+    # Checkpoints
+
+    def find_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, and `place` and state as it has them; None to begin at the beginning.
+
+        One of other versions, or of another precision or other code, is not used: a run would be half of each, and
+        nobody could train it again.
+        """
+        while (path := self.checkpoints.newest()) is not None:
+            try:
+                return self.use(path)
+            except _Otherwise as error:
+                reason = str(error)
+            except (KeyError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+                reason = f"cannot be read ({type(error).__name__})"
+            path.unlink()
+            warnings.warn(f"the checkpoint {path} {reason}; it is not used", stacklevel=1)
+        return None
+
+    def use(self, path: Path | None) -> Path | None:
+        """Takes `place` from a checkpoint, if one is given, and returns it."""
+        if path is not None:
+            state = torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key]
+            if state["versions"] != provenance.versions() or not {"accumulation", "unreadable"} <= set(state):
+                raise _Otherwise("was written with other versions")
+            if state.get("computing") != self.computing.as_recorded():
+                raise _Otherwise("was computed in another precision, compiled or not, or with other kernels")
+            self.place = (state["epoch"], state["batch"])
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        keys = ("history", "steps", "seconds", "devices", "started")
+        epoch, batch = self.place
+        of_place = {"epoch": epoch, "batch": batch, "accumulation": self.spec.train.accumulation}
+        found = {"computing": self.computing.as_recorded(), "unreadable": self.unreadable.found}
+        return {**{k: getattr(self, k) for k in keys}, "versions": provenance.versions(), **of_place, **found}
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Lightning counts the parts that a device takes; where there were more or fewer of them, it counts anew."""
+        then, now = checkpoint["callbacks"][self.state_key]["accumulation"], self.spec.train.accumulation
+        for counts in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
+            if then != now and isinstance(counts, dict):
+                under_way = counts["ready"] - counts["completed"]
+                counts.update({key: value * now // then for key, value in counts.items()})
+                counts["completed"] = counts["ready"] - under_way
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history, self.steps, self.started = state["history"], state["steps"], state["started"]
+        self.devices = list(dict.fromkeys([*state["devices"], *self.devices]))
+        self.unreadable.add(state["unreadable"])
+        self._start = time.perf_counter() - state["seconds"]
+
+    def _save(self, trainer: pl.Trainer, epoch: int, batch: int, name: str = LAST) -> None:
+        self.place = (epoch, batch)
+        self._gather_unreadable(trainer)
+        try:
+            if trainer.is_global_zero:
+                self.checkpoints.save(trainer.save_checkpoint, name)
+            else:  # every device gives its part, the first one writes
+                trainer.save_checkpoint(self.checkpoints.folder / name)
+        except OSError as error:
+            raise StoreError.of(self.checkpoints.folder, f"the checkpoint of run {self.spec.run_id}", error) from error
+        self._saved = time.perf_counter()
+
+    def _gather_unreadable(self, trainer: pl.Trainer) -> None:
+        """Of all devices, on each. Raises TooManyUnreadable, on all of them."""
+        if trainer.world_size > 1 and not self.spec.data.in_memory:
+            found: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(found, self.unreadable.found)
+            for others in found:
+                self.unreadable.add(others)
+
+    # Hooks
+
+    def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        now = time.perf_counter()
+        if not self.steps:
+            self._start = now
+        self._told = self._saved = now
+        self.handling.stop.catch()
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self._since = (self.steps, time.perf_counter())
+        if self.handling.tracker is not None:
+            for line in self.history:
+                self.handling.tracker.epoch(line)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self._since = (self.steps, time.perf_counter())
+
+    def on_train_batch_end(self, trainer: pl.Trainer, task: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
+        if (i + 1) % self.spec.train.accumulation:
+            return  # in the middle of a step
+        self.steps += 1
+        if self.handling.tracker is not None:
+            self.handling.tracker.loss(self.steps, out["loss"])
+        last = i + 1 == trainer.num_training_batches
+        stop, due = self._asked(trainer)
+        # After the last step of an epoch the evaluation comes first: then the epoch's line of history is saved too.
+        if not last and (stop or due):
+            self._save(trainer, trainer.current_epoch, (i + 1) // self.spec.train.accumulation)
+        if stop and not last:
+            raise Interrupted(self.handling.stop.number or 0)
+        if time.perf_counter() - self._told > TELL_SECONDS:
+            assert isinstance(task, Classification)
+            self._tell(self.steps / (self.epochs * task.steps_per_epoch))
+
+    def _asked(self, trainer: pl.Trainer) -> tuple[bool, bool]:
+        """Whether an end is asked for, and whether a checkpoint is due: on any device, so that all do the same."""
+        asked = self.handling.stop(), time.perf_counter() - self._saved >= self.handling.checkpoint_seconds
+        if trainer.world_size > 1:
+            told = torch.tensor([*asked, self.handling.stop.number or 0], device=trainer.strategy.root_device)
+            stop, due, number = trainer.strategy.all_gather(told).amax(0).tolist()
+            self.handling.stop.number = number or None
+            asked = bool(stop), bool(due)
+        return asked
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        assert isinstance(task, Classification)
+        self._gather_unreadable(trainer)
+        train_loss = task.finish_epoch()
+        values = {f"val_{key}": trainer.callback_metrics[f"val/{key}"].item() for key in ("loss", "top1", "top5")}
+        # The last step of an epoch can break the weights after a loss that was still finite.
+        if not (math.isfinite(values["val_loss"]) and math.isfinite(train_loss)):
+            raise Diverged(self.steps)
+        self.history.append(
+            {
+                "epoch": trainer.current_epoch + 1,
+                "step": self.steps,
+                "lr": learning_rate(task.spec, self.steps - 1, task.steps_per_epoch),  # of the epoch's last step
+                "train_loss": train_loss,
+                **values,
+                "seconds": round(self.seconds, 3),
+            }
+        )
+        if self.handling.tracker is not None:
+            self.handling.tracker.epoch(self.history[-1])
+        ended = len(self.history) == self.epochs
+        stop, due = self._asked(trainer)
+        if self.handling.keep_checkpoints if ended else (stop or due):
+            self._save(trainer, trainer.current_epoch + 1, 0, FINAL if ended else LAST)
+        if stop and not ended:
+            raise Interrupted(self.handling.stop.number or 0)
+        self._tell(len(self.history) / self.epochs)
+
+    def _tell(self, share: float) -> None:
+        self._told = time.perf_counter()
+        if not (runs := self.checkpoints.folder.parent).is_dir():  # whoever removed it wants no records
+            raise StoreError(f"{runs.parent}: the results folder was removed while run {self.spec.run_id} trained")
+        last = self.history[-1] if self.history else None
+        steps, since = self._since
+        rate = (self.steps - steps) * self.spec.train.batch_size / max(self._told - since, 1e-9)
+        progress = Progress(
+            epoch=len(self.history),
+            epochs=self.epochs,
+            share=share,
+            train_loss=last["train_loss"] if last else None,
+            top1=last["val_top1"] if last else None,
+            images_per_second=rate,
+        )
+        self.handling.tell(progress)

@@ -1,0 +1,60 @@
+"""What a run ended with: the content of record.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system import provenance
+from metaformer_ablate.training.compute import is_compile_error
+
+# The keys of record.json, in their order; a run that ends early lacks values, not keys.
+_EMPTY: dict[str, Any] = dict.fromkeys(
+    (
+        *("status", "reason", "metrics", "at_chance", "params", "frozen_params", "macs", "macs_224", "uncounted"),
+        *("epochs", "images_seen", "seconds", "device", "precision", "compiled", "kernels", "peak_memory_bytes"),
+        *("versions", "git", "data_fingerprint", "started", "ended"),
+    )
+)
+
+
+def failed_record(spec: RunSpec, reason: str) -> dict[str, Any]:
+    """What there is to record of a run whose worker died, as another process sees it."""
+    seen = {"epochs": spec.train.epochs + spec.train.cooldown_epochs, "images_seen": 0, "seconds": 0.0}
+    of_process = {"versions": provenance.versions(), "git": provenance.git_state(), "started": _now(), "ended": _now()}
+    return _EMPTY | seen | of_process | {"status": "failed", "reason": reason}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _reason(error: Exception, spec: RunSpec) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in text:
+        return f"out of memory with a batch of {spec.train.batch_size}; try a smaller model.size or data.image_size"
+    if is_compile_error(error):
+        return f"torch.compile failed ({type(error).__name__}: {text[:300]}); try train.compile=false"
+    return f"{type(error).__name__}: {text}"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training left behind: the content of a record."""
+
+    record: dict[str, Any]
+    history: list[dict[str, float]]
+    predictions: dict[str, np.ndarray] | None
+    log: str | None
+    checkpoint: Path | None  # to be kept
+
+    def write(self, store: Store, spec: RunSpec) -> Record:
+        return store.write(spec, self.record, self.history, self.predictions, self.log, self.checkpoint)

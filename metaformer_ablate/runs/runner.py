@@ -1,0 +1,224 @@
+"""One RunSpec to one record."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytorch_lightning as pl
+import torch
+
+from metaformer_ablate.cost.cost import count, macs_at_224
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.data.spec import DataSpec
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.build import build_model
+from metaformer_ablate.records.checkpoints import Checkpoints
+from metaformer_ablate.records.record import Record, StoreError
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.callback import _Watch
+from metaformer_ablate.runs.constraints import check
+from metaformer_ablate.runs.options import ClaimLost, Handling
+from metaformer_ablate.runs.outcome import _EMPTY, Trained, _now, _reason
+from metaformer_ablate.runs.trainer import _environment, _has_batch_norm, _strategy
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system import provenance
+from metaformer_ablate.system.console import say
+from metaformer_ablate.system.devices import device_name
+from metaformer_ablate.system.memory import keep_freed_memory, peak_memory, start_peak_memory
+from metaformer_ablate.tasks.classification.data.augment import Augment
+from metaformer_ablate.tasks.classification.data.in_memory import ImageData, load_images
+from metaformer_ablate.tasks.classification.metrics import _predictions
+from metaformer_ablate.tasks.classification.module import Classification
+from metaformer_ablate.tasks.classification.predictions import _at_chance
+from metaformer_ablate.tasks.module import Diverged
+from metaformer_ablate.training.compute import Computing, checkpoint_activations
+
+if TYPE_CHECKING:
+    from metaformer_ablate.tasks.classification.data.image_files import PictureData
+
+
+Data: TypeAlias = "ImageData | PictureData"
+
+
+class Runner:
+    """Runs specs one after another; keeps the data of the last one, which a sweep mostly shares.
+
+    Where several devices share a run there is a Runner in the process of each (`ranks`): `device` is its own one, and
+    `peers` are those of this machine.
+    """
+
+    def __init__(
+        self, store: Store, folder: DataFolder, device: torch.device, peers: Sequence[torch.device] | None = None
+    ):
+        self.store, self.folder, self.device = store, folder, device
+        self.peers = [device] if peers is None else list(peers)
+        self._loaded: tuple[DataSpec, Data] | None = None
+
+    def data(self, spec: DataSpec) -> Data:
+        """The images of a spec: on the training device, or opened where they are read one by one."""
+        self.folder.require(spec.name, spec.reader)
+        # Of the settings of a set in memory only these change what is loaded; the rest is augmentation.
+        of_memory = DataSpec(name=spec.name, image_size=spec.image_size, evaluate_on=spec.evaluate_on)
+        key = of_memory if spec.in_memory else spec
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = (key, self._load(key))
+        return self._loaded[1]
+
+    def _load(self, spec: DataSpec) -> Data:
+        if spec.in_memory:
+            return load_images(spec, self.folder).to(self.device)
+        from metaformer_ablate.tasks.classification.data.image_files import open_pictures
+
+        return open_pictures(spec, self.folder, self.device)
+
+    def run(self, spec: RunSpec, handling: Handling | None = None) -> Record:
+        """Trains a spec, from its last checkpoint where there is one, and writes its record.
+
+        A run that diverges is a result; one that fails is recorded as failed with its reason and log. Raises
+        RequestError where its data is missing, StoreError where the results folder cannot be written, Interrupted
+        where the handling's stop was asked for, and ClaimLost.
+        """
+        self.data(spec.data)
+        self.clear(spec)
+        return self.train(spec, handling or Handling()).write(self.store, spec)
+
+    def clear(self, spec: RunSpec) -> None:
+        """Moves a record of the run aside: failed, stale, damaged, or asked for once more. It begins from the start."""
+        if self.store.read(spec.run_id) is not None or spec.run_id in self.store.problems:
+            self.store.set_aside(spec.run_id)
+
+    def train(
+        self,
+        spec: RunSpec,
+        handling: Handling,
+        find_checkpoint: Callable[[_Watch], Path | None] = lambda watch: watch.find_checkpoint(),
+    ) -> Trained:
+        """`run` without the record written, and from the checkpoint that is found."""
+        data = self.data(spec.data)
+        try:
+            self.store.runs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError.of(self.store.path, "its folder runs", error) from error
+        watch = self.watch(spec, handling)
+        common = {
+            "epochs": watch.epochs,
+            "versions": provenance.versions(),
+            "git": provenance.git_state(),
+            "data_fingerprint": self.folder.fingerprint(spec.data.name, spec.data.reader),
+        }
+        outcome: dict[str, Any]
+        predictions = log = None
+        memory_before = start_peak_memory(self.device)
+        try:
+            cost = count(spec)
+            common |= {
+                "params": cost.params,
+                "frozen_params": cost.frozen_params,
+                "macs": cost.macs,
+                "macs_224": macs_at_224(spec),
+                "uncounted": cost.uncounted,
+            }
+            task = self._train(spec, data, watch, find_checkpoint)
+            metrics = {key: watch.history[-1][f"val_{key}"] for key in ("top1", "top5", "loss")}
+            predictions = _predictions(task.logits, task.labels)
+            outcome = {"status": "ok", "reason": None, "metrics": metrics}
+            outcome["at_chance"] = _at_chance(metrics["top1"], len(predictions["label"]), spec)
+        except Diverged as error:
+            outcome = {"status": "diverged", "reason": str(error), "metrics": None, "at_chance": None}
+        except (RequestError, StoreError, ClaimLost):
+            raise
+        except Exception as error:  # whatever it is, the runs after this one go on
+            outcome = {"status": "failed", "reason": _reason(error, spec), "metrics": None, "at_chance": None}
+            log = traceback.format_exc()
+        record = _EMPTY | common | outcome | watch.unreadable.of_record()
+        record |= {
+            "images_seen": watch.steps * spec.train.batch_size,
+            "seconds": round(watch.seconds, 3),
+            "device": "; then ".join(watch.devices),
+            **watch.computing.as_recorded(),
+            "peak_memory_bytes": peak_memory(self.device) if memory_before is not None else None,
+            "started": watch.started,
+            "ended": _now(),
+        }
+        kept = watch.checkpoints.final if handling.keep_checkpoints and outcome["status"] == "ok" else None
+        return Trained(record, watch.history, predictions, log, kept)
+
+    def watch(self, spec: RunSpec, handling: Handling) -> _Watch:
+        name, world = device_name(self.device), spec.train.world
+        checkpoints = Checkpoints(self.store.folder(spec.run_id))
+        computing = Computing.on(self.device, spec.train)
+        return _Watch(spec, handling, checkpoints, name if world == 1 else f"{world} x {name}", computing)
+
+    def _train(
+        self, spec: RunSpec, data: Data, watch: _Watch, find_checkpoint: Callable[[_Watch], Path | None]
+    ) -> Classification:
+        train, computing = spec.train, watch.computing
+        torch.set_num_threads(train.threads)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # what the run before kept to itself is for other workers on this GPU too
+        else:
+            keep_freed_memory()
+            if computing.precision == "bf16":
+                _warn_of_bf16()
+        checkpoint = find_checkpoint(watch)
+        net = build_model(spec, kernels=computing.kernels)
+        batch_norm = _has_batch_norm(net, train)
+        check(spec, self.device.type, batch_norm)
+        if train.grad_checkpointing:
+            checkpoint_activations(net)
+        if train.memory_format == "channels_last":
+            net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        augment = Augment(spec.data, spec.data.classes, data.mean, data.std, train.memory_format)
+        steps = len(data.train) // train.batch_size
+        task = Classification(net, train, augment, steps_per_epoch=steps, seed=spec.seed)
+        if computing.compiled:
+            task.compile_nets()
+        with warnings.catch_warnings():
+            # The loaders need no workers where their batches are views of tensors in memory.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # A loader that begins where the checkpoint ended is what this one wants.
+            warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+            warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+            # What is logged is of all devices already.
+            warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            for name in ("pytorch_lightning", "lightning_fabric"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+            trainer = pl.Trainer(
+                accelerator="gpu" if self.device.type == "cuda" else "cpu",
+                devices=[d.index or 0 for d in self.peers] if self.device.type == "cuda" else len(self.peers),
+                num_nodes=train.nodes,
+                strategy=_strategy(train),
+                accumulate_grad_batches=train.accumulation,
+                sync_batchnorm=batch_norm and train.world > 1,
+                use_distributed_sampler=False,  # the task takes its part of each batch
+                max_epochs=watch.epochs,
+                precision="bf16-mixed" if computing.precision == "bf16" else "32-true",
+                gradient_clip_val=train.clip_grad,
+                callbacks=[watch],
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                plugins=[_environment(train)],
+            )
+            if batch_norm and train.world > 1 and trainer.is_global_zero:
+                say(f"run {spec.run_id}: batch norm is synchronised over {train.world} devices")
+            rank, unreadable = trainer.global_rank, watch.unreadable
+            loader = data.train_loader(train, spec.seed, watch.place, rank, unreadable)
+            shares = data.evaluation_loader(train, rank, unreadable)
+            with watch.handling.stop.polling():
+                trainer.fit(task, loader, shares, ckpt_path=checkpoint, weights_only=True)
+        return task
+
+
+@cache
+def _warn_of_bf16() -> None:
+    say("warning: train.precision is bf16 on a CPU, where it takes about ten times as long as fp32")

@@ -1,0 +1,1 @@
+"""Strict settings in layers: field types, YAML, overrides. Loads no torch."""

@@ -1,0 +1,81 @@
+"""Strict sections of settings: the types of their fields, and what a field may be, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from metaformer_ablate.errors import unknown
+
+
+def _name_in(what: str, table: Mapping[str, Any] | tuple[str, ...]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in table:
+            raise ValueError(unknown(what, value, table))
+        return value
+
+    return AfterValidator(check)
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("allowed: an odd integer of at least 1")
+    return value
+
+
+def _float(value: Any) -> Any:
+    # YAML writes 1 for 1.0, and -0.0 is 0.0; the canonical JSON must not depend on it.
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return float(value) + 0.0 if abs(value) < 1e300 else math.inf if value > 0 else -math.inf
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+T = TypeVar("T")
+
+
+Real = Annotated[float, BeforeValidator(_float)]
+
+
+Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+Rate = Annotated[Real, Field(ge=0, lt=1)]
+
+
+Share = Annotated[Real, Field(ge=0, le=1)]
+
+
+NotNegative = Annotated[Real, Field(ge=0)]
+
+
+AboveZero = Annotated[Real, Field(gt=0)]
+
+
+Stages = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
+
+
+Pair = Annotated[tuple[T, ...], BeforeValidator(_tuple), Field(min_length=2, max_length=2)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _f(default: Any, allowed: str) -> Any:
+    """A field with its default and what it may be, in words: the end of every error message about it."""
+    return Field(default=default, description=allowed)
+
+
+def _execution(default: Any, allowed: str) -> Any:
+    """A field that says how a run is carried out: it stays out of the id and of spec.yaml."""
+    return Field(default=default, exclude=True, description=allowed)

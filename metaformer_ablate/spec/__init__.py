@@ -1,0 +1,1 @@
+"""From experiment files and overrides to resolved specs. Loads no torch."""

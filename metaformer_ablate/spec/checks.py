@@ -1,0 +1,106 @@
+"""What no single field can tell: geometry, schedule, devices."""
+
+from __future__ import annotations
+
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.models.presets import COMPARATORS
+from metaformer_ablate.spec.merge import _bad, _Merged
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.training.spec import TrainSpec
+
+
+def _check_together(spec: RunSpec, merged: _Merged) -> None:
+    """What no single field can tell: the geometry leaves a map in every stage, the schedule fits the epochs."""
+    model = spec.model
+    if model.timm is not None and model.comparator is not None:
+        raise RequestError(
+            f"{merged.where('model.timm')}model.timm is {model.timm!r} and model.comparator is {model.comparator!r}; "
+            f"allowed: one of them"
+        )
+    if (comparator := model.timm or model.comparator) is not None and merged.size and merged.size[1].strict:
+        size, layer = merged.size
+        about = f"{layer.about}: " if layer.about else ""
+        raise RequestError(
+            f"{layer.where('model.size')}: {about}model.size is {size!r}, but nothing reads it: "
+            f"the model is {comparator}"
+        )
+    for stage, (height, _) in enumerate(stage_sizes(spec)):
+        if height < 1:
+            assert model.stem is not None and model.downsample is not None
+            raise RequestError(
+                f"{merged.where('data.image_size')}data.image_size is {spec.data.image_size}, which leaves nothing in "
+                f"stage {stage + 1} after a stem of stride {model.stem.stride} and down-sampling of stride "
+                f"{model.downsample.stride}; allowed: a larger image or smaller strides"
+            )
+    for i, (_, dim, mixer) in enumerate(zip(*model.stages(), strict=True)):
+        if "head_dim" in MIXERS[mixer].reads and (not model.head_dim or dim % model.head_dim):
+            allowed = f"allowed for {mixer} in stage {i + 1}: a divisor of its width {dim}"
+            raise _bad("model.head_dim", model.head_dim, allowed, merged)
+    train = spec.train
+    if train.warmup_epochs >= train.epochs and train.warmup_epochs > 0:
+        _, source = merged.explicit.get("train.warmup_epochs", (None, None))
+        place = "train.warmup_epochs" if source is not None and source.strict else "train.epochs"
+        raise RequestError(
+            f"{merged.where(place)}train.warmup_epochs is {train.warmup_epochs:g} and train.epochs is "
+            f"{train.epochs}; allowed: fewer warm-up epochs than epochs"
+        )
+    images, _ = spec.data.split_sizes()
+    if train.batch_size > images:
+        raise RequestError(
+            f"{merged.where('train.batch_size')}train.batch_size is {train.batch_size}; allowed: at most {images}, "
+            f"the training images of {spec.data.name}"
+        )
+    _check_sharing(train, merged)
+    mixed = not spec.data.in_memory and bool(spec.data.mixup or spec.data.cutmix)
+    part = train.micro_batch or train.batch_size // train.world
+    if mixed and part < train.batch_size and part % 2:
+        found = f"train.micro_batch is {part}" if train.micro_batch else f"a device has {part} images of a batch"
+        raise RequestError(
+            f"{merged.where('train.micro_batch')}{found}; allowed where data.mixup or data.cutmix is on: an even "
+            f"number, for both images of a pair are read by one device"
+        )
+
+
+def _check_sharing(train: TrainSpec, merged: _Merged) -> None:
+    """The devices of a run get equal shares of each batch, and take them in equal parts."""
+    if train.batch_size % train.world:
+        where = next((found for key in ("devices", "nodes") if (found := merged.where(f"train.{key}"))), "")
+        raise RequestError(
+            f"{where}train.devices is {train.devices} and train.nodes is {train.nodes}, which cannot share a batch of "
+            f"{train.batch_size} evenly; allowed: as many devices in all as divide train.batch_size"
+        )
+    share = train.batch_size // train.world
+    if share % (train.micro_batch or 1):
+        allowed = f"allowed: a divisor of the {share} images of a batch that a device has"
+        raise _bad("train.micro_batch", train.micro_batch, allowed, merged)
+    if train.strategy != "auto" and train.world == 1:
+        allowed = "allowed on one device: auto"
+        raise _bad("train.strategy", train.strategy, allowed, merged)
+
+
+def stage_sizes(spec: RunSpec) -> list[tuple[int, int]]:
+    """(height, width) of the feature map in each stage, in tokens; empty for a comparator."""
+    size, sizes = spec.data.image_size, []
+    for stage in range(len(spec.model.depths or ())):
+        conv = spec.model.downsample if stage else spec.model.stem
+        assert conv is not None
+        size = (size + 2 * conv.padding - conv.kernel) // conv.stride + 1
+        sizes.append((size, size))
+    return sizes
+
+
+def not_applicable(spec: RunSpec) -> str | None:
+    """Why a comparator makes no sense at a recipe's resolution; None where it does. A MetaFormer fits any."""
+    size = spec.data.image_size
+    fits = COMPARATORS.get(spec.model.comparator or "")
+    if fits is not None and (size < 64 or not fits.takes(size)):
+        times = "a power of two" if fits.powers else "an integer"
+        return f"{spec.model.comparator} takes images of {fits.base} pixels times {times}, from 64 on; here {size}"
+    if (name := spec.model.timm) is not None:
+        if name.startswith("resnet"):
+            small = f"{name} leaves less than one position of images below 32 pixels; here {size}"
+            return None if size >= 32 else small
+        if size < 64 or size % 16:
+            return f"{name} takes images of a multiple of 16 pixels, from 64 on; here {size}"
+    return None

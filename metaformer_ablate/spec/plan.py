@@ -1,0 +1,136 @@
+"""An experiment under a recipe: the spec of every row, and what to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.settings.layers import Layer, as_words
+from metaformer_ablate.spec.checks import not_applicable as reason_not_applicable
+from metaformer_ablate.spec.checks import stage_sizes
+from metaformer_ablate.spec.experiment import Experiment, Recipe, load_experiment, load_recipe
+from metaformer_ablate.spec.merge import override_layer
+from metaformer_ablate.spec.resolve import resolve
+from metaformer_ablate.spec.run_spec import RunSpec
+
+MOST_SEEDS = 10_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment under a recipe with overrides: the resolved spec of each row, its seed still 0.
+
+    Rows that make no sense under the recipe are in `not_applicable`, with the reason, and not in `specs`.
+    """
+
+    experiment: Experiment
+    recipe: Recipe
+    specs: dict[str, RunSpec] = field(default_factory=dict)
+    not_applicable: dict[str, str] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()  # words of the command line
+
+    def spec(self, row: str, seed: int) -> RunSpec:
+        return self.specs[row].with_seed(seed)
+
+
+def plan(
+    experiment: str, recipe: str = "digits", overrides: Sequence[str] | Layer = (), *, baseline_only: bool = False
+) -> Plan:
+    """Resolves every row of an experiment, or its baseline, under a recipe with words or a layer of overrides.
+
+    Two rows that resolve to the same spec are an error.
+    """
+    chosen, under = load_experiment(experiment), load_recipe(recipe)
+    over_all = overrides if isinstance(overrides, Layer) else override_layer(overrides)
+    words = as_words(overrides.values) if isinstance(overrides, Layer) else list(overrides)
+    specs: dict[str, RunSpec] = {}
+    not_applicable: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for row in [chosen.rows[chosen.baseline]] if baseline_only else chosen.rows.values():
+        over = Layer(over_all.values, over_all.where, True, f"row {row.name!r}")
+        layers = [under.layer]
+        for place in (chosen, row):
+            layers += [place.layer, *([place.under[under.name]] if under.name in place.under else [])]
+        spec = resolve([*layers, over])
+        if (other := seen.setdefault(spec.run_id, row.name)) != row.name:
+            cause = f" under the overrides {' '.join(words)}" if words else ""
+            raise RequestError(
+                f"{chosen.source}: rows {other!r} and {row.name!r} are the same run{cause}; "
+                f"each row of an experiment must differ from every other"
+            )
+        if (why := reason_not_applicable(spec)) is not None:
+            not_applicable[row.name] = why
+        else:
+            specs[row.name] = spec
+    return Plan(chosen, under, specs, not_applicable, tuple(words))
+
+
+def row_notes(plan: Plan, name: str) -> list[str]:
+    """What a reader of a row has to know: its own notes, what of its data and training is not the baseline's, and the
+    stages where a window covers the whole map or there is nothing to mix."""
+    notes = list(plan.experiment.rows[name].notes)
+    if name in plan.not_applicable:
+        return [*notes, f"not applicable: {plan.not_applicable[name]}"]
+    spec = plan.specs[name]
+    baseline = plan.specs.get(plan.experiment.baseline)
+    if baseline is not None and (changes := differences(spec, baseline, ("data", "train"))):
+        notes.append(
+            "not the baseline's recipe: " + ", ".join(f"{path} {there} -> {here}" for path, here, there in changes)
+        )
+    covered: dict[str, list[str]] = {}
+    for i, (height, width) in enumerate(stage_sizes(spec)):
+        mixer = spec.model.stages()[2][i]
+        part = MIXERS[mixer]
+        window = spec.model.at_stage(part.window, i) if part.window else None
+        place = f"stage {i + 1} ({height} x {width})"
+        if not part.mixes:
+            continue
+        if height == width == 1:
+            covered.setdefault(f"{mixer} has nothing to mix", []).append(place)
+        elif window is not None and window // 2 >= max(height, width) - 1:
+            covered.setdefault(f"a window of {window} covers the whole map", []).append(place)
+    notes += [f"{what} in {', '.join(places)}" for what, places in covered.items()]
+    return notes
+
+
+def differences(
+    spec: RunSpec, baseline: RunSpec, sections: Sequence[str] = ("model", "data", "train")
+) -> list[tuple[str, Any, Any]]:
+    """(path, value, the baseline's value) of every resolved field that differs, seeds apart."""
+    found = []
+    for section in sections:
+        here, there = (_flat(tree.to_dict()[section], section) for tree in (spec, baseline))
+        for path in sorted(here.keys() | there.keys()):
+            if here.get(path) != there.get(path):
+                found.append((path, here.get(path), there.get(path)))
+    return found
+
+
+def _flat(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}"
+        flat |= _flat(value, path) if isinstance(value, dict) else {path: value}
+    return flat
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`3` means seeds 0, 1, 2; `0,2,5` means those; `4,` means seed 4 alone."""
+    allowed = "allowed: a number of seeds (3 means 0,1,2) or a list of different seeds of at least 0 (0,1,2)"
+    words = text.removesuffix(",").split(",")
+    try:
+        numbers = tuple(int(word) for word in words)
+    except ValueError:
+        raise RequestError(f"--seeds is {text!r}; {allowed}") from None
+    if "," not in text and numbers[0] > MOST_SEEDS:
+        raise RequestError(f"--seeds is {text!r}; {allowed}, at most {MOST_SEEDS} of them")
+    seeds = numbers if "," in text else tuple(range(numbers[0]))
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**31:
+        raise RequestError(f"--seeds is {text!r}; {allowed}")
+    if len(set(seeds)) < len(seeds):
+        repeated = next(seed for seed in seeds if seeds.count(seed) > 1)
+        raise RequestError(f"--seeds is {text!r}: seed {repeated} is repeated; {allowed}")
+    return seeds

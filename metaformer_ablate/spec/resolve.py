@@ -1,0 +1,126 @@
+"""What to run: the resolved spec of a run, how it comes out of layers of settings, and its id. Loads no torch.
+
+A `RunSpec` holds everything that can change a result and nothing else, so its id can name the result. Settings
+come in layers (recipe, experiment, row, command line), later over earlier; `resolve` merges them, checks them and
+sets to null every field that the chosen parts do not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.data.spec import DataSpec, _inert_data
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.spec import ModelSpec, _inert_model
+from metaformer_ablate.models.user_components import read_own_parts
+from metaformer_ablate.settings.layers import Layer
+from metaformer_ablate.settings.schema import _Strict
+from metaformer_ablate.spec.checks import _check_together
+from metaformer_ablate.spec.merge import _LEAVES, _bad, _merge, _Merged, _per_stage, _with_presets
+from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.training.spec import TrainSpec, _inert_train
+
+
+def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
+    """Merges layers, later over earlier, and checks the result.
+
+    `model.size` and `model.name` are presets: values set in the same or a later layer stand over them, and what they
+    set themselves is cleared of earlier layers. Raises RequestError for anything unknown, of a wrong type, out of
+    range or contradictory, and for a strict setting that the chosen parts do not read.
+    """
+    read_own_parts()
+    merged = _merge(layers)
+    values = _with_presets(merged)
+    model = _validate(ModelSpec, "model", _per_stage(values.get("model", {}), merged), merged)
+    if model.init_from is not None:
+        model = model.model_copy(update={"init_sha256": _file_digest(model.init_from, merged)})
+    data = _validate(DataSpec, "data", values.get("data", {}), merged)
+    if not data.in_memory:
+        facts = DATASETS[data.name]
+        numbers = {"num_classes": data.classes}
+        numbers |= {key: getattr(data, key) or getattr(facts, key) for key in ("train_images", "test_images")}
+        data = data.model_copy(update=numbers)
+    train = _validate(TrainSpec, "train", values.get("train", {}), merged)
+    spec = RunSpec(
+        model=_without_inert(model, "model", _inert_model(model), merged),
+        data=_without_inert(data, "data", _inert_data(data), merged),
+        train=_without_inert(train, "train", _inert_train(train), merged),
+        seed=seed,
+    )
+    _check_together(spec, merged)
+    return spec
+
+
+def _file_digest(path: str, merged: _Merged) -> str:
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _bad("model.init_from", path, f"the file cannot be read: {error.strerror}", merged) from None
+
+
+S = TypeVar("S", bound=_Strict)
+
+
+def _validate(model: type[S], section: str, values: dict[str, Any], merged: _Merged) -> S:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        keys = [str(key) for key in first["loc"]]
+        path = ".".join([section, *keys])
+        while path not in _LEAVES:  # inside a list: the field is what has a description
+            path = path.rpartition(".")[0]
+            if not path:
+                raise RequestError(f"{section} must be a mapping with: {', '.join(model.model_fields)}") from None
+        if first["type"] == "missing":
+            raise RequestError(f"{merged.home}{path} is not set; allowed: {_LEAVES[path].description}") from None
+        reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else ""
+        allowed = reason or f"allowed: {_LEAVES[path].description}"
+        value: Any = values
+        for key in path.split(".")[1:]:
+            value = value[key]
+        if path in merged.explicit:  # as it was written, not spread over the stages
+            value = merged.explicit[path][0]
+        raise _bad(path, value, allowed, merged) from None
+
+
+def _without_inert(section: S, name: str, inert: dict[str, str], merged: _Merged) -> S:
+    """The section with inert fields null. Raises where a row or the command line sets one of them, and for a null
+    where something reads the field and its description allows none."""
+    for key, info in type(section).model_fields.items():
+        nullable = info.default is None or "null" in (info.description or "")
+        if getattr(section, key) is None and key not in inert and not nullable:
+            raise _bad(f"{name}.{key}", None, f"allowed: {info.description}", merged)
+    update: dict[str, Any] = {}
+    for key, why in inert.items():
+        option, _, stage = key.partition(".")
+        path = f"{name}.{option}"
+        inside = [p for p in merged.explicit if p == path or p.startswith(path + ".")]
+        path = inside[0] if inside else path
+        value, layer = merged.explicit.get(path, (None, None))
+        if layer is not None and layer.strict and value is not None:
+            # One value for all stages is read where any stage reads it; an entry of a list stands for its own stage.
+            if not stage:
+                unread = True
+            elif isinstance(value, list):
+                unread = value[int(stage)] is not None
+            else:
+                unread = all(f"{option}.{i}" in inert for i in range(len(getattr(section, option))))
+            if unread:
+                at = f" at stage {int(stage) + 1}" if stage and isinstance(value, list) else ""
+                raise RequestError(f"{merged.where(path)}{path} is {value!r}, but nothing reads it{at}: {why}")
+        if stage:
+            entries = list(update.get(option, getattr(section, option)))
+            entries[int(stage)] = None
+            update[option] = tuple(entries)
+        else:
+            info = type(section).model_fields[option]
+            update[option] = info.default if info.exclude else None  # what is not in the id is not in a record either
+    return section.model_copy(update=update)

@@ -1,0 +1,130 @@
+"""How far two columns of top-1 agree on the order of the rows: rank correlations, and the pairs that are reversed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from metaformer_ablate.statistics.stats import FISHER_Z, LEVEL, holm, kendall, paired_difference, spearman
+
+FEWEST_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Column:
+    """Top-1 by row, in percent. `seeds` holds what the means are of, {row: {seed: top1}}; None for printed numbers."""
+
+    name: str
+    values: Mapping[str, float]
+    seeds: Mapping[str, Mapping[int, float]] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)  # row: why its number is not to be compared
+
+    def difference(self, row: str, other: str) -> dict[str, Any]:
+        """row minus other: paired over the seeds that both have, or of the printed numbers."""
+        if self.seeds is None:
+            return {"mean": self.values[row] - self.values[other], "ci95": None, "p": None}
+        here, there = self.seeds[row], self.seeds[other]
+        common = [seed for seed in here if seed in there]
+        if not common:
+            return {"mean": self.values[row] - self.values[other], "ci95": None, "p": None}
+        found = paired_difference([here[seed] for seed in common], [there[seed] for seed in common])
+        return {"mean": found.mean, "ci95": found.ci95 and list(found.ci95), "p": found.p}
+
+
+def measured(name: str, rows: Sequence[Mapping[str, Any]]) -> Column:
+    """The column of a table's rows. Where a seed diverged, the mean is of the fortunate ones and is left out."""
+    seeds = {row["name"]: {r["seed"]: r["top1"] for r in row["runs"] if r["top1"] is not None} for row in rows}
+    left_out = {}
+    for row in rows:
+        if diverged := [str(run["seed"]) for run in row["runs"] if run["status"] == "diverged"]:
+            left_out[row["name"]] = f"diverged: seed {', '.join(diverged)}"
+        elif row["mean"] is None:
+            left_out[row["name"]] = "no run that counts"
+    # Equal counts may differ in the last digit of their mean, which is no order.
+    values = {row["name"]: round(row["mean"], 9) for row in rows if row["name"] not in left_out}
+    return Column(name, values, seeds, left_out)
+
+
+def printed(rows: Sequence[Mapping[str, Any]]) -> Column:
+    """The paper's top-1, for the rows that have one."""
+    return Column("paper", {row["name"]: row["paper"]["top1"] for row in rows if "top1" in row["paper"]})
+
+
+def agreement(one: Column, other: Column) -> dict[str, Any] | None:
+    """Rank correlation of two columns and the pairs of rows that they order differently; None below FEWEST_ROWS rows.
+
+    The rows of a pair stand in the order of the other column, so a reversed pair's first difference is below 0. It is
+    beyond noise where the paired 95% interval excludes 0 in each column that has seeds, null where there is no
+    interval. Each p is Holm's over all pairs that both columns order.
+    """
+    names = [row for row in one.values if row in other.values]
+    if len(names) < FEWEST_ROWS:
+        return None
+    ours, theirs = ([column.values[row] for row in names] for column in (one, other))
+    tau, rho = kendall(ours, theirs), spearman(ours, theirs)
+    pairs: list[dict[str, Any]] = []
+    for first, second in combinations(names, 2):
+        if other.difference(first, second)["mean"] < 0:
+            first, second = second, first
+        sides = [column.difference(first, second) for column in (one, other)]
+        if all(abs(side["mean"]) > 1e-9 for side in sides):  # ties are in no order
+            pairs.append({"rows": [first, second], "differences": sides})
+    for k in range(2):
+        corrected = holm([pair["differences"][k]["p"] for pair in pairs])
+        for pair, p in zip(pairs, corrected, strict=True):
+            pair["differences"][k]["p"] = p
+    reversed_pairs = [pair for pair in pairs if pair["differences"][0]["mean"] < 0]
+    for pair in reversed_pairs:
+        noisy = [s for s, column in zip(pair["differences"], (one, other), strict=True) if column.seeds is not None]
+        known = all(side["ci95"] for side in noisy)
+        pair["beyond_noise"] = all(s["ci95"][0] * s["ci95"][1] > 0 for s in noisy) if known else None
+    left_out = {**one.left_out, **other.left_out}
+    either = {*one.values, *one.left_out} & {*other.values, *other.left_out}
+    found = {
+        "between": [one.name, other.name],
+        "rows": names,
+        "kendall": {"value": tau.value, "ci95": tau.ci95 and list(tau.ci95)},
+        "spearman": {"value": rho.value, "ci95": rho.ci95 and list(rho.ci95)},
+        "method": FISHER_Z,
+        "pairs": len(pairs),
+        "reversed": reversed_pairs,
+        "left_out": [{"name": row, "reason": why} for row, why in left_out.items() if row in either],
+    }
+    return {**found, "text": _in_words(found)}
+
+
+def _in_words(found: Mapping[str, Any]) -> list[str]:
+    one, other = found["between"]
+    lines = [
+        f"Agreement of {one} with {other} over {len(found['rows'])} rows: "
+        + f"{_number('Kendall tau-b', found['kendall'])}, {_number('Spearman rho', found['spearman'])} "
+        + "[95% intervals by Fisher z, as if these rows were drawn from many]."
+    ]
+    pairs = found["reversed"]
+    beyond = [pair for pair in pairs if pair["beyond_noise"]]
+    unknown = sum(pair["beyond_noise"] is None for pair in pairs)
+    text = f"{len(pairs)} of {found['pairs']} pairs of rows are reversed; beyond noise (their paired 95% interval "
+    text += f"excludes 0) are {len(beyond)}" + (f", not known of {unknown}" if unknown else "")
+    if beyond:
+        still = [p for p in beyond if all(s["p"] is None or s["p"] < LEVEL for s in p["differences"])]
+        text += f", with p < {LEVEL} after Holm over all pairs {len(still)}{_named(still, ': ')}"
+        text += _named([pair for pair in beyond if pair not in still], ". Not after Holm: ")
+    lines.append(text + ".")
+    if found["left_out"]:
+        left_out = "; ".join(f"{row['name']} ({row['reason']})" for row in found["left_out"])
+        lines.append(f"Not compared: {left_out}.")
+    return lines
+
+
+def _named(pairs: list[dict[str, Any]], before: str) -> str:
+    said = [f"{b} above {a} by {-pair['differences'][0]['mean']:.2f}" for pair in pairs for a, b in [pair["rows"]]]
+    return before + "; ".join(said) if said else ""
+
+
+def _number(name: str, of: Mapping[str, Any]) -> str:
+    if of["value"] is None:
+        return f"{name} undefined, all tied"
+    interval = f" [{of['ci95'][0]:.2f}, {of['ci95'][1]:.2f}]" if of["ci95"] else " (no interval)"
+    return f"{name} {of['value']:.2f}{interval}"

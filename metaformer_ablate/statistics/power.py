@@ -1,0 +1,54 @@
+"""What the seeds of a table can tell: detectable differences, seeds needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mode
+from typing import Any
+
+from metaformer_ablate.statistics import stats
+
+Pairs = list[tuple[float, float]]  # top-1 of the row and of the baseline, a pair a seed
+
+
+def resolution(pairs: Sequence[Pairs]) -> dict[str, Any] | None:
+    """What the seeds of a table can tell apart, from the spread of the paired differences of its typical row.
+
+    `n` is the number of pairs that most rows have. `half_width` is that of the paired interval: smaller observed
+    differences cannot be told from none. `detectable` is the true difference that is found with probability 0.8: where
+    one row is tested, and where Holm corrects over all of them (at its strictest step). None where there is no spread.
+    """
+    compared = [p for p in pairs if len(p) > 1]
+    std = stats.typical_std([[here - there for here, there in p] for p in compared])
+    if std is None:
+        return None
+    rows = len(compared)
+    n = mode(sorted(map(len, compared)))
+    alone, holm_first = (stats.detectable(std, n, stats.LEVEL / tests) for tests in (1, rows))
+    half = stats.half_width(std, n)
+    return {
+        "n": n,
+        "rows": rows,
+        "std": std,
+        "half_width": half,
+        "detectable": {"alone": alone, "holm": holm_first},
+        "method": "paired t at 5%, noncentral t for 80% power; deviation of paired differences: the median row's",
+        "text": f"With {n} seeds, differences below {half:.2f} points cannot be told apart: half of a paired 95% "
+        f"interval at the deviation of the median row, {std:.2f}. A true difference is found (p < 0.05) in 8 of 10 "
+        f"such tables from {alone:.2f} on if one row is tested, from {holm_first:.2f} on if Holm corrects over {rows}.",
+    }
+
+
+def seeds_for(difference: float, pairs: Sequence[Pairs]) -> dict[str, Any]:
+    """How many seeds find a true difference, in points, with probability 0.8; null where no spread is known."""
+    known = resolution(pairs)
+    found: dict[str, Any] = {"difference": difference, "power": stats.POWER, "seeds": None}
+    if known is None:
+        return {**found, "text": "How many seeds are needed is not known: no row has two pairs of runs that differ."}
+    levels = {"alone": stats.LEVEL, "holm": stats.LEVEL / known["rows"]}
+    seeds = {name: stats.seeds_needed(difference, known["std"], level) for name, level in levels.items()}
+    alone, first = (f"over {stats.MOST_SEEDS_NEEDED}" if n is None else str(n) for n in seeds.values())
+    text = f"A true difference of {difference:g} points is found (p < 0.05) in 8 of 10 tables with {alone} seeds if "
+    text += f"one row is tested, with {first} if Holm corrects over {known['rows']}; the deviation of paired "
+    text += f"differences is taken as {known['std']:.2f}, the median row's over {known['n']} seeds."
+    return {**found, "seeds": seeds, "method": known["method"], "text": text}

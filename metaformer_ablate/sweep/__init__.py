@@ -1,0 +1,1 @@
+"""An experiment to its missing runs, and those through a launcher to records."""

@@ -1,0 +1,106 @@
+"""What is left to train, and how long it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.records.claims import Claims
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.status import RunState, states_of
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.request import Order
+from metaformer_ablate.spec.plan import Plan
+from metaformer_ablate.spec.run_spec import RunSpec
+
+# Where no record tells how long a run takes: multiply-adds a second in training, forward and backward together, and
+# seconds a step that no size explains. Rough, from the small recipes on one thread of a server CPU.
+ASSUMED_MACS_PER_SECOND = 3e9
+
+
+ASSUMED_SECONDS_PER_STEP = 0.01
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be trained, and the experiments and rows that show it."""
+
+    spec: RunSpec
+    rows: tuple[str, ...]  # "pooling_size/pool3"
+    replaces: str | None = None  # checksum of the record, failed or stale, that it is to replace
+
+    @property
+    def name(self) -> str:
+        return f"{self.rows[0]} seed {self.spec.seed}"
+
+
+def jobs_of(
+    plans: Sequence[Plan], seeds: Sequence[int], store: Store, folder: DataFolder, retry_failed: bool = False
+) -> tuple[list[Job], list[RunState]]:
+    """What is left to train, seed by seed, each run once however many rows show it; and the state of every run.
+
+    The states hold no records: a plan of thousands of runs keeps thousands of lines, not what they learnt.
+    """
+    rows: dict[str, list[str]] = {}
+    specs: dict[str, RunSpec] = {}  # each once, by the id of one seed
+    for plan in plans:
+        for row, spec in plan.specs.items():
+            rows.setdefault(spec.run_id, []).append(f"{plan.experiment.name}/{row}")
+            specs.setdefault(spec.run_id, spec)
+    held = Claims(store.path).held()
+    data = {(spec.data.name, spec.data.reader) for spec in specs.values()}
+    fingerprints = {name: folder.fingerprint(name, reader) for name, reader in data}
+    wanted = {"missing", "running", "stale", *(["failed"] if retry_failed else [])}
+    columns: list[list[tuple[RunState, Job | None]]] = []
+    for key, spec in specs.items():
+        column: list[tuple[RunState, Job | None]] = []
+        for state in states_of(spec, seeds, store, fingerprints[spec.data.name], held):
+            job = None
+            if state.status in wanted:
+                job = Job(spec.with_seed(state.seed), tuple(rows[key]), state.record.checksum if state.record else None)
+            column.append((replace(state, record=None, pace=_pace(state.record)), job))
+        columns.append(column)
+    in_turn = [pair for pairs in zip(*columns, strict=True) for pair in pairs]
+    return [job for _, job in in_turn if job is not None], [state for state, _ in in_turn]
+
+
+def _pace(record: Record | None) -> float | None:
+    """Seconds an image and multiply-add of a run that was trained."""
+    if record is None or not record.data.get("images_seen") or not record.data["macs"]:
+        return None
+    return record.data["seconds"] / (record.data["images_seen"] * record.data["macs"])
+
+
+def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Callable[[RunSpec], int]) -> float:
+    """How long the jobs will take one after another, from the records of the same plan or else from a rough rate."""
+    rates = [state.pace for state in states if state.pace is not None]
+    total = 0.0
+    for job in jobs:
+        train = job.spec.train
+        images = job.spec.data.split_sizes()[0] * (train.epochs + train.cooldown_epochs)
+        if rates:
+            total += median(rates) * images * macs(job.spec)
+        else:
+            total += 3 * images * macs(job.spec) / ASSUMED_MACS_PER_SECOND / train.threads
+            total += ASSUMED_SECONDS_PER_STEP * images / train.batch_size
+    return total
+
+
+def order_of(
+    job: Job, store: Store, folder: DataFolder, device: str, wandb: dict[str, Any] | None = None, **handling: Any
+) -> Order:
+    """The order for a job. `handling` is what of `Order` the command line decides, `wandb` is of `tracking.settle`."""
+    return Order(
+        spec=job.spec.with_execution(),
+        results=str(store.path.resolve()),
+        data=str(folder.path.resolve()) if folder.given else None,
+        device=device,
+        name=job.name,
+        run_id=job.spec.run_id,
+        replaces=job.replaces,
+        wandb=None if wandb is None else {**wandb, "rows": list(job.rows)},
+        **handling,
+    )

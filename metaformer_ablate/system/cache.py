@@ -1,0 +1,22 @@
+"""The cache folder, and files whose loss costs only time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """The user's cache of this package: downloads, counts and checksums; anything in it can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metaformer_ablate"
+
+
+def write_quietly(path: Path, text: str) -> None:
+    """Writes a cache file whole; a cache that cannot be written is no reason to stop."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        pass

@@ -1,0 +1,1 @@
+"""Image classification: top-1 and top-5 accuracy."""

@@ -1,0 +1,1 @@
+"""Images and labels: in memory or read one by one."""

@@ -1,0 +1,259 @@
+"""Images that are read one by one: decoded and augmented in loader processes, each by its own random numbers.
+
+What is drawn for an image follows from (seed, epoch, index) alone, so neither the number of loader processes, nor that
+of devices, nor a run that is stopped and resumed changes a pixel. Transforms are timm's own, with the arguments of the
+authors' script; Mixup, CutMix, normalising and the filling of erased boxes happen on the device (`augment.py`).
+
+timm's readers give the files. Its `ImageDataset` is not used: it puts the next image in place of one that cannot be
+read, in evaluation too, and keeps no count of them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from metaformer_ablate.data.datasets import HOLDOUT_EVERY
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.data.readers import Source, _check_counts, open_sources
+from metaformer_ablate.data.sampling import EpochBatches, Share, derive_seed, shares_of
+from metaformer_ablate.data.spec import DataSpec
+from metaformer_ablate.data.unreadable import Unreadable
+from metaformer_ablate.tasks.classification.data.augment import Boxes, draw_box
+from metaformer_ablate.tasks.classification.data.transforms import evaluation_transform, training_transform
+from metaformer_ablate.training.spec import TrainSpec
+
+# Images that are tried in place of one that cannot be read. Chance finds a whole one long before.
+STAND_INS = 20
+
+
+GREY = (128, 128, 128)
+
+
+EVALUATION_BATCH = 128  # each is read by one process
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """In the process that trains nothing may notice that images draw."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures(Dataset):
+    """Images of a source: those at `positions` [N], all where it is None. Frozen, for processes have copies of it."""
+
+    source: Source
+    transform: Any
+    positions: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.source.labels if self.positions is None else self.positions)
+
+    def open(self, index: int) -> tuple[Image.Image, int]:
+        """Decoded, RGB, and its label. Raises whatever the reader and the decoder raise where it cannot be read."""
+        file, label = self.source.reader[self._position(index)]
+        with file:
+            return Image.open(file).convert("RGB"), label
+
+    def label(self, index: int) -> int:
+        return int(self.source.labels[self._position(index)])
+
+    def name(self, index: int) -> str:
+        return str(self.source.reader.filename(self._position(index)))
+
+    def _position(self, index: int) -> int:
+        return index if self.positions is None else int(self.positions[index])
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        raise error
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPictures(Pictures):
+    """Batches for training. An index is (epoch, indices [n])."""
+
+    seed: int = 0
+    erasing: float = 0.0  # probability of a box
+
+    def __getitem__(self, index: tuple[int, Tensor]) -> tuple[tuple[Tensor, Tensor, Boxes], dict[str, str]]:
+        """((images [n, 3, H, W] uint8, labels [n], boxes to erase), reasons by name of images that others stand in
+        for)."""
+        epoch, indices = index
+        images, labels, boxes = [], [], []
+        unreadable: dict[str, str] = {}
+        with _random_state_kept():
+            for row, i in enumerate(indices.tolist()):
+                seed = derive_seed(self.seed, "image", epoch, i)
+                picture, label = self._open_or_stand_in(i, seed, unreadable)
+                random.seed(seed)
+                np.random.seed(seed % 2**32)
+                torch.default_generator.manual_seed(seed)
+                image = self.transform(picture)
+                box = draw_box(self.erasing, *image.shape[1:]) if self.erasing else None
+                if box is not None:
+                    boxes.append((row, *box, derive_seed(seed, "noise")))
+                images.append(image)
+                labels.append(label)
+        table = np.array(boxes, dtype=np.int64).reshape(-1, 6)
+        return (torch.stack(images), torch.tensor(labels), table), unreadable
+
+    def _open_or_stand_in(self, index: int, seed: int, unreadable: dict[str, str]) -> tuple[Image.Image, int]:
+        for attempt in range(STAND_INS):
+            try:
+                return self.open(index)
+            except Exception as error:
+                unreadable[self.name(index)] = _why(error)
+            index = derive_seed(seed, "stand-in", attempt) % len(self)
+        raise RuntimeError(f"{STAND_INS} images drawn at random cannot be read, {', '.join(list(unreadable)[:3])}, ...")
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationPictures(Pictures):
+    """Batches for evaluation. An index is a slice."""
+
+    def __getitem__(self, index: slice) -> tuple[tuple[Tensor, Tensor], dict[str, str]]:
+        """((images [n, 3, H, W] uint8, labels [n]), reasons by name of images that could not be read).
+
+        In their places stand grey pictures, so that every image is evaluated once.
+        """
+        images, labels = [], []
+        unreadable: dict[str, str] = {}
+        for i in range(index.start, index.stop):
+            try:
+                picture, _ = self.open(i)
+            except Exception as error:
+                unreadable[self.name(i)] = _why(error)
+                picture = Image.new("RGB", (256, 256), GREY)
+            images.append(self.transform(picture))
+            labels.append(self.label(i))
+        return (torch.stack(images), torch.tensor(labels)), unreadable
+
+
+@dataclass(frozen=True)
+class PictureData:
+    """What is trained on and what is evaluated on; mean and standard deviation (0 to 1) are those of ImageNet."""
+
+    train: TrainingPictures
+    evaluation: EvaluationPictures
+    workers: int | None
+    pinned: bool
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+
+    def train_loader(
+        self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
+    ) -> DataLoader:
+        """The parts of each batch that a device takes, one after another, from a place (epoch, batch) on."""
+        pictures = replace(self.train, seed=seed)
+        share = Share(train.world * train.accumulation, rank * train.accumulation, train.accumulation)
+        order = _PictureBatches(len(pictures), train.batch_size, seed, torch.device("cpu"), *place, share=share)
+        return _PictureLoader(pictures, order, self._workers(train), self.pinned, unreadable, "train")
+
+    def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
+        """Every image of a device's share once, in the order of the data set."""
+        slices = shares_of(len(self.evaluation), EVALUATION_BATCH, rank, train.world)
+        return _PictureLoader(self.evaluation, slices, self._workers(train), self.pinned, unreadable, "evaluation")
+
+    def _workers(self, train: TrainSpec) -> int:
+        if self.workers is not None:
+            return self.workers
+        return max(1, len(os.sched_getaffinity(0)) // train.devices)
+
+
+def open_pictures(spec: DataSpec, folder: DataFolder, device: torch.device) -> PictureData:
+    """Opens a data set that is read image by image. Raises RequestError where it is not what the spec says."""
+    folder.require(spec.name, spec.reader)
+    place = folder.place(spec.name, spec.reader)
+    assert place is not None
+    sources = open_sources(place)
+    _check_counts(place, sources, spec)
+    positions = held = None
+    evaluated = sources["evaluation"]
+    if spec.evaluate_on == "holdout":
+        evaluated = sources["train"]
+        every = np.arange(len(evaluated.labels))
+        is_held = every % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
+        positions, held = every[~is_held], every[is_held]
+    return PictureData(
+        TrainingPictures(sources["train"], training_transform(spec), positions, erasing=spec.random_erasing or 0.0),
+        EvaluationPictures(evaluated, evaluation_transform(spec), held),
+        spec.workers,
+        pinned=device.type == "cuda",
+    )
+
+
+class _PictureBatches(EpochBatches):
+    """`EpochBatches` that name their epoch: loader processes live through all epochs, and hear of none."""
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch = self.epoch
+        return ((epoch, batch) for batch in super().__iter__())
+
+
+class _PictureLoader(DataLoader):
+    """Batches that loader processes have made, without what could not be read: that is noted here."""
+
+    def __init__(self, pictures: Pictures, order: Any, workers: int, pinned: bool, unreadable: Unreadable, split: str):
+        super().__init__(
+            pictures,
+            sampler=order,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=pinned,
+            multiprocessing_context=_clean_processes() if workers else None,
+            persistent_workers=workers > 0,
+            worker_init_fn=_begin_worker,
+        )
+        self.unreadable, self.split = unreadable, split
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch, reasons in super().__iter__():
+            if reasons:
+                self.unreadable.note(self.split, reasons)
+            yield batch
+
+
+def _clean_processes() -> Any:
+    """Loader processes are forked from one that has imported what they need and holds nothing else: a fork of this
+    process would have its threads and its GPU, and to spawn each one costs the imports anew."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _begin_worker(number: int) -> None:
+    """A signal that asks the run for an end may reach the whole group of processes: the run still wants its batches
+    to save its place by, and ends its loaders itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", module="PIL")  # damaged EXIF data: of no pixel

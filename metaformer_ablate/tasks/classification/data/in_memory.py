@@ -1,0 +1,160 @@
+"""Small image sets as tensors: reading, splitting, resizing, and the epochs of batches over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from metaformer_ablate.data.datasets import DATASETS, HOLDOUT_EVERY
+from metaformer_ablate.data.download import download
+from metaformer_ablate.data.folder import TORCHVISION_CLASS, DataFolder
+from metaformer_ablate.data.sampling import EpochBatches, shares_of
+from metaformer_ablate.data.spec import DataSpec
+from metaformer_ablate.data.unreadable import Unreadable
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.training.spec import TrainSpec
+
+
+class ImageTensors(Dataset):
+    """uint8 images [N, C, H, W] and int64 labels [N]. An index may be a tensor of indices: then a batch."""
+
+    def __init__(self, images: Tensor, labels: Tensor):
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+    def to(self, device: torch.device) -> ImageTensors:
+        return ImageTensors(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """What is trained on, what is evaluated on, and mean and standard deviation a channel of the former (0 to 1)."""
+
+    train: ImageTensors
+    evaluation: ImageTensors
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to(self, device: torch.device) -> ImageData:
+        return ImageData(self.train.to(device), self.evaluation.to(device), self.mean, self.std)
+
+    def train_loader(
+        self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
+    ) -> DataLoader:
+        """Whole batches, from a place (epoch, batch) on: each device augments all of one, and computes its parts."""
+        return train_loader(self.train, train.batch_size, seed, *place, train.accumulation)
+
+    def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
+        """A device's share of the images to evaluate."""
+        return evaluation_loader(self.evaluation, share=rank, shares=train.world)
+
+
+def load_images(spec: DataSpec, folder: DataFolder) -> ImageData:
+    """Reads a data set that fits in memory, as the spec splits and sizes it.
+
+    Raises RequestError where files are missing in a folder that the user named, or cannot be downloaded.
+    """
+    if spec.name == "digits":
+        images, labels = _digits()
+        # The set has no official split. Every fifth image of each class is evaluated on: 355 of 1,797, 34 to 36 of
+        # each. (Every fifth of all would take 21 of one class and 52 of another: the classes come in an order.)
+        one_hot = F.one_hot(labels)
+        rank_in_class = (one_hot.cumsum(0) * one_hot).sum(1) - 1
+        test = rank_in_class % 5 == 4
+        train_part = ImageTensors(images[~test], labels[~test])
+        test_part = ImageTensors(images[test], labels[test])
+    else:
+        train_part, test_part = _torchvision(spec.name, folder)
+    if spec.evaluate_on == "holdout":
+        held = torch.arange(len(train_part)) % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
+        held[(len(train_part) // HOLDOUT_EVERY) * HOLDOUT_EVERY :] = False
+        test_part = ImageTensors(train_part.images[held], train_part.labels[held])
+        train_part = ImageTensors(train_part.images[~held], train_part.labels[~held])
+    train_part.images = _resize(train_part.images, spec.image_size)
+    test_part.images = _resize(test_part.images, spec.image_size)
+    mean, std = _moments(train_part.images)
+    return ImageData(train_part, test_part, mean, std)
+
+
+def _digits() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)  # [1797, 8, 8], from 0..16
+    return images.unsqueeze(1), torch.from_numpy(digits.target).long()
+
+
+def _torchvision(name: str, folder: DataFolder) -> tuple[ImageTensors, ImageTensors]:
+    folder.require(name)
+    if folder.missing(name):
+        download(name, folder)
+    import torchvision.datasets
+
+    dataset = getattr(torchvision.datasets, TORCHVISION_CLASS[name])
+    parts = []
+    for train in (True, False):
+        try:
+            part = dataset(str(folder.path), train=train)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise RequestError(f"{folder.path}: {name} cannot be read: {reason}") from None
+        images = torch.as_tensor(part.data)
+        images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        parts.append(ImageTensors(images.contiguous(), torch.as_tensor(part.targets).long()))
+    facts = DATASETS[name]
+    if (len(parts[0]), len(parts[1])) != (facts.train_images, facts.test_images):
+        raise RequestError(
+            f"{folder.path}: {name} holds {len(parts[0])} and {len(parts[1])} images; "
+            f"allowed: {facts.train_images} and {facts.test_images}"
+        )
+    return parts[0], parts[1]
+
+
+def _resize(images: Tensor, size: int) -> Tensor:
+    """[N, C, h, w] uint8 -> [N, C, size, size] uint8, bilinear, with antialiasing where it shrinks."""
+    if images.shape[-2:] == (size, size):
+        return images
+    resized = F.interpolate(images.float(), size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel of pixels scaled to 0..1. Exact: sums of integers, whatever the threads."""
+    count = images.numel() // images.shape[1]
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        values = torch.bincount(images[:, channel].flatten(), minlength=256).double()
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        first = float((values * levels).sum()) / count
+        second = float((values * levels.square()).sum()) / count
+        mean.append(round(first, 6))
+        std.append(round(max(second - first**2, 1e-12) ** 0.5, 6))
+    return tuple(mean), tuple(std)
+
+
+def train_loader(
+    data: ImageTensors, batch_size: int, seed: int, first_epoch: int = 0, first_batch: int = 0, repeats: int = 1
+) -> DataLoader:
+    """Batches [B, C, H, W] uint8 and labels [B] where the data lies, from a place on (`EpochBatches`).
+
+    The images left over after full batches wait for another epoch.
+    """
+    order = EpochBatches(len(data), batch_size, seed, data.images.device, first_epoch, first_batch, repeats)
+    return DataLoader(data, sampler=order, batch_size=None)
+
+
+def evaluation_loader(data: ImageTensors, batch_size: int = 512, share: int = 0, shares: int = 1) -> DataLoader:
+    """Every image once, in the order of the data set; or of `shares` that follow one another, of almost one size, one.
+
+    Each share has an image where there are at least as many images as shares.
+    """
+    return DataLoader(data, sampler=shares_of(len(data), batch_size, share, shares), batch_size=None)

@@ -1,0 +1,120 @@
+"""The mistakes of a trained model, from the predictions of its record alone. Loads neither torch nor matplotlib.
+
+Shares (accuracies, confidences, intervals, calibration errors) are in percent. Intervals are 95% Wilson intervals of a
+share over the images: they say how far this trained model's accuracy is known from these images, and nothing about
+another seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metaformer_ablate.data.datasets import DataSet
+from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
+from metaformer_ablate.tasks.classification.error_analysis.calibration import calibration
+from metaformer_ablate.tasks.classification.predictions import _facts, read_predictions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from metaformer_ablate.records.record import Record
+
+
+WORST = 24  # mistakes on a sheet
+
+
+PAIRS = 10
+
+
+# The names in probes.py, which loads torch.
+PROBE_NAMES = ("scale", "resolution", "crop", "shift", "rotate", "blur", "noise")
+
+
+def summary(record: Record, *, worst: int = WORST) -> dict[str, Any]:
+    """What a run gets wrong, as plain values: needs its spec and predictions, no data and no weights.
+
+    Keys: the run (`run_id`, `dataset`, `split`, `data_fingerprint`, `model`), its accuracy, `classes`, `confusion`
+    (a row a label, a column a prediction), `pairs` (the most frequent mistakes), `calibration`, `mistakes` (the most
+    confident ones, with the index in the evaluation split) and `warnings`. Raises RequestError as `read_predictions`.
+    """
+    labels, predicted, confidence = read_predictions(record)
+    spec = record.spec()
+    facts = _facts(spec["data"])
+    right = predicted == labels
+    confusion = np.bincount(labels * facts.num_classes + predicted, minlength=facts.num_classes**2)
+    confusion = confusion.reshape(facts.num_classes, facts.num_classes)
+    whole = accuracy(right)
+    warnings = []
+    if record.top1 is not None and abs(record.top1 - whole["accuracy"]) > 0.005:
+        warnings.append(
+            f"run {record.run_id}: its predictions are {whole['accuracy']:.2f}% right, its record says "
+            f"{record.top1:.2f}%: one of them is not of this run"
+        )
+    smoothing, mixed = spec["train"]["label_smoothing"], spec["data"]["mixup"] or spec["data"]["cutmix"]
+    softened = [f"label smoothing {smoothing:g}"] * bool(smoothing) + ["mixed images"] * bool(mixed)
+    return {
+        "run_id": record.run_id,
+        "dataset": spec["data"]["name"],
+        "split": spec["data"]["evaluate_on"],
+        "data_fingerprint": record.data["data_fingerprint"],
+        "model": model_name(spec),
+        "seed": spec["seed"],
+        **whole,
+        "classes": [
+            {**line, "predicted": int(confusion[:, k].sum())} for k, line in enumerate(by_class(right, labels, facts))
+        ],
+        "confusion": confusion.tolist(),
+        "pairs": _pairs(confusion, facts),
+        "calibration": calibration(confidence, right) | {"trained_with": softened},
+        "mistakes": _worst(np.flatnonzero(~right), labels, predicted, confidence, facts, worst),
+        "warnings": warnings,
+    }
+
+
+def model_name(spec: Mapping[str, Any]) -> str:
+    """What to call a run's model in a figure: its comparator, or its token mixer or mixers."""
+    model = spec["model"]
+    if name := model["timm"] or model["comparator"]:
+        return name
+    mixers = model["token_mixer"]
+    return mixers[0] if len(set(mixers)) == 1 else ", ".join(mixers)
+
+
+def _pairs(confusion: NDArray[np.int64], facts: DataSet) -> list[dict[str, Any]]:
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+    found = []
+    for label, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if count := int(wrong[label, predicted]):
+            of = int(confusion[label].sum())
+            found.append({**_named(label, predicted, facts), "count": count, "of": of, "share": 100 * count / of})
+    return found
+
+
+def _named(label: Any, predicted: Any, facts: DataSet) -> dict[str, Any]:
+    return {
+        "label": int(label),
+        "label_name": facts.class_name(int(label)),
+        "predicted": int(predicted),
+        "predicted_name": facts.class_name(int(predicted)),
+    }
+
+
+def _worst(
+    candidates: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    confidence: NDArray[np.float64],
+    facts: DataSet,
+    count: int,
+) -> list[dict[str, Any]]:
+    """The most confident of some images, the first of equals first."""
+    order = candidates[np.argsort(-confidence[candidates], kind="stable")][:count]
+    return [
+        {"index": int(i), **_named(labels[i], predicted[i], facts), "confidence": 100 * float(confidence[i])}
+        for i in order
+    ]

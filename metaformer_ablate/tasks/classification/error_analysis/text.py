@@ -1,0 +1,99 @@
+"""The error analysis in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metaformer_ablate.tasks.classification.error_analysis.accuracy import share
+from metaformer_ablate.tasks.classification.error_analysis.calibration import BINS
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """The text summary of `summary` and of what the command added to it."""
+    lines = [
+        f"run {result['run_id']} ({result['model']}, seed {result['seed']}) on {result['dataset']} "
+        f"({result['split']}, {result['images']:,} images)",
+        "",
+        f"Right            {result['correct']:,} of {result['images']:,}: {share(result)}",
+        "",
+    ]
+    shown = sorted(result["classes"], key=lambda c: (c["accuracy"] is None, c["accuracy"] or 0))
+    lines += ["Class by class" if len(shown) <= 20 else "The 20 worst classes"]
+    width = max(len(c["name"]) for c in shown)
+    lines += [f"  {c['name']:<{width}}  {share(c)} of {c['images']:,}" for c in shown[:20]]
+    lines += ["", "Most often mistaken" if result["pairs"] else "No mistakes"]
+    lines += [
+        f"  {pair['label_name']} taken for {pair['predicted_name']}: {pair['count']:,} of {pair['of']:,} "
+        f"({pair['share']:.1f}%)"
+        for pair in result["pairs"]
+    ]
+    found = result["calibration"]
+    chance = found["ece_if_calibrated"]
+    lines += [
+        "",
+        f"Calibration      mean confidence {found['mean_confidence']:.2f}%, right {result['accuracy']:.2f}%; "
+        f"ECE {found['ece']:.2f} points ({BINS} bins)",
+        f"                 confidences that are exact would show {chance['mean']:.2f}, in 95 of 100 cases at most "
+        f"{chance['q95']:.2f}",
+    ]
+    if found["trained_with"]:
+        lines += [f"                 trained with {' and '.join(found['trained_with'])}, which lowers confidence"]
+    if result.get("object_size"):
+        lines += ["", "By object size (fifths of each class; share of the picture it fills)"]
+        lines += [f"  {c['fifth']}  {c['size']:5.1f}% filled  {share(c)}" for c in result["object_size"]]
+    if result.get("against"):
+        lines += ["", *_describe_comparison(result["against"])]
+    for name, probe in result.get("probes", {}).items():
+        lines += ["", *_describe_probe(name, probe)]
+    if checked := result.get("weights"):
+        lines += [
+            "",
+            f"Weights          {checked['predictions_repeated']:,} of {checked['images']:,} predictions repeated; "
+            f"a confidence differs by at most {checked['largest_confidence_difference']:.2g} points",
+        ]
+    if result.get("gradcam"):
+        size = " x ".join(map(str, result["gradcam"]["map"]))
+        lines += [f"Grad-CAM         of {result['gradcam']['layer']}, {size} positions"]
+    lines += ["", "Intervals: 95% Wilson, over the images; another seed is another model."]
+    return "\n".join(lines) + "\n"
+
+
+def _describe_comparison(found: Mapping[str, Any]) -> list[str]:
+    second = found["second"]
+    differ = "; ".join(f"{path} {_short(a)} / {_short(b)}" for path, (a, b) in found["differ_in"].items())
+    lines = [
+        f"Against run {second['run_id']} ({second['model']}, seed {second['seed']}): {share(second)}",
+        f"  they differ in {differ}",
+        f"  both right {found['both_right']:,}, both wrong {found['both_wrong']:,} "
+        f"(alike {found['both_wrong_alike']:,}), only the first right {found['only_first']:,}, "
+        f"only the second right {found['only_second']:,}",
+    ]
+    if found["p"] is None:
+        return [*lines, "  no image that only one of them gets right: nothing to test"]
+    return [
+        *lines,
+        f"  difference {found['difference']:+.2f} points, p = {found['p']:.3g} ({found['method']})",
+        f"  the test asks {found['question']}",
+    ]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return str(value[0]) if len(set(map(str, value))) == 1 else "[" + ", ".join(map(str, value)) + "]"
+    return "none" if value is None else str(value)
+
+
+def _describe_probe(name: str, probe: Mapping[str, Any]) -> list[str]:
+    lines = [f"Probe {name}: {probe['about']}"]
+    for number, run in enumerate(probe["runs"]):
+        lines += [f"  run {run['run_id']} ({run['model']}, seed {run['seed']})"]
+        for point, paired in zip(run["points"], probe["against"] or [None] * len(run["points"]), strict=True):
+            text = f"    {point['severity']:>6g}  {share(point)}"
+            if number and paired:
+                text += f"  only the first right {paired['only_first']:,}, only this one {paired['only_second']:,}"
+                text += "" if paired["p"] is None else f", p = {paired['p']:.3g}"
+            lines += [text]
+    if probe["against"]:
+        lines += [f"  p: {probe['method']}; as above, of these two trained models"]
+    return lines

@@ -1,0 +1,79 @@
+"""What a record keeps of the predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from metaformer_ablate.data.datasets import DATASETS, DataSet
+from metaformer_ablate.errors import RequestError, unknown
+from metaformer_ablate.records.status import RunState
+from metaformer_ablate.spec.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from metaformer_ablate.records.record import Record
+
+
+def _at_chance(top1: float, images: int, spec: RunSpec) -> bool:
+    """Whether top-1 is within three standard deviations of guessing one of the classes."""
+    p = 1 / spec.data.classes
+    return bool(top1 / 100 <= p + 3 * (p * (1 - p) / images) ** 0.5)
+
+
+def _facts(data: Mapping[str, Any]) -> DataSet:
+    """The facts of a spec's data set, with the number of classes that it says, if it does."""
+    if data["name"] not in DATASETS:
+        raise RequestError(unknown("data set", data["name"], DATASETS))
+    facts = DATASETS[data["name"]]
+    return replace(facts, num_classes=data.get("num_classes") or facts.num_classes)
+
+
+def read_predictions(record: Record) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Label, predicted and confidence (0 to 1) of each evaluation image, in the order of the data set.
+
+    Raises RequestError where the run has none, or where they cannot be what such a run leaves behind.
+    """
+    if record.status != "ok":
+        raise RequestError(
+            f"run {record.run_id} {record.status} ({record.data.get('reason')}): it has no predictions; "
+            "allowed: a run with status ok"
+        )
+    path = record.folder / "predictions.npz"
+    try:
+        arrays = record.predictions()
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    if missing := [name for name in ("label", "predicted", "confidence") if name not in arrays]:
+        raise RequestError(f"{path}: lacks {', '.join(missing)}; allowed: label, predicted and confidence")
+    labels, predicted, confidence = (arrays[name] for name in ("label", "predicted", "confidence"))
+    if labels.ndim != 1 or not len(labels) or not labels.shape == predicted.shape == confidence.shape:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+        raise RequestError(f"{path}: found {shapes}; allowed: three lists of one length, an entry an image")
+    classes = _facts(record.spec()["data"]).num_classes
+    for name, array in (("label", labels), ("predicted", predicted)):
+        if array.dtype.kind not in "ui" or array.min() < 0 or array.max() >= classes:
+            raise RequestError(f"{path}: {name} goes from {array.min()} to {array.max()}; allowed: 0 to {classes - 1}")
+    confidence = confidence.astype(np.float64)
+    if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():
+        raise RequestError(f"{path}: confidence holds {confidence.min():g} to {confidence.max():g}; allowed: 0 to 1")
+    return labels.astype(np.int64), predicted.astype(np.int64), confidence.clip(max=1)
+
+
+def _answers(state: RunState) -> tuple[Any, Any]:
+    """The labels of the evaluation split and which of them a run has right."""
+    assert state.record is not None
+    try:
+        predictions = state.record.predictions()
+        return predictions["label"], predictions["label"] == predictions["predicted"]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise RequestError(f"{state.record.folder / 'predictions.npz'}: cannot be read: {error}") from None
+
+
+def _same(labels: Any, others: Any) -> bool:
+    return labels.shape == others.shape and bool((labels == others).all())

@@ -1,0 +1,1 @@
+"""Weights & Biases: logged runs, sweeps and trials."""

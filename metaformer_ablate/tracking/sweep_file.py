@@ -1,0 +1,93 @@
+"""W&B agents: the sweep file that tells them what to call, and the settings that they call `ablate trial` with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.settings.layers import as_words
+from metaformer_ablate.settings.yaml_reader import parse
+from metaformer_ablate.spec.plan import plan
+
+
+def read_axes(words: Sequence[str]) -> dict[str, list[Any]]:
+    """{path: values} of `key.path=v1,v2` words; a value may be a list in brackets."""
+    axes: dict[str, list[Any]] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key or not text:
+            raise RequestError(f"--axes: {word!r} is not an axis; write key.path=v1,v2")
+        if key in axes:
+            raise RequestError(f"--axes: {key} is set twice")
+        axes[key] = parse(f"[{text}]", f"--axes: {key}")
+        if repeated := [value for i, value in enumerate(axes[key]) if value in axes[key][:i]]:
+            raise RequestError(f"--axes: {key} has the value {repeated[0]!r} twice")
+    return axes
+
+
+def check_axes(experiment: str, recipe: str, axes: Mapping[str, Sequence[Any]]) -> int:
+    """The number of combinations. Raises RequestError for one that makes no sense or is the same run as another."""
+    seen: dict[str, str] = {}
+    for values in product(*axes.values()):
+        combination = dict(zip(axes, values, strict=True))
+        words = " ".join(as_words(combination))
+        try:
+            chosen = plan(experiment, recipe, as_words(combination), baseline_only=True)
+        except RequestError as error:
+            raise RequestError(f"--axes: the combination {words}: {error}") from None
+        for why in chosen.not_applicable.values():
+            raise RequestError(f"--axes: the combination {words} is not applicable: {why}")
+        spec = chosen.specs[chosen.experiment.baseline]
+        if (other := seen.setdefault(spec.run_id, words)) != words:
+            raise RequestError(f"--axes: the combinations {other} and {words} are the same run")
+    return len(seen)
+
+
+def with_whole_path(word: str) -> str:
+    """An override as it holds in any folder: `model.init_from` is the one that names a file."""
+    key, _, text = word.partition("=")
+    return f"{key}={Path(text).resolve()}" if key == "model.init_from" and text != "null" else word
+
+
+def sweep_file(title: str, parameters: Mapping[str, Sequence[Any]], command: Sequence[str], **of_sweep: Any) -> str:
+    """The YAML of a W&B sweep: a grid over parameters, and the command that an agent calls for each point of it.
+
+    Written by PyYAML, for W&B reads it with that: YAML 1.1, where `1e-3` without a point is a string.
+    """
+    import yaml
+
+    tree = {
+        "name": title,
+        **{key: value for key, value in of_sweep.items() if value is not None},
+        "method": "grid",
+        "program": "ablate",
+        "parameters": {key: {"values": list(values)} for key, values in parameters.items()},
+        "command": [*command, "--config-json", "${args_json_file}"],
+    }
+    head = "# W&B sweep: `wandb sweep FILE` registers it, `wandb agent ...` runs it wherever these paths are.\n"
+    return head + yaml.safe_dump(tree, sort_keys=False, width=1000, allow_unicode=True)
+
+
+def register(text: str, project: str | None, entity: str | None) -> str:
+    """Registers a sweep file with W&B and returns what agents know it by. Raises RequestError where that fails."""
+    import sys
+    from contextlib import redirect_stdout
+
+    import yaml
+
+    from metaformer_ablate.tracking.tracker import settle
+
+    how = settle(project, entity)
+    if how is None or how["mode"] != "online":
+        raise RequestError("--create needs W&B online: a login (`wandb login`), a network, and WANDB_MODE unset")
+    import wandb
+
+    try:
+        with redirect_stdout(sys.stderr):  # W&B prints
+            identity = wandb.sweep(yaml.safe_load(text), entity=entity, project=how["project"])
+    except Exception as error:  # whatever W&B or the network says
+        raise RequestError(f"--create: W&B refused: {type(error).__name__}: {error}") from None
+    return "/".join(part for part in (entity, how["project"], identity) if part)

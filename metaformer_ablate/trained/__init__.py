@@ -1,0 +1,1 @@
+"""The weights of a finished run: load, check, export."""

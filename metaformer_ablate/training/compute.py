@@ -1,0 +1,81 @@
+"""How a run is computed on its device: what `auto` comes to there, torch.compile, gradient checkpointing.
+
+What a compiled run promises: the masks of stochastic depth and dropout are those of the plain run, for they are drawn
+by torch's own generators (`fallback_random`), which each step seeds, so a run that is resumed draws as one that was not
+disturbed. Outputs and gradients equal the plain ones to rounding: operators are fused. A run that is resumed ends bit
+for bit as one that was not disturbed where the compiler makes the same code of it: tested on a CPU, not on a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.system.cache import cache_folder
+from metaformer_ablate.training.spec import TrainSpec
+
+
+@dataclass(frozen=True)
+class Computing:
+    """What `precision`, `compile` and `kernels` of a spec come to: fp32 or bf16, whether compiled, torch or triton."""
+
+    precision: str
+    compiled: bool
+    kernels: str
+
+    @classmethod
+    def on(cls, device: torch.device, train: TrainSpec) -> Computing:
+        """Raises RequestError for kernels that the device cannot run."""
+        gpu = device.type == "cuda"
+        precision, kernels = train.precision, train.kernels
+        if precision == "auto":
+            precision = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        if kernels == "auto":
+            kernels = "triton" if _has_triton(device) else "torch"
+        if kernels == "triton" and not _has_triton(device):
+            raise RequestError("train.kernels is 'triton', which needs a GPU with Triton; allowed here: torch, auto")
+        return cls(precision, gpu if train.compile == "auto" else bool(train.compile), kernels)
+
+    def as_recorded(self) -> dict[str, str | bool]:
+        return asdict(self)
+
+
+def _has_triton(device: torch.device) -> bool:
+    """Whether the fused kernels, where this version has them, run on a device."""
+    names = ("metaformer_ablate.models.kernels", "triton")
+    return device.type == "cuda" and all(find_spec(name) is not None for name in names)
+
+
+def compile_in_place(*nets: nn.Module) -> None:
+    """Has each net compiled when it is first called with inputs of a shape: the batch's shape must not vary.
+
+    What is compiled is kept in the user's cache folder, in a folder for each version of torch, and shared by all
+    processes. What this process compiled for nets before is dropped, which would count against a limit of torch's.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled" / f"torch-{torch.__version__}"))
+    torch.compiler.reset()
+    for net in nets:
+        net.compile(dynamic=False, options={"fallback_random": True})
+
+
+def is_compile_error(error: Exception) -> bool:
+    """Whether it is the compiler that failed; not what a compiled net itself raises."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
+def checkpoint_activations(net: nn.Module) -> None:
+    """Has the blocks of a net computed once more in the backward pass, instead of keeping their activations.
+
+    Raises RequestError for a comparator that cannot do that.
+    """
+    try:
+        net.set_grad_checkpointing(True)  # type: ignore[operator]  # our name and timm's
+    except (AttributeError, AssertionError, NotImplementedError):  # timm's models that cannot assert that nobody asks
+        raise RequestError(
+            f"train.grad_checkpointing is true, which {type(net).__name__} cannot do; allowed: false"
+        ) from None
