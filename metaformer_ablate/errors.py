@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 
 class RequestError(ValueError):
@@ -17,7 +19,45 @@ def nearest(word: str, allowed: list[str]) -> str:
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
+LONGEST_LINE = 600  # characters of a sentence
+
+
+LONGEST_WORD = 160  # of them, without a space
+
+
+_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def visible(text: str) -> str:
+    """Text that cannot steer a terminal or break a line: control and format characters as Python writes them."""
+    return "".join(c if unicodedata.category(c) not in _STEERING else repr(c)[1:-1] for c in text)
+
+
+def visible_lines(text: str) -> str:
+    """`visible` of each line of a text."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def one_line(text: str) -> str:
+    """A sentence on one line of bounded length; what is too long loses its middle."""
+    words = (_clipped(word, LONGEST_WORD) for word in visible(" ".join(str(text).splitlines())).split(" "))
+    return _clipped(" ".join(words), LONGEST_LINE)
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: as Python writes it, in at most 80 characters."""
+    try:
+        return _clipped(repr(value), 80)
+    except ValueError:  # of more digits than Python writes
+        return "a number of thousands of digits"
+
+
+def _clipped(text: str, longest: int) -> str:
+    tail = longest // 3
+    return text if len(text) <= longest else f"{text[: longest - tail - 3]}...{text[-tail:]}"
+
+
 def unknown(what: str, found: str, allowed: Iterable[str]) -> str:
     """`unknown token mixer 'poling' (did you mean 'pooling'?); allowed: pooling, identity`."""
     names = list(allowed)
-    return f"unknown {what} {found!r}{nearest(found, names)}; allowed: {', '.join(names)}"
+    return f"unknown {what} {shown(found)}{nearest(found, names)}; allowed: {', '.join(names)}"

@@ -53,7 +53,7 @@ class Result:
         assert self.code == 2, (self.code, self.err)
         assert self.out == ""
         assert "Traceback" not in self.err
-        lines = self.err.splitlines()
+        lines = [line for line in self.err.splitlines() if not line.startswith("running code of ")]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("error: "), self.err
         return lines[0].removeprefix("error: ")

@@ -31,6 +31,7 @@ class OfflineRun:
     name: str = ""
     group: str = ""
     job_type: str = ""
+    host: str = ""
     began: int = 0  # nanoseconds
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -61,6 +62,7 @@ def _read(path: Path) -> OfflineRun:
             told = record.run
             run.id, run.project, run.name = told.run_id, told.project, told.display_name
             run.group, run.job_type = told.run_group, told.job_type
+            run.host = told.host
             run.began = told.start_time.ToNanoseconds()
             run.config = _values(told.config.update)
         elif kind == "config":

@@ -66,6 +66,13 @@ def test_images_that_could_not_be_read_are_a_finding(found: Callable[..., Any]) 
     assert len(texts) == 3
 
 
+def test_images_that_were_read_with_a_remark_are_a_finding(found: Callable[..., Any]) -> None:
+    told = found({("none", 1): {"remarks": {"orientation": {"evaluation": {"images": 3, "names": ["a.jpg"]}}}}})
+    ((text, rows),) = [(finding["text"], finding["rows"]) for finding in told]
+    assert text.startswith("evaluation images have an EXIF orientation: they are read as they are stored")
+    assert text.endswith(": 3 (seed 1)") and rows == ["none"]
+
+
 def test_what_rows_declare_is_no_finding(found: Callable[..., Any]) -> None:
     """Longer, wider and with fields that became null: all of it follows from what the rows set."""
     assert found({}) == []

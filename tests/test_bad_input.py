@@ -10,6 +10,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from urllib.error import URLError
 
 import pytest
 from conftest import Result, Trained, call
+from specs import seal
 
 from metaformer_ablate.records.store import Store
 
@@ -131,8 +134,14 @@ def test_two_experiments_where_one_is_meant(ablate: Ablate) -> None:
         ("train.lr=[1", ["train.lr", "not valid YAML"]),
         ("train.lr='", ["train.lr", "not valid YAML"]),
         ("train.lr={a: &x {b: *x}}", ["train.lr", "not valid YAML"]),
-        ("train.lr=1" + "0" * 400, ["train.lr is 1000", "a number above 0"]),
-        ("train.lr=1" + "0" * 5000, ["train.lr", "not valid YAML"]),
+        ("train.lr=1" + "0" * 400, ["train.lr", "not valid YAML", "'1000", "of 401 digits is too large"]),
+        ("train.lr=1" + "0" * 5000, ["train.lr", "not valid YAML", "of 5001 digits is too large"]),
+        (f"train.epochs={2**31}", [f"train.epochs is {2**31}", f"an integer of at least 1, below {2**31}"]),
+        ("train.epochs=2_0", ["train.epochs is '2_0' (a string)", "an integer"]),
+        ("train.epochs=²", ["train.epochs is '²'", "an integer"]),
+        ("model.pool_size=[3, null, 7, 9]", ["model.pool_size is [3, None, 7, 9]", "in stage 2", "pooling reads it"]),
+        ("model.pool_size=null", ["model.pool_size is None", "odd integer"]),
+        ("data.name=" + "x" * 300, ["data.name is 'xxx", "...", "digits"]),
         ("train.lr=" + "[" * 500, ["train.lr", "not valid YAML", "too deeply"]),
         ("train.lr=!!python/object/apply:os.getcwd []", ["train.lr", "not valid YAML", "python/object"]),
         ("train.lr=!!python/name:os.system", ["train.lr", "not valid YAML", "python/name"]),
@@ -210,6 +219,9 @@ def test_an_override_that_makes_two_rows_the_same(ablate: Ablate) -> None:
         (",", "','"),
         ("0,,1", "'0,,1'"),
         ("0,x", "'0,x'"),
+        ("1_0", "'1_0'"),
+        ("٣", "'٣'"),
+        ("9" * 5000, "'999"),
         (f"{2**31},", f"'{2**31},'"),
         ("99999999999", "'99999999999'"),
     ],
@@ -225,7 +237,20 @@ def test_seeds(ablate: Ablate, seeds: str, part: str) -> None:
     ("arguments", "parts"),
     [
         (["run", "pooling_size", "--max-hours", "0"], ["--max-hours is 0", "above 0"]),
-        (["run", "pooling_size", "--max-hours", "nan"], ["--max-hours is nan", "above 0"]),
+        (["run", "pooling_size", "--max-hours", "nan"], ["--max-hours is 'nan'", "a number"]),
+        (["run", "pooling_size", "--max-hours", "1_0"], ["--max-hours is '1_0'", "a number"]),
+        (["run", "pooling_size", "--workers", "²"], ["--workers is '²'", "an integer"]),
+        (["run", "pooling_size", "--workers", "1_0"], ["--workers is '1_0'", "an integer"]),
+        (["run", "pooling_size", "--checkpoint-seconds", "1_0"], ["--checkpoint-seconds is '1_0'", "a number"]),
+        (["cost", "pooling_size", "--batch", "٨"], ["--batch is '٨'", "an integer"]),
+        (["table", "pooling_size", "--digits", "1_0"], ["--digits is '1_0'", "an integer"]),
+        (["show", "x" * 300], ["unknown experiment 'xxx", "allowed: "]),
+        (["show", "x" * 300 + ".yaml"], ["xxx", "file name too long"]),
+        (["show", "pooling_size", "--results", "x" * 300], ["--results is 'xxx", "File name too long"]),
+        (["show", "pooling_size", "model.init_from=" + "x" * 300], ["init_from", "File name too long"]),
+        (["show", "pooling_size", "model.init_from=loop"], ["init_from", "'loop'", "symbolic links"]),
+        (["show", "pooling_size", "--results", "loop"], ["--results is 'loop'", "symbolic links"]),
+        (["show", "loop.yaml"], ["'loop.yaml'", "symbolic links"]),
         (["run", "pooling_size", "--max-hours", "soon"], ["--max-hours", "'soon'"]),
         (["run", "pooling_size", "--device", "tpu"], ["--device is 'tpu'", "auto, cpu, cuda"]),
         (["run", "pooling_size", "--device", "cuda:99"], ["--device is 'cuda:99'", "CUDA devices"]),
@@ -245,7 +270,11 @@ def test_seeds(ablate: Ablate, seeds: str, part: str) -> None:
 )
 def test_values_of_options(ablate: Ablate, tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
     write(tmp_path / "file", "")
-    names(ablate(*arguments).sentence, *parts)
+    for name in ("loop", "loop.yaml"):
+        (tmp_path / name).symlink_to(name)
+    sentence = ablate(*arguments).sentence
+    names(sentence, *parts)
+    assert len(sentence) <= 600
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -264,6 +293,20 @@ def test_values_of_options(ablate: Ablate, tmp_path: Path, arguments: list[str],
         ("title: T\n\tbaseline: a\n", [":2: ", "not valid YAML"]),
         ("a: 1\n---\nb: 2\n", [":2: ", "not valid YAML"]),
         ("title: 'T\n", [":2: ", "not valid YAML"]),
+        ("title: &z T\nbaseline: &z a\nrows: {a: {}}\n", [":2: ", "anchor 'z' is there twice"]),
+        (ROWS + "  b: {set: {train.epochs: !!int ''}}\n", [":6: ", "'' is not of the type !!int"]),
+        (ROWS + "  b: {set: {train.lr: !!float ''}}\n", [":6: ", "'' is not of the type !!float"]),
+        (ROWS + "  b: {set: {train.compile: !!bool maybe}}\n", [":6: ", "'maybe' is not of the type !!bool"]),
+        (ROWS + "  b: {set: {[[a]]: 1}}\n", [":6: ", "a key is a list or a mapping"]),
+        (ROWS + '  b: {set: {model.timm: "\\ud800"}}\n', [":6: ", "half a surrogate pair"]),
+        (ROWS + '  b: {set: {model.init_from: "\\0"}}\n', [":6: ", "NUL"]),
+        (ROWS + '  "b\\nc": {sett: 1}\n', [":6: ", "'rows.b\\nc.sett'"]),
+        (ROWS + '  b: {"\\e[31m": 1}\n', [":6: ", "'rows.b.\\x1b[31m'"]),
+        (ROWS + "  b: {set: {train.epochs: 2_0}}\n", [":6: ", "train.epochs is '2_0'", "an integer"]),
+        (ROWS + "  <<: {b: {}}\n", [":6: ", "'rows.<<.b'"]),
+        ("%YAML 1.1\n---\n" + ROWS, [":2: ", "%YAML", "allowed: 1.2"]),
+        ("%TAG ! tag:x,2000:\n---\ntitle: !y T\n", [":3: ", "'tag:x,2000:y' is not allowed"]),
+        ("x" * (2**18 + 1), ["larger than 262144 bytes"]),
         (HEAD + "baseline: a\nrows: {a: {}}\n", [":4: ", '"baseline"', "only once"]),
         (ROWS + "  a: {label: B}\n", [":6: ", '"a"', "only once"]),
         (ROWS + "  b:\n    set:\n      model.pool_size: 5\n      model.pool_size: 7\n", [":9: ", '"model.pool_size"']),
@@ -357,6 +400,44 @@ def test_list_survives_files_that_cannot_be_read(ablate: Ablate, tmp_path: Path)
     listed = ablate("list", "--json")
     assert listed.code == 0
     assert {"broken", "bytes", "pooling_size"} <= listed.json["experiments"].keys()
+
+
+@pytest.mark.parametrize("what", ["fifo", "device", "folder", "loop", "bomb", "large"])
+def test_only_regular_files_of_bounded_size_are_read(what: str, ablate_process: Ablate, tmp_path: Path) -> None:
+    """A FIFO without a writer and /dev/zero never end; nine aliases of nine aliases, ten times, fill any memory."""
+    odd = tmp_path / "odd.yaml"
+    if what == "fifo":
+        os.mkfifo(odd)
+    elif what == "device":
+        odd.symlink_to("/dev/zero")
+    elif what == "folder":
+        odd.mkdir()
+    elif what == "loop":
+        odd.symlink_to(odd)
+    elif what == "large":
+        odd.write_bytes(b"#" * 2**24)
+    else:
+        bomb = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)]
+        odd.write_text("a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(bomb))
+    code = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\n"
+        "from conftest import call\n"
+        "from pathlib import Path\n"
+        "for words in (['show', 'odd.yaml'], ['show', 'pooling_size', '--recipe', 'odd.yaml'], ['list'],\n"
+        "        ['trial', 'pooling_size', '--config-json', 'odd.yaml'],\n"
+        "        ['show', 'pooling_size', 'model.init_from=odd.yaml', 'model.name=none']):\n"
+        "    print(words, call(*words, cwd=Path('.'), env={'ABLATE_PARTS': None}).code)\n"
+        "print('parts', call('show', 'pooling_size', cwd=Path('.'), env={'ABLATE_PARTS': 'odd.yaml'}).sentence)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6, done.stderr
+    assert [line[-1] for line in lines[:5]] == ["2", "2", "0", "2", "2"], lines
+    assert "odd.yaml" in lines[5], lines
 
 
 def test_python_tags_call_nothing(ablate: Ablate, tmp_path: Path) -> None:
@@ -584,22 +665,11 @@ def test_other_things_in_the_folder_are_left_alone(ablate: Ablate, trained: Trai
     assert shown.json["to_run"] == 0
 
 
-def test_a_record_without_checksums_counts_where_its_spec_is_that_of_the_id(copy: Path) -> None:
-    """Written by other means, as the contract allows."""
-    store = Store(copy)
-    record = next(iter(store))
-    edit_record(record.folder, checksums=...)
-    found = store.read(record.run_id)
-    assert found is not None
-    assert found.top1 == record.top1
-    assert not store.problems
-
-
 def test_a_record_of_other_data_is_stale(ablate: Ablate, trained: Trained, before: dict[str, Any], copy: Path) -> None:
     """Shown, not counted, and trained again."""
     words = ["pooling_size", *trained.words, "--seeds", "2", "--results", copy, "--json"]
     run = before["rows"][1]["runs"][1]
-    edit_record(copy / "runs" / run["run_id"], data_fingerprint="0" * 16, checksums=...)
+    seal(copy / "runs" / run["run_id"], data_fingerprint="0" * 16)
     shown = ablate("show", *words).json
     assert [run["status"] for run in shown["rows"][1]["runs"]] == ["ok", "stale"]
     assert shown["to_run"] == 1

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -616,6 +617,33 @@ def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize(
+    ("redirect", "code", "error"),
+    [
+        (">/dev/full", 1, "error: standard output or a file: No space left on device\n"),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_standard_output_that_takes_nothing(redirect: str, code: int, error: str, tmp_path: Path) -> None:
+    call_it = f"{shlex.join(command('show', 'pooling_size', '--json'))} {redirect}"
+    done = subprocess.run(["bash", "-c", call_it], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, error)
+    assert not done.stdout or json.loads(done.stdout)["experiment"] == "pooling_size"
+
+
+def test_standard_output_that_lacks_letters(tmp_path: Path) -> None:
+    """Of an encoding without them: they are escaped, as in a label with an arrow."""
+    rows = 'rows: {a: {label: "x \u2192 y"}, b: {label: "\\e]52;c;eA==\\a \\e[31m", set: {model.pool_size: 5}}}\n'
+    (tmp_path / "e.yaml").write_text("title: T\nbaseline: a\n" + rows, encoding="utf-8")
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command("show", "e.yaml"), cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "x \\u2192 y" in done.stdout
+    assert "\x1b" not in done.stdout and "\\x1b]52;c;eA==\\x07 \\x1b[31m" in done.stdout
 
 
 def test_help(ablate: Ablate) -> None:

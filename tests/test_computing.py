@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_WORDS
+from conftest import TINY_WORDS, command
 from specs import made_up, spec_of
 from test_devices import assert_equal_to_rounding, trained_by
 from test_resume import SETTINGS, StopAfter, content, runner
@@ -21,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_model
+from metaformer_ablate.models.cpu_ops import _convolutions_are_faster
 from metaformer_ablate.records.checkpoints import LAST, evaluated_weights
 from metaformer_ablate.records.compare import compare
 from metaformer_ablate.records.record import Record
@@ -214,14 +218,52 @@ def test_bf16_on_a_cpu_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().err.count("train.precision is bf16 on a CPU") == 1
 
 
-def test_a_checkpoint_of_another_precision_is_not_used(plain: Record, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_precision_is_not_used(
+    plain: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("metaformer_ablate.training.compute.Computing.as_recorded", lambda self: {"precision": "bf16"})
         with pytest.raises(Interrupted):
             runner(tmp_path).run(drawn_spec(), Handling(stop=StopAfter(30)))
-    with pytest.warns(UserWarning, match="was computed in another precision"):
-        record = runner(tmp_path).run(drawn_spec())
+    record = runner(tmp_path).run(drawn_spec())
     assert content(record) == content(plain)
+    assert re.search(r"last\.ckpt was computed otherwise \(.*precision bf16, now fp32\)", capsys.readouterr().err)
+
+
+def test_what_a_cpu_computes_with_is_recorded(plain: Record, tmp_path: Path) -> None:
+    """As torch itself says, and none where the device is a GPU."""
+    assert plain.data["cpu"]["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert plain.data["cpu"]["linear"] == ("convolution" if _convolutions_are_faster() else "matrix product")
+    assert Computing.on(torch.device("cuda"), drawn_spec(precision="fp32").train).cpu is None
+
+
+@pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="needs a CPU with AVX2")
+def test_a_difference_that_comes_from_the_cpu_is_explained(tmp_path: Path) -> None:
+    """In processes of their own: the same CPU with and without its newer instructions."""
+    words = ["trial", "pooling_size", "row=pool3", *TINY_WORDS]
+    for capability in ("default", "avx2"):
+        environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability}
+        arguments = command(*words, "--results", capability)
+        subprocess.run(arguments, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=300)
+    (then,), (now,) = (list(Store(tmp_path / name)) for name in ("default", "avx2"))
+    assert (then.data["cpu"], now.data["cpu"]) == (
+        {"instructions": "DEFAULT", "linear": "matrix product"},
+        {"instructions": "AVX2", "linear": "matrix product"},
+    )
+    compared = compare(then, now)
+    assert not compared["identical"]
+    assert compared["environment"] == [{"what": "CPU instructions", "then": "DEFAULT", "now": "AVX2"}]
+
+
+def test_records_that_do_not_tell_of_the_cpu_are_compared_as_before(tmp_path: Path) -> None:
+    spec, cpu = drawn_spec(), {"instructions": "AVX2", "linear": "matrix product"}
+    then = made_up(Store(tmp_path / "a"), spec)
+    assert compare(then, made_up(Store(tmp_path / "b"), spec))["environment"] == []
+    assert compare(then, made_up(Store(tmp_path / "c"), spec, cpu=cpu))["environment"] == []  # nothing to explain
+    assert compare(then, made_up(Store(tmp_path / "d"), spec, 97.0, cpu=cpu))["environment"] == [
+        {"what": "CPU instructions", "then": "unknown", "now": "AVX2"},
+        {"what": "CPU linear", "then": "unknown", "now": "matrix product"},
+    ]
 
 
 def test_reproduce_names_how_it_was_computed(tmp_path: Path) -> None:

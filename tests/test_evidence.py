@@ -1,11 +1,12 @@
 """`ablate table`, `compare` and `explain` over made-up records: what they say in each format, what they refuse."""
 
+# ruff: noqa: RUF001 (Greek letters are what some tests are about)
+
 from __future__ import annotations
 
 import csv
 import html.parser
 import io
-import json
 import re
 import shutil
 import subprocess
@@ -17,10 +18,10 @@ import numpy as np
 import pytest
 import scipy.stats
 from conftest import Result
-from specs import made_up
+from specs import made_up, seal
 
+from metaformer_ablate.analysis.escapes import beyond_pdflatex, csv_cell, escape_latex, escape_markdown
 from metaformer_ablate.analysis.tables.columns import COLUMNS, format_mean
-from metaformer_ablate.analysis.tables.latex import escape_latex
 from metaformer_ablate.analysis.tables.render import FORMATS, render
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.data.folder import DataFolder
@@ -166,15 +167,16 @@ def test_other_images_are_not_compared(chosen: Plan, tmp_path: Path) -> None:
 
 
 def test_predictions_that_cannot_be_read(ablate: Ablate, chosen: Plan, store: Store) -> None:
-    """A record of another program, without checksums, so that only whoever reads the file can tell."""
+    """A record of another program, whose checksums fit, so that only whoever reads the file can tell."""
     folder = store.folder(chosen.spec("none", 2).run_id)
-    record = json.loads((folder / "record.json").read_text())
-    del record["checksums"]
-    (folder / "record.json").write_text(json.dumps(record))
     (folder / "predictions.npz").write_bytes(b"no zip file")
-    assert ablate("table", "made_up.yaml").code == 0
-    sentence = ablate("table", "made_up.yaml", "--images").sentence
-    assert f"{folder.name}/predictions.npz: cannot be read" in sentence
+    seal(folder)
+    whole = ablate("table", "made_up.yaml", "--images", "--json")
+    assert whole.code == 0, "one bad record ends no command"
+    assert f"{folder.name}/predictions.npz: cannot be read" in whole.err and "left out" in whole.err
+    images = {row["name"]: row["images"] for row in whole.json["rows"]}
+    assert [s["seed"] for s in images["none"]["seeds"]] == [0, 1]
+    assert [s["seed"] for s in images["pool5"]["seeds"]] == [0, 1, 2]
 
 
 def test_a_diverged_seed_leaves_no_question_of_images(chosen: Plan, store: Store) -> None:
@@ -289,6 +291,51 @@ def test_latex_escapes() -> None:
     assert escape_latex("a->b & 5% [x]") == r"a$\rightarrow$b \& 5\% {[}x{]}"
     assert escape_latex("--seeds 3, <0.05_") == r"-{}-seeds 3, \textless{}0.05\_"
     assert escape_latex("\\") == r"\textbackslash{}"
+    assert escape_latex("pool α→β ≥ 3") == (
+        r"pool \ensuremath{\alpha}\ensuremath{\rightarrow}\ensuremath{\beta} \ensuremath{\ge} 3"
+    )
+    assert escape_latex("Mélange de Poincare\u0301, Ω₂") == (
+        r"M\'{e}lange de Poincar\'{e}, \ensuremath{\Omega}\ensuremath{_{2}}"
+    )
+    assert beyond_pdflatex(escape_latex("α 图 é 图像")) == "像图"
+
+
+def test_latex_names_what_pdflatex_cannot_set(table: dict[str, Any]) -> None:
+    assert "% needs" not in render(table, "latex")
+    by_name(table)["pool3"]["label"] = "α 图 \x1b[31m"
+    lines = render(table, "latex").splitlines()
+    assert lines[1] == "% needs lualatex or xelatex: 图"
+    assert any(line.startswith(r"\ensuremath{\alpha} 图 \textbackslash{}x1b{[}31m") for line in lines)
+
+
+def test_markdown_opens_no_tag_and_no_link() -> None:
+    assert escape_markdown("<script>x</script> <!-- &lt; a&b <0.001 a->b") == (
+        "&lt;script>x&lt;/script> &lt;!-- &amp;lt; a&b <0.001 a->b"
+    )
+    assert escape_markdown("[x](javascript:alert(1)) [y]: z [1, 2] [3]") == (
+        r"[x]\(javascript:alert(1)) [y]\: z [1, 2] [3]"
+    )
+    assert escape_markdown("a\\](b) two\nlines \x1b[31m") == r"a\\]\(b) two lines \x1b[31m"
+
+
+def test_csv_cells_begin_no_formula() -> None:
+    hostile = ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", " =1", "\r=1", "\uff1d1"]
+    assert [csv_cell(text) for text in hostile] == [f"'{text}" for text in hostile]
+    assert [csv_cell(value) for value in (-1.5, 3, None, "a=1", "[-1, 2]")] == [-1.5, 3, None, "a=1", "[-1, 2]"]
+
+
+@pytest.mark.parametrize("style", ["text", "markdown", "latex", "html", "csv", "json"])
+def test_no_string_of_a_table_steers_what_shows_it(table: dict[str, Any], store: Store, style: str) -> None:
+    hostile = "=\x1b]0;title\x07\x9b31m\u202e[x](javascript:1)<script>"
+    row = by_name(table)["pool3"]
+    row["label"] = row["group"] = hostile
+    row["notes"] = [hostile]
+    table["warnings"].append(hostile)
+    shown = render(table, style)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown if style != "csv" else "")
+    assert "<script>" not in shown or style not in ("markdown", "html")
+    assert "](javascript:" not in shown or style != "markdown"
+    assert style != "csv" or csv.DictReader(io.StringIO(shown)).__next__()["label"] == f"'{hostile}"
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

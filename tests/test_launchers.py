@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import TINY_WORDS
 from specs import made_up, spec_of
+from test_own_parts import CLASSES, PARTS
+from test_own_parts import WORDS as PARTS_WORDS
 
 from metaformer_ablate.records.claims import Claims, Progress
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.request import Ended, Order
 from metaformer_ablate.sweep.jobs import Job
+from metaformer_ablate.sweep.launchers.local import Workers
 from metaformer_ablate.sweep.launchers.local import launcher as local_launcher
 from metaformer_ablate.sweep.scheduler import Limits, Listener, Sweep
 from metaformer_ablate.system.signals import Stop
@@ -140,3 +147,112 @@ def test_one_listing_tells_of_all_claims(tmp_path: Path) -> None:
         assert claim is not None
         claim.release()
     assert claims.tops() == {}
+
+
+# Worker processes
+
+# As the command that pip installs: a file in another folder than the one the user is in.
+SCRIPT = "from metaformer_ablate.cli.main import main\nif __name__ == '__main__':\n    main()\n"
+# Run by each interpreter at its start, before anything of ours.
+AT_START = """
+import os, sys
+if "spawn_main" in " ".join(sys.orig_argv):
+    with open("starts.txt", "a") as stream:
+        stream.write("x")
+    if os.path.getsize("starts.txt") <= {starts}:
+        {what}
+"""
+KILLED = "os.kill(os.getpid(), 9)"
+CANNOT_IMPORT = "sys.modules['pytorch_lightning'] = None"
+
+
+def sweep_in(folder: Path, *words: object, at_start: str = "") -> subprocess.CompletedProcess[str]:
+    """`ablate run pooling_size WORDS` as a person calls it in a folder."""
+    for name, text in (("bin/ablate", SCRIPT), ("path/sitecustomize.py", at_start)):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(text)
+    arguments = [sys.executable, str(folder / "bin" / "ablate"), "run", "pooling_size", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "path")}
+    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    at_start = AT_START.format(starts=2, what=KILLED)
+    done = sweep_in(tmp_path, *TINY_WORDS, "--workers", "1", at_start=at_start)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("its worker was killed by SIGKILL while it started") == 2
+    assert "it is tried again" in done.stderr and "Traceback" not in done.stderr
+    assert [record.status for record in Store(tmp_path / "results")] == ["ok"] * 4
+    assert (tmp_path / "starts.txt").read_text() == "xxx", "one worker trains all that is left"
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        (KILLED, "was killed by SIGKILL while it started; a machine that runs out of memory does that"),
+        (
+            CANNOT_IMPORT,
+            "could not start: ModuleNotFoundError: import of pytorch_lightning halted",
+        ),
+    ],
+)
+def test_workers_that_never_start_end_the_sweep_with_a_sentence(what: str, why: str, tmp_path: Path) -> None:
+    done = sweep_in(tmp_path, *TINY_WORDS, "--workers", "2", at_start=AT_START.format(starts=1000, what=what))
+    assert done.returncode == 1, done.stderr
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("no worker process starts")]
+    assert sentence.startswith(f"no worker process starts, after 3 attempts each: the last one {why}")
+    assert sentence.endswith(": 4 runs are left; the same command goes on with them")
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "starts.txt").read_text() == "x" * 6
+    assert list(Store(tmp_path / "results")) == [], "no run is to blame"
+
+
+@pytest.fixture
+def worker() -> Iterator[Workers]:
+    workers = Workers(["cpu"])
+    yield workers
+    workers.close()
+
+
+def outcome(workers: Workers) -> Ended:
+    while not (ended := workers.wait(60.0)):
+        pass
+    return ended[0]
+
+
+def test_a_worker_is_told_apart_from_what_it_trained_before(worker: Workers, tmp_path: Path) -> None:
+    """One that was stopped trains the next order to its end; one that was killed while idle costs no run an attempt."""
+    store, spec = Store(tmp_path), spec_of({"train.epochs": 400}, words=TINY_WORDS)
+    order = Order(spec.with_execution(), str(tmp_path), None, "cpu", "a run", spec.run_id)
+    worker.submit(order)
+    while (holder := Claims(tmp_path).top(spec.run_id)) is None or holder.progress is None:
+        assert worker.wait(0.1) == []
+    worker.stop()
+    assert outcome(worker) == Ended(spec.run_id, "stopped", "SIGTERM")
+    short = spec_of(words=TINY_WORDS)
+    order = Order(short.with_execution(), str(tmp_path), None, "cpu", "a run", short.run_id)
+    worker.submit(order)
+    assert outcome(worker) == Ended(short.run_id, "recorded", "")
+    os.kill(holder.pid, 9)
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+    store.set_aside(short.run_id)
+    worker.submit(order)
+    assert outcome(worker) == Ended(short.run_id, "recorded", "")
+
+
+def plant_modules(folder: Path) -> None:
+    """Files named like modules that processes need; one that is executed leaves its name in executed.txt."""
+    for name in ("pickle", "signal", "socket", "random", "torch", "yaml", "pydantic"):
+        (folder / f"{name}.py").write_text(f"open({str(folder / 'executed.txt')!r}, 'a').write(__file__)")
+
+
+def test_files_of_the_current_folder_are_not_executed(tmp_path: Path) -> None:
+    """One's own parts are found there all the same."""
+    plant_modules(tmp_path)
+    (tmp_path / "my_parts.py").write_text(CLASSES)
+    (tmp_path / "parts.yaml").write_text(PARTS)
+    words = [*PARTS_WORDS, "model.token_mixer=[pooling, pooling, pooling, roll]", "--workers", "1"]
+    done = sweep_in(tmp_path, *words)
+    assert not (tmp_path / "executed.txt").exists(), (tmp_path / "executed.txt").read_text()
+    assert done.returncode == 0, done.stderr
+    assert [record.status for record in Store(tmp_path / "results")] == ["ok"] * 4

@@ -298,3 +298,40 @@ def test_drawing_the_check_changes_no_weights(home: Path) -> None:
     own = build_model(roll_spec("model.token_mixer=roll")).state_dict()
     ours = build_model(roll_spec("model.token_mixer=identity")).state_dict()
     assert own.keys() == ours.keys() and all(torch.equal(own[key], ours[key]) for key in own)
+
+
+LOADED = "running code of "
+
+
+def test_a_command_says_once_whose_code_it_runs(home: Path, ablate_process: Callable[..., Result]) -> None:
+    for words in (["show", "rolling"], ["cost", "rolling", "--no-speed"], ["run", "rolling", "--workers", "2"]):
+        done = ablate_process(*words, *WORDS)
+        assert done.code == 0, done.err
+        told = [line for line in done.err.splitlines() if line.startswith(LOADED)]
+        assert told == [f"{LOADED}{home / 'my_parts.py'}, which parts.yaml names"], (words, done.err)
+
+
+def test_commands_that_only_read_records_run_no_code(home: Path, ablate: Callable[..., Result]) -> None:
+    """A cloned repository's parts.yaml is not run by who looks at its results."""
+    assert ablate("run", "rolling", *WORDS).code == 0
+    edit(home / "my_parts.py", "import torch\n", f"import torch\nopen({str(home / 'ran')!r}, 'w')\n")
+    for words in (["table", "rolling"], ["plot", "rolling"], ["status", "rolling"], ["explain", "rolling", "roll"]):
+        done = ablate(*words, *WORDS)
+        assert done.code == 0 and LOADED not in done.err, (words, done.err)
+    for words in (["list"], ["status"], ["report"], ["merge", "results"], ["show", "pooling_size"]):
+        assert LOADED not in ablate(*words).err
+    assert not (home / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("class Scale", "raise SystemExit(0)\n\nclass Scale"),
+        ("self.by = site.kernel_size or 1", "raise SystemExit(0)"),
+        ("return x.roll(self.by, dims=3)", "raise SystemExit(0)"),
+    ],
+)
+def test_code_that_exits_is_an_error(home: Path, ablate: Callable[..., Result], before: str, after: str) -> None:
+    edit(home / "my_parts.py", before, after)
+    sentence = ablate("show", "rolling", *WORDS).sentence
+    assert re.search(r"cannot be (loaded|built)|cannot run", sentence) and "SystemExit: 0 (my_parts.py" in sentence

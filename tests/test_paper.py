@@ -98,7 +98,7 @@ def test_training_length_is_in_multiples_of_the_recipes_epochs():
 def test_table5_counts_round_to_the_print(name):
     chosen = plan("table5", "imagenet")
     paper, cost = chosen.experiment.rows[name].paper, count(chosen.specs[name])
-    assert cost.params / 1e6 == pytest.approx(paper["params_m"], abs=0.06)
+    assert round(cost.params / 1e6, 1) == paper["params_m"]
     assert round(cost.macs / 1e9, 1) == paper["macs_g"]
     assert round(cost.frozen_params / 1e6) == paper.get("frozen_params_m", 0)
 
@@ -130,9 +130,11 @@ def test_table1_counts_round_to_the_print(name):
     chosen = plan("model_sizes", "imagenet")
     paper, cost = chosen.experiment.rows[name].paper, count(chosen.specs[name])
     assert round(cost.macs / 1e9, 1) == paper["macs_g"]
-    assert cost.params / 1e6 == pytest.approx(paper["params_m"], abs=0.08)
-    # The print leaves LayerScale out; without it the S36 and M36 round to it, with it they do not.
-    assert (cost.params - cost.layer_scale_params) / 1e6 == pytest.approx(paper["params_m"], abs=0.06)
+    # The print leaves LayerScale out; with it three of the five round to another number, and their rows say so.
+    assert round((cost.params - cost.layer_scale_params) / 1e6, 1) == paper["params_m"]
+    fits = round(cost.params / 1e6, 1) == paper["params_m"]
+    assert fits != (name in ("s36", "m36", "m48"))
+    assert fits != any("printed without LayerScale" in note for note in chosen.experiment.rows[name].notes)
 
 
 @pytest.mark.slow

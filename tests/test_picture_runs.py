@@ -84,17 +84,37 @@ def test_loader_processes_change_nothing_in_a_run_nor_in_one_that_was_stopped(
 
 
 def test_what_was_unreadable_before_a_stop_is_still_told(undisturbed: Record, folder: Path, tmp_path: Path) -> None:
-    """After the first epoch its images are whole again."""
+    """After the first epoch its images are whole again, under the same fingerprint: it hashes names and sizes."""
     root = write_folder(tmp_path / "pictures")
     whole = {name: (root / name).read_bytes() for name in ("train/n2/0.jpg", "val/n10/2.jpg")}
-    for name in whole:
-        (root / name).write_bytes((folder / name).read_bytes())
+    for name, pixels in whole.items():
+        (root / name).write_bytes(bytes(len(pixels)))
     with pytest.raises(Interrupted):
         runner(tmp_path / "results", root).run(pictures_spec(), Handling(stop=StopAfter(4)))
     for name, pixels in whole.items():
         (root / name).write_bytes(pixels)
     record = runner(tmp_path / "results", root).run(pictures_spec())
     assert record.data["unreadable"] == undisturbed.data["unreadable"]
+
+
+def test_a_run_whose_data_changed_begins_at_its_beginning(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped after one of two epochs, with two classes exchanged before it goes on, and once more in one process."""
+    root = write_folder(tmp_path / "pictures")
+    one = runner(tmp_path / "results", root)
+    with pytest.raises(Interrupted):
+        one.run(pictures_spec(), Handling(stop=StopAfter(4)))
+    for split in ("train", "val"):
+        (root / split / "n2").rename(root / split / "other")
+        (root / split / "n10").rename(root / split / "n2")
+        (root / split / "other").rename(root / split / "n10")
+    record = one.run(pictures_spec())
+    assert record.data["data_fingerprint"] == DataFolder(root, given=True).fingerprint("imagenet")
+    assert content(record) == content(runner(tmp_path / "expected", root).run(pictures_spec()))
+    said = capsys.readouterr().err
+    assert "last.ckpt is of other data (fingerprint " in said
+    assert "and the run begins at its beginning\n" in said
 
 
 def test_too_many_unreadable_images_fail_a_run(folder: Path, tmp_path: Path) -> None:

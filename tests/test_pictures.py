@@ -202,7 +202,7 @@ def test_counts_that_differ_are_said_with_both_numbers_and_the_override(folder: 
 def test_classes_of_both_splits_are_the_same(tmp_path: Path) -> None:
     root = write_folder(tmp_path)
     (root / "val" / "n10").rename(root / "val" / "n11")
-    assert "n10 is in train alone" in refused(root)
+    assert "n11 is in val alone, n10 is in train alone" in refused(root)
 
 
 def test_a_damaged_shard_and_an_image_without_a_label_are_named(shards: Path, tmp_path: Path) -> None:

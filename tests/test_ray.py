@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Result
+from conftest import TINY_WORDS, Result
 from specs import spec_of
 from sweeps import begin, contents, end, kill_all, trained_here, under_way, wait_until, went_on
+from test_launchers import plant_modules, sweep_in
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.runs.request import Ended, Order
@@ -88,6 +89,14 @@ def test_a_lost_node_s_runs_go_on_elsewhere(cluster: Any, expected: dict[str, An
     assert f"{lost.name}: its node was lost; it goes on from its last checkpoint" in said
     assert contents(tmp_path / "results") == expected
     assert went_on(tmp_path, lost.run_id, disturbed)
+
+
+@ray
+def test_files_of_the_current_folder_are_not_executed(cluster: Any, tmp_path: Path) -> None:
+    plant_modules(tmp_path)
+    done = sweep_in(tmp_path, *TINY_WORDS, "--launcher", "ray", "--workers", "1")
+    assert not (tmp_path / "executed.txt").exists(), (tmp_path / "executed.txt").read_text()
+    assert done.returncode == 0, done.stderr
 
 
 @ray

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from specs import made_up, spec_of
+from specs import made_up, seal, spec_of
 
 import metaformer_ablate.records.store
 from metaformer_ablate.errors import RequestError
@@ -364,38 +364,40 @@ def test_a_record_written_over_a_broken_one_counts_again(store: Store, spec: Run
     assert store.read(spec.run_id) == again
 
 
-def without_checksums(folder: Path) -> None:
-    data = json.loads((folder / "record.json").read_text())
-    del data["checksums"]
-    (folder / "record.json").write_text(json.dumps(data))
-
-
-def test_a_record_of_other_means_counts_if_its_spec_is_that_of_the_id(store: Store, spec: RunSpec) -> None:
+def test_a_record_whose_checksums_were_taken_out_is_damaged(store: Store, spec: RunSpec) -> None:
+    """As they have to be for a number to be changed by hand: every record of this format was written with them."""
     record = made_up(store, spec)
-    without_checksums(record.folder)
+    data = {**record.data, "metrics": OK}
+    del data["checksums"]
+    (record.folder / "record.json").write_text(json.dumps(data))
+    append("history.csv", b"3,99,1,1,1,99.9,100,20\n")(record.folder)
+    assert store.read(spec.run_id) is None
+    assert "record.json has no checksums" in store.problems[spec.run_id]
+
+
+def test_what_a_record_left_aside_says_has_its_checksums(store: Store, spec: RunSpec) -> None:
+    record = made_up(store, spec)
+    seal(record.folder, device="another CPU")
     found = store.read(spec.run_id)
-    assert found is not None and found.top1 == record.top1
-    append("spec.yaml", b"# written by hand\n")(record.folder)
-    assert store.read(spec.run_id) is not None
+    assert found is not None and found.data["device"] == "another CPU"
 
 
 @pytest.mark.parametrize(
     ("edit", "problem"),
     [
-        (replace("spec.yaml", "seed: 0", "seed: 1"), "spec.yaml is of run"),
-        (replace("spec.yaml", "epochs: 12", "epochs: 13"), "spec.yaml is of run"),
-        (append("spec.yaml", b"label: mine\n"), "spec.yaml is of run"),
+        (replace("spec.yaml", "seed: 0", "seed: 1"), "spec.yaml is of another run"),
+        (append("spec.yaml", b"label: mine\n"), "spec.yaml is of another run"),
         (append("spec.yaml", b"seed: 0\n"), "spec.yaml cannot be read"),
-        (append("spec.yaml", b"when: 2026-01-01\n"), "spec.yaml"),
-        (append("spec.yaml", b"x: .nan\n"), "spec.yaml"),
+        (append("spec.yaml", b"x: .nan\n"), "spec.yaml cannot be read"),
         (lambda folder: (folder / "spec.yaml").write_bytes(b"\xff\xfe") and None, "spec.yaml cannot be read"),
+        (lambda folder: (folder / "spec.yaml").write_text("[]") and None, "spec.yaml cannot be read"),
     ],
 )
-def test_a_record_of_other_means_with_another_spec_does_not(
+def test_a_record_of_another_program_with_another_spec_is_in_no_frame(
     edit: Callable[[Path], None], problem: str, store: Store, spec: RunSpec
 ) -> None:
-    record = made_up(store, spec)
-    without_checksums(record.folder)
+    record, good = made_up(store, spec), made_up(store, spec_of(seed=1))
     edit(record.folder)
-    assert store.read(spec.run_id) is None
+    seal(record.folder)
+    assert list(store.frame()["run_id"]) == [good.run_id]
     assert problem in store.problems[spec.run_id]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from metaformer_ablate.records.claims import Claims
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.options import ClaimLost, Handling
+from metaformer_ablate.runs.request import Order
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.signals import Interrupted, Stop
@@ -160,16 +162,58 @@ def test_without_a_whole_checkpoint_a_run_begins_at_the_beginning(
     assert content(record) == content(undisturbed)
 
 
+def test_a_checkpoint_of_another_run_is_set_aside(
+    undisturbed: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With that of another seed in its place, the run begins at its beginning; with its own before that, there."""
+    spec, other = disturbed_spec(), disturbed_spec(seed=1)
+    for each in (spec, other):
+        with pytest.raises(Interrupted):
+            runner(tmp_path).run(each, Handling(checkpoint_seconds=0, stop=StopAfter(30)))
+    ours, theirs = (Store(tmp_path).folder(each.run_id) for each in (spec, other))
+    foreign = (theirs / LAST).read_bytes()
+    (ours / LAST).write_bytes(foreign)
+    begun = torch.load(ours / PREVIOUS, weights_only=True)["callbacks"]["run"]["started"]
+    record = runner(tmp_path).run(spec)
+    assert content(record) == content(undisturbed) and record.data["started"] == begun
+    assert f"{LAST} is of another run ({other.run_id}); it was set aside as " in (said := capsys.readouterr().err)
+    assert said.endswith("and the run tries the one before it\n") and said.count("\n") == 1
+    Store(tmp_path).set_aside(spec.run_id)
+    ours.mkdir()
+    (ours / LAST).write_bytes(foreign)
+    record = runner(tmp_path).run(spec)
+    assert content(record) == content(undisturbed)
+    assert capsys.readouterr().err.endswith("and the run begins at its beginning\n")
+    aside = list((tmp_path / "aside").glob(f"{spec.run_id}-last-*.ckpt"))
+    assert [path.read_bytes() for path in aside] == [foreign] * 2, "neither is destroyed"
+
+
+def test_a_checkpoint_that_does_not_say_whose_it_is_is_not_used(
+    undisturbed: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As earlier code wrote them: its state under the name of a class."""
+    with pytest.raises(Interrupted):
+        runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
+    checkpoints = Checkpoints(Store(tmp_path).folder(disturbed_spec().run_id))
+    state = torch.load(checkpoints.folder / LAST, weights_only=True)
+    state["callbacks"] = {"_Watch": state["callbacks"]["run"]}
+    checkpoints.save(lambda path: torch.save(state, path))
+    (checkpoints.folder / PREVIOUS).unlink()
+    assert content(runner(tmp_path).run(disturbed_spec())) == content(undisturbed)
+    assert "was written by other code" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_other_versions_is_not_used(
-    undisturbed: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("metaformer_ablate.system.provenance.versions", lambda: {"torch": "1.0"})
         with pytest.raises(Interrupted):
             runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
-    with pytest.warns(UserWarning, match="other versions"):
-        record = runner(tmp_path).run(disturbed_spec())
+    record = runner(tmp_path).run(disturbed_spec())
     assert content(record) == content(undisturbed)
+    assert "was written with other versions (" in (said := capsys.readouterr().err)
+    assert f"torch 1.0, now {torch.__version__}" in said
 
 
 def test_the_state_that_a_run_goes_on_with_is_the_one_it_had(tmp_path: Path) -> None:
@@ -178,7 +222,7 @@ def test_the_state_that_a_run_goes_on_with_is_the_one_it_had(tmp_path: Path) -> 
         runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
     checkpoints = Checkpoints(Store(tmp_path).folder(disturbed_spec().run_id))
     state = torch.load(checkpoints.folder / LAST, weights_only=True)
-    state["callbacks"]["_Watch"]["history"][0]["train_loss"] = 123.0
+    state["callbacks"]["run"]["history"][0]["train_loss"] = 123.0
     checkpoints.save(lambda path: torch.save(state, path))
     assert runner(tmp_path).run(disturbed_spec()).history()[0]["train_loss"] == 123.0
 
@@ -237,6 +281,109 @@ def test_a_full_disk_at_a_checkpoint_ends_the_sweep_and_keeps_the_last_one(
             runner(tmp_path).run(disturbed_spec(), Handling(checkpoint_seconds=0))
     assert [path.name for path in folder.iterdir()] == [LAST]
     assert (folder / LAST).read_bytes() == before
+
+
+# Where a stop finds a step: in it, in a checkpoint and after it, in the evaluation, in the record. Steps 25 and 44 of
+# 66 are the third of an epoch and the last one.
+MOMENTS = {
+    "a step": ("metaformer_ablate.tasks.classification.module.Classification.training_step", 25),
+    "the last step of an epoch": ("metaformer_ablate.tasks.classification.module.Classification.training_step", 44),
+    "a checkpoint": ("metaformer_ablate.records.checkpoints.Checkpoints.save", 3),
+    "the evaluation": ("metaformer_ablate.tasks.classification.module.Classification.validation_step", 2),
+    "a line of the history": ("metaformer_ablate.tasks.classification.module.Classification.finish_epoch", 2),
+    "the record": ("metaformer_ablate.records.store.Store.write", 1),
+}
+SIGNAL = """
+import os, pkgutil, signal, sys
+owner, _, name = sys.argv.pop(1).rpartition(".")
+owner, count, number = pkgutil.resolve_name(owner), int(sys.argv.pop(1)), int(sys.argv.pop(1))
+inner, calls, after = getattr(owner, name), 0, sys.argv.pop(1) == "after"
+def outer(*arguments, **named):
+    global calls
+    calls += 1
+    if calls == count and not after:
+        os.kill(os.getpid(), number)
+    found = inner(*arguments, **named)
+    if calls == count and after:
+        os.kill(os.getpid(), number)
+    return found
+setattr(owner, name, outer)
+"""
+COMMAND = SIGNAL + "from metaformer_ablate.cli.main import main; main()"
+# What a job of Slurm calls, without submitit around it.
+JOB = (
+    SIGNAL
+    + """
+import json
+from metaformer_ablate.launchers import Order
+from metaformer_ablate.run import execute
+from metaformer_ablate.signals import Interrupted, Stop
+order = Order(**json.loads(sys.argv[1]))
+with Stop().catching(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2) as stop:
+    try:
+        ended = execute(order, stop)
+    except Interrupted as interruption:
+        ended = interruption
+print(type(ended).__name__, getattr(ended, "outcome", ""))
+"""
+)
+
+
+def signalled(code: str, moment: str, when: str, number: int, *words: object, cwd: Path) -> subprocess.CompletedProcess:
+    """A process that sends itself a signal at a moment."""
+    target, count = MOMENTS[moment]
+    arguments = [sys.executable, "-c", code, target, str(count), str(int(number)), when, *map(str, words)]
+    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("moment", "when"),
+    [
+        ("a checkpoint", "before"),
+        ("a checkpoint", "after"),
+        *(
+            pytest.param(moment, when, marks=pytest.mark.slow)
+            for moment in MOMENTS
+            for when in ("before", "after")
+            if moment != "a checkpoint"
+        ),
+    ],
+)
+def test_a_stop_at_any_moment_of_a_step_saves_the_place(
+    moment: str, when: str, undisturbed: Record, tmp_path: Path
+) -> None:
+    """The first of two runs is told to stop: one run is left, and the exit code says so."""
+    words = [*_merged([f"{key}={json.dumps(value)}" for key, value in SETTINGS.items()]), "--checkpoint-seconds", "0"]
+    words = ["run", "pooling_size", *words, "--workers", "0"]
+    done = signalled(COMMAND, moment, when, signal.SIGTERM, *words, cwd=tmp_path)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert done.stderr.splitlines()[-1] == "error: stopped by SIGTERM" and "Traceback" not in done.stderr
+    store = Store(tmp_path / "results")
+    assert len(list(store)) == (moment == "the record"), "it went on"
+    assert (store.folder(disturbed_spec().run_id) / LAST).exists() == (moment != "the record")
+    assert not list((tmp_path / "results" / ".claims").iterdir())
+    assert content(runner(tmp_path / "results").run(disturbed_spec())) == content(undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_job_that_is_stopped_while_a_checkpoint_is_written_saves_its_place(
+    number: signal.Signals, undisturbed: Record, tmp_path: Path
+) -> None:
+    spec = disturbed_spec()
+    order = Order(spec.with_execution(), str(tmp_path), None, "cpu", "a job", spec.run_id, checkpoint_seconds=0)
+    done = signalled(JOB, "a checkpoint", "before", number, json.dumps(asdict(order)), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "Ended stopped\n"), done.stderr
+    assert (Store(tmp_path).folder(spec.run_id) / LAST).exists()
+    assert content(runner(tmp_path).run(spec)) == content(undisturbed)
+
+
+def test_a_trial_that_is_stopped_while_a_checkpoint_is_written_saves_its_place(tmp_path: Path) -> None:
+    words = ["trial", "pooling_size", "row=pool3", *TINY_WORDS, "--checkpoint-seconds", "0"]
+    done = signalled(COMMAND, "a checkpoint", "before", signal.SIGTERM, *words, cwd=tmp_path)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    (folder,) = Store(tmp_path / "results").runs.iterdir()
+    assert LAST in [path.name for path in folder.iterdir()]
+    assert "Traceback" not in done.stderr
 
 
 # Claims

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from metaformer_ablate.records.claims import Claims, Holder
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.request import Order
 from metaformer_ablate.sweep.launchers import slurm as launcher_module
-from metaformer_ablate.sweep.launchers.slurm import _former_owner, queue
+from metaformer_ablate.sweep.launchers.slurm import _executor, _former_owner, queue
 from metaformer_ablate.sweep.launchers.slurm_options import read_options
 
 # Without Slurm
@@ -70,6 +71,19 @@ def test_a_requeued_job_takes_over_what_it_held_on_another_node(tmp_path: Path) 
     taken = Claims(tmp_path).take(spec.run_id, dead=token)
     assert taken is not None
     taken.release()
+
+
+def test_a_job_does_not_run_what_lies_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command is called as a job would, where a file has the name of what it loads."""
+    pytest.importorskip("submitit")
+    (tmp_path / "srun").write_text("#!/bin/sh\n")  # submitit asks whether there is one
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    words = shlex.split(_executor(tmp_path / "jobs", {})._submitit_command_str)
+    (tmp_path / "submitit.py").write_text("open('executed.txt', 'w')")
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0, "there is no job to do"
+    assert not (tmp_path / "executed.txt").exists()
 
 
 def test_max_hours_are_for_launchers_without_a_queue(ablate: Callable[..., Result]) -> None:

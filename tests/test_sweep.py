@@ -25,6 +25,7 @@ from metaformer_ablate.records.claims import Claims, Holder
 from metaformer_ablate.records.compare import compare
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.run_spec import SEMANTICS
 from metaformer_ablate.sweep.jobs import Job, order_of
 from metaformer_ablate.sweep.launchers.local import Inline
 from metaformer_ablate.sweep.scheduler import Sweep
@@ -278,6 +279,27 @@ def test_what_differs_is_told_with_what_could_explain_it(
         "environment"
     ]
     assert "--keep" in ablate("reproduce", record.run_id, "--results", trained.results, "--keep", "kept").sentence
+
+
+def test_a_record_of_other_semantics_is_said_to_be_one(ablate: Ablate, tmp_path: Path) -> None:
+    """Trained by the code of then, which no longer is: what differs is explained, and no record of it is kept."""
+    spec = spec_of(words=TINY_WORDS).model_copy(update={"semantics": SEMANTICS - 1})
+    record = made_up(Store(tmp_path / "results"), spec, 12.5)
+    told = f"run {spec.run_id} has semantics {SEMANTICS - 1}, and this code {SEMANTICS}"
+    done = ablate("reproduce", record.run_id, "--json")
+    assert done.code == 1 and f"warning: {told}, which trains the same spec otherwise" in done.err
+    assert {"what": "semantics", "then": SEMANTICS - 1, "now": SEMANTICS} in done.json["environment"]
+    assert ablate("reproduce", record.run_id, "--keep", "kept").sentence.startswith(f"--keep kept: {told}")
+
+
+def test_a_user_without_a_home_is_told_so(ablate: Ablate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    words = ("run", "pooling_size", *TINY_WORDS)
+    sentence = ablate(*words, env={"HOME": None, "XDG_CACHE_HOME": None}).sentence
+    assert sentence == "this user has no home directory, which the cache is in; set HOME or XDG_CACHE_HOME"
 
 
 @pytest.mark.parametrize("key", ["top1", "top5", "loss"])

@@ -52,7 +52,7 @@ EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 # Of a record; `checksums` is the store's own.
 KEYS = """format run_id status reason metrics at_chance params frozen_params macs macs_224 uncounted epochs images_seen
-seconds device precision compiled kernels peak_memory_bytes versions git data_fingerprint started ended
+seconds device precision compiled kernels cpu peak_memory_bytes versions git data_fingerprint started ended
 checksums""".split()
 
 

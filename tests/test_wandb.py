@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 import yaml
 from conftest import TINY_WORDS, Result, command
 from offline_wandb import PRIVATE, OfflineRun, offline_runs
-from specs import made_up, spec_of
+from specs import made_up, seal, spec_of
 from test_resume import StopAfter
 
 from metaformer_ablate.errors import RequestError
@@ -34,7 +35,7 @@ from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.signals import Stop
 from metaformer_ablate.tracking import sent
 from metaformer_ablate.tracking import tracker as tracking
-from metaformer_ablate.tracking.trial import read_trial
+from metaformer_ablate.tracking.trial import plan_of, read_trial, split_trial
 
 wandb = pytest.importorskip("wandb")
 Ablate = Callable[..., Result]
@@ -121,6 +122,12 @@ def test_a_run_its_record_and_the_table(ablate: Ablate, one: str, tmp_path: Path
     assert {name: line[name] for name in names} == {name: row[key] for name, key in names.items()}
     assert [line["ci95 low"], line["ci95 high"]] == row["ci95"] and line["difference"] is None
     assert not (tmp_path / "wandb").exists()  # nothing beside the results folder
+    assert not list((tmp_path / "results").rglob("wandb-metadata.json"))
+    assert {run.host for run in runs} == {""}
+    for run in runs:  # nor who and where
+        (content,) = (path.read_bytes() for path in run.folder.glob("*.wandb"))
+        for private in (str(tmp_path), sys.executable, str(HERE.parent)):
+            assert private.encode() not in content, private
 
 
 def test_without_the_option_nothing_is_told(ablate: Ablate, one: str, tmp_path: Path) -> None:
@@ -364,7 +371,11 @@ def test_the_three_forms_of_an_agents_arguments_are_one_trial(tmp_path: Path) ->
     }
     forms = create_sweep_command_args({"args": {key: {"value": value} for key, value in values.items()}})
     (tmp_path / "c.json").write_text(forms["args_json"][0])
-    trials = [read_trial(forms["args"], None, "digits"), read_trial(forms["args_no_hyphens"], None, "digits")]
+    written = [split_trial(forms[form]) for form in ("args", "args_no_hyphens", "args_no_boolean_flags")]
+    pairs = [word.removeprefix("--").partition("=")[::2] for word in forms["args"]]
+    written.append(split_trial([part for key, text in pairs for part in (f"--{key}", text)]))
+    assert [names for names, _ in written] == [[], [], [], []]
+    trials = [read_trial(settings, None, "digits") for _, settings in written]
     trials.append(read_trial([], tmp_path / "c.json", "digits"))
     for trial in trials:
         assert (trial.row, trial.seed, trial.recipe) == ("pool5", 3, "digits")
@@ -399,7 +410,15 @@ def test_nested_and_dotted_keys_mix(tmp_path: Path) -> None:
         ("", [], ["c.json: the file is empty"]),
         ("{}", ["seed=-1"], ["command line: seed is -1"]),
         ("{}", ["--sed=1"], ["command line: unknown key 'sed' (did you mean 'seed'?)"]),
-        ("{}", ["--seed", "1"], ["seed"]),
+        ("{}", ["--seed", "-1"], ["command line: seed is -1"]),
+        ("{}", ["--train.lrr", "0.1"], ["unknown key 'train.lrr' (did you mean 'train.lr'?)"]),
+        ("{}", ["--model.residual", "nope"], ["model.residual is 'nope'", "true or false"]),
+        ("{}", ["model.residual"], ["'model.residual' is not a setting"]),
+        ("{}", ["--train.lr", "--model.residual"], ["train.lr is True", "a number above 0"]),
+        ("{}", ["train.lr=0.1", "--train.lr", "0.2"], ["train.lr is set twice"]),
+        ("{}", ["pool5"], ["give one experiment", "found 2: pooling_size pool5"]),
+        ("{}", ["train.batch_size=32.5"], ["train.batch_size is 32.5", "an integer"]),
+        ('{"seed": 1_0}', [], ["seed is '1_0'"]),
         ("{}", ["row=pool5", "model.pool_size=5"], ["rows 'pool3' and 'pool5' are the same run under the overrides"]),
     ],
 )
@@ -757,9 +776,7 @@ def test_a_record_of_other_code_keeps_no_other_from_being_sent(ablate: Ablate, t
     folder = store.folder(digest(tree)[:12])
     made_up(store, spec_of()).folder.rename(folder)
     (folder / "spec.yaml").write_text(json.dumps(tree))
-    data = {**json.loads((folder / "record.json").read_text()), "run_id": folder.name}
-    del data["checksums"]
-    (folder / "record.json").write_text(json.dumps(data))
+    seal(folder, run_id=folder.name)
     done = ablate("sync-wandb")
     assert done.code == 1 and done.out.startswith("1 records written"), done.err
     assert "not sent: " in done.err and "written by other code" in done.err
@@ -888,6 +905,39 @@ def test_a_trial_whose_training_is_killed_exits_137_and_goes_on_when_called_agai
     subprocess.run([*arguments, "--results", "again"], cwd=tmp_path, env=env, check=True, capture_output=True)
     (record,), (again,) = Store(tmp_path / "first"), Store(tmp_path / "again")
     assert compare(record, again)["identical"]
+
+
+def test_words_without_an_equals_sign_are_settings_of_a_trial() -> None:
+    """As argparse reads them, and as W&B's ${args_no_boolean_flags} writes what is true."""
+    words = ["--train.lr", "0.1", "pooling_size", "--model.residual", "train.epochs=2", "--seed", "3", "--data.flip"]
+    names, settings = split_trial(words)
+    trial = read_trial(settings, None, None)
+    assert names == ["pooling_size"] and trial.seed == 3
+    assert trial.overrides == {"train.lr": 0.1, "model.residual": True, "train.epochs": 2, "data.flip": True}
+
+
+def test_whole_numbers_that_wandb_draws_as_floats(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"train.batch_size": 32.0, "seed": 2.0, "train.lr": 1.0}')
+    trial = read_trial(["model.pool_size=[3.0, 5, 7, 9]", "train.warmup_epochs=0"], tmp_path / "c.json", None)
+    chosen, row = plan_of("pooling_size", trial)
+    assert (trial.seed, chosen.specs[row].train.batch_size) == (2, 32)
+    assert chosen.specs[row].model.pool_size == (3, 5, 7, 9)
+    whole = read_trial(["model.pool_size=[3, 5, 7, 9]", "train.batch_size=32", "train.lr=1"], None, None)
+    whole_plan, row = plan_of("pooling_size", replace(whole, overrides=whole.overrides | {"train.warmup_epochs": 0}))
+    assert chosen.specs[row].run_id == whole_plan.specs[row].run_id
+
+
+@pytest.mark.parametrize("name", ["a: b.pth", "3.0", "1e3", "a #b.pth", "[x].pth", "true", "'", '"a', "a=b.pth"])
+def test_a_path_is_its_text_and_a_sweep_file_holds_the_same_path(name: str, ablate: Ablate, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"weights")
+    done = ablate("sweep", "pooling_size", f"model.init_from={name}")
+    assert done.code == 0, done.err
+    called = yaml.safe_load(done.out)["command"]
+    (word,) = (word for word in called if word.startswith("model.init_from="))
+    assert read_trial([word], None, None).overrides == {"model.init_from": str(tmp_path / name)}
+    if name != "'" and "," not in name:
+        done = ablate("sweep", "pooling_size", "--axes", f"model.init_from={name}")
+        assert yaml.safe_load(done.out)["parameters"]["model.init_from"]["values"] == [str(tmp_path / name)]
 
 
 def test_bad_words_of_a_trial_are_a_request_error() -> None:

@@ -155,3 +155,62 @@ def test_a_run_starts_from_a_file_and_its_id_follows_the_content(tmp_path):
 def test_a_missing_file_to_start_from_is_a_wrong_request(ablate):
     result = ablate("show", "pooling_size", "model.init_from=nowhere.pth")
     assert "model.init_from is 'nowhere.pth'" in result.sentence
+
+
+TINY = ("model.depths=[1,1,1,1]", "model.dims=[4,4,8,8]")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> dict[str, Tensor]:
+    return build_model(spec_of(words=TINY)).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "sentence"),
+    [
+        ("stem.conv.weight", lambda w: w * float("nan"), "stem.conv.weight holds NaN or Inf"),
+        ("head.fc.bias", lambda w: w + float("inf"), "head.fc.bias holds NaN or Inf"),
+        ("head.fc.weight", lambda w: w.to_sparse(), "head.fc.weight is a tensor of another kind"),
+        ("head.fc.weight", lambda w: w.to(torch.complex64), "head.fc.weight is a tensor of another kind"),
+        ("head.fc.weight", lambda w: torch.quantize_per_tensor(w, 1.0, 0, torch.qint8), "of another kind"),
+        ("head.fc.weight", lambda w: w.to(torch.int8), "of another type: head.fc.weight is torch.int8"),
+        ("head.fc.weight", lambda w: w[:, :2], "of another shape: head.fc.weight is"),
+        ("head.fc.weight", lambda w: w.tolist(), "holds no mapping of names to tensors"),
+        (3, lambda w: w, "holds no mapping of names to tensors"),
+    ],
+)
+def test_weights_that_no_run_can_start_from_are_refused_before_it_begins(
+    name, changed, sentence, tiny, ablate, tmp_path
+):
+    torch.save({**tiny, name: changed(tiny.get(name, torch.zeros(2)))}, tmp_path / "w.pth")
+    done = ablate("run", "pooling_size", *TINY, "train.epochs=1", f"model.init_from={tmp_path / 'w.pth'}")
+    assert sentence in done.sentence
+    assert not list(tmp_path.glob("results/runs/*/record.json"))
+
+
+def test_checkpoints_as_other_programs_write_them(tiny, tmp_path):
+    """timm's train.py keeps its arguments and a NumPy number; torch.compile and Lightning put a word before names."""
+    from argparse import Namespace
+
+    import numpy as np
+
+    files = {
+        "timm": {"state_dict": tiny, "args": Namespace(lr=1e-3), "metric": np.float64(81.2), "epoch": np.int64(3)},
+        "compiled": {"state_dict": {f"_orig_mod.{key}": value for key, value in tiny.items()}},
+        "lightning": {"state_dict": {f"model.{key}": value for key, value in tiny.items()}},
+        "both": {f"module._orig_mod.{key}": value for key, value in tiny.items()},
+    }
+    for name, content in files.items():
+        torch.save(content, tmp_path / name)
+        read = read_weights(tmp_path / name)
+        assert read.keys() == tiny.keys() and all(torch.equal(read[key], tiny[key]) for key in tiny), name
+    torch.save({"module.a": torch.ones(1), "a": torch.zeros(1)}, tmp_path / "twice")
+    with pytest.raises(RequestError, match="several tensors of one name"):
+        read_weights(tmp_path / "twice")
+
+
+def test_the_error_of_another_reader_is_one_plain_sentence(tmp_path):
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(RequestError) as raised:
+        read_weights(tmp_path / "evil.pth")
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 300

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from metaformer_ablate.cli.options import options
+from metaformer_ablate.errors import visible
 
 
 @click.command("list")
@@ -60,5 +61,5 @@ def _section(title: str, lines: dict[str, str]) -> None:
     width = max((len(name) for name in lines), default=0)
     click.echo(title)
     for name, text in lines.items():
-        click.echo(f"  {name:<{width}}  {text}")
+        click.echo(visible(f"  {name:<{width}}  {text}"))
     click.echo()

@@ -6,6 +6,7 @@ was wrong, 130 interrupted, 128 + n on signal n.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,22 +16,49 @@ from typing import Any
 import click
 
 from metaformer_ablate import __version__
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import RequestError, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: runs a command and exits with a code of the contract, without a traceback for bad input."""
+    _open_streams()
     try:
-        sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)) or 0)
+        code = _run(list(sys.argv[1:] if arguments is None else arguments)) or 0
+        sys.stdout.flush()
     except BrokenPipeError:  # `ablate table | head`: the reader has what it wanted
+        code = _drop_output(0)
+    except OSError as error:  # what nobody expected of the machine, a full disk behind standard output among it
+        place = "standard output or a file" if error.filename is None else str(error.filename)
+        code = _drop_output(_fail(f"{place}: {error.strerror or error}", 1))
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Has the standard streams take whatever is written: closed ones go nowhere, what an encoding lacks is escaped."""
+    for number in range(3):  # before a file of ours gets a number that is free, and with it what is printed
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output(code: int) -> int:
+    """Lets what standard output still holds go, at which Python would fail once more as it ends."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    return code
 
 
 def _run(arguments: list[str]) -> int | None:
     from metaformer_ablate.records.record import StoreError
-    from metaformer_ablate.system.signals import Interrupted
+    from metaformer_ablate.system.signals import Interrupted, isolate_children
 
+    isolate_children()
     try:
         # Not `ablate.main`: of a reader that left (`ablate table | head`) that makes a failure, code 1.
         with ablate.make_context("ablate", arguments) as context:
@@ -53,7 +81,10 @@ def _run(arguments: list[str]) -> int | None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    try:
+        print(one_line(f"error: {message}"), file=sys.stderr, flush=True)
+    except OSError:
+        pass  # the exit code still tells
     return code
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -11,7 +13,26 @@ from typing import Any
 
 import click
 
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import RequestError, shown
+
+
+class _Number(click.ParamType):
+    """A number as people write it: Python alone takes 1_0, digits of other scripts and what is not finite."""
+
+    name = "number"
+
+    def __init__(self, whole: bool = False):
+        self.what = "an integer" if whole else "a number"
+        self.kind: type[int] | type[float] = int if whole else float
+        self.pattern = r"[-+]?[0-9]{1,18}" if whole else r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,2})?"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch(self.pattern, value):
+            raise RequestError(f"{param.opts[0]} is {shown(value)}; allowed: {self.what}")
+        return self.kind(value)
+
+
+NUMBER, INTEGER = _Number(), _Number(whole=True)
 
 
 @dataclass(frozen=True)
@@ -40,14 +61,16 @@ def _execution(command: Any) -> Any:
         click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="An option of sbatch, for --launcher slurm."),
         _CHECKPOINTS["keep-checkpoints"],
         _CHECKPOINTS["checkpoint-seconds"],
-        click.option("--stall-minutes", default=30.0, metavar="M", help="Kill a worker without a step for so long."),
+        click.option(
+            "--stall-minutes", default=30.0, type=NUMBER, metavar="M", help="Kill a worker without a step for so long."
+        ),
     )
 
     @wraps(command)
     def gathered(**values: Any) -> Any:
         workers = values.pop("workers")
-        if workers is not None and not workers.isdigit():
-            raise RequestError(f"--workers is {workers!r}; allowed: an integer of at least 0")
+        if workers is not None and not re.fullmatch("[0-9]{1,6}", workers):
+            raise RequestError(f"--workers is {shown(workers)}; allowed: an integer of at least 0, below a million")
         names = [field.name for field in fields(Execution) if field.name != "workers"]
         execution = Execution(workers=None if workers is None else int(workers), **{n: values.pop(n) for n in names})
         not_negative("--checkpoint-seconds", execution.checkpoint_seconds)
@@ -64,7 +87,7 @@ _CHECKPOINTS = {
         "--keep-checkpoints", is_flag=True, help="Leave each run's last.ckpt beside its record."
     ),
     "checkpoint-seconds": click.option(
-        "--checkpoint-seconds", default=15.0, metavar="S", help="Time between checkpoints (default: 15)."
+        "--checkpoint-seconds", default=15.0, type=NUMBER, metavar="S", help="Time between checkpoints (default: 15)."
     ),
 }
 
@@ -145,8 +168,14 @@ def store_of(option: str | None) -> Any:
     from metaformer_ablate.records.store import Store
 
     path = Path(option or os.environ.get("ABLATE_RESULTS") or "results")
-    if path.exists() and not path.is_dir():
-        raise RequestError(f"{'--results' if option else 'ABLATE_RESULTS'} is {str(path)!r}, which is not a folder")
+    named = f"{'--results' if option else 'ABLATE_RESULTS'} is {str(path)!r}"
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise RequestError(f"{named}, which is not a folder")
+    except FileNotFoundError:
+        pass  # made when a record is written
+    except OSError as error:  # a loop of links, or a name that is too long
+        raise RequestError(f"{named}, which cannot be read: {error.strerror}") from None
     return Store(path)
 
 
@@ -160,7 +189,11 @@ def folder_of(out: str) -> Path:
 
 
 def make_ready(jobs: Sequence[Any], store: Any, folder: Any) -> None:
-    """Fetches the data that jobs lack. Raises RequestError where it cannot be had or records cannot be written."""
+    """Fetches the data that jobs lack, and says whose code they run.
+
+    Raises RequestError where data cannot be had or records cannot be written.
+    """
+    _tell_of_code(jobs)
     for name, reader in dict.fromkeys((job.spec.data.name, job.spec.data.reader) for job in jobs):
         folder.require(name, reader)
         if folder.missing(name):
@@ -168,6 +201,15 @@ def make_ready(jobs: Sequence[Any], store: Any, folder: Any) -> None:
 
             download(name, folder)
     store.check_writable()
+
+
+def _tell_of_code(jobs: Sequence[Any]) -> None:
+    from metaformer_ablate.models.class_file import tell_of_code
+    from metaformer_ablate.models.user_components import parts_of
+
+    for job in jobs:
+        for part in parts_of(job.spec.model).values():
+            tell_of_code(part.target.rpartition(":")[0])
 
 
 def seeds_of(option: str | None) -> tuple[int, ...] | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, tell_problems
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.cli.options import INTEGER, one_name, options, seeds_of, store_of, tell_problems
+from metaformer_ablate.errors import RequestError, visible, visible_lines
 
 
 @click.command("show")
@@ -65,7 +65,7 @@ def show_command(
         "estimated_seconds": round(estimate_seconds(jobs, states, lambda spec: count(spec).macs), 1),
     }
     tell_problems(store)
-    click.echo(json.dumps(tree, indent=1) if as_json else _show_text(chosen, tree), nl=as_json)
+    click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree)), nl=as_json)
 
 
 def _show_text(chosen: Any, tree: dict[str, Any]) -> str:
@@ -81,7 +81,7 @@ def _show_text(chosen: Any, tree: dict[str, Any]) -> str:
     from metaformer_ablate.system.console import duration
 
     title = f"{chosen.experiment.title} ({tree['experiment']}) under {chosen.recipe.title} ({tree['recipe']})"
-    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    drawn = Table(box=box.SIMPLE_HEAD, title=Text(visible(title)), title_justify="left")
     headings = ["Row", "Label", "Params (M)", "MACs (G)"]
     headings += ["Pooling: additions (M), MB"] if any(row["pooling_additions"] for row in tree["rows"]) else []
     headings += ["Paper: params, MACs, top-1", "Runs"]
@@ -100,7 +100,7 @@ def _show_text(chosen: Any, tree: dict[str, Any]) -> str:
             additions, moved = row["pooling_additions"], row["pooling_bytes"]
             cells.append(f"{additions / 1e6:.2f}, {moved / 1e6:.2f}" if additions else "-")
         cells += [printed, runs]
-        drawn.add_row(*(Text(cell) for cell in cells))
+        drawn.add_row(*(Text(visible(cell)) for cell in cells))
     stream = io.StringIO()
     console = Console(file=stream, width=text_width(), color_system=None, highlight=False)
     console.print(drawn)
@@ -108,7 +108,7 @@ def _show_text(chosen: Any, tree: dict[str, Any]) -> str:
         sets = ", ".join(f"{path}={json.dumps(value)}" for path, value in row["set"].items())
         for note in [f"sets {sets}" if sets else "", *row["notes"]]:
             if note:
-                console.print(Text(f"{row['name']}: {note}"))
+                console.print(Text(visible(f"{row['name']}: {note}")))
     console.print(Text(f"* baseline. To run: {tree['to_run']}, about {duration(tree['estimated_seconds'])}."))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
@@ -117,7 +117,7 @@ def _show_text(chosen: Any, tree: dict[str, Any]) -> str:
 @click.argument("words", nargs=-1, metavar="MODEL-OR-EXPERIMENT [KEY.PATH=VALUE]...")
 @click.option("--recipe", metavar="NAME", help="Resolution and geometry (default: imagenet for a model, else digits).")
 @options("device")
-@click.option("--batch", default=8, show_default=True, help="Images at once when speed is measured.")
+@click.option("--batch", default=8, type=INTEGER, show_default=True, help="Images at once when speed is measured.")
 @click.option("--no-speed", is_flag=True, help="Count only.")
 @options("json")
 def cost_command(

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from metaformer_ablate.cli.options import options, seeds_of, split_words, store_of, tell_problems
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import RequestError, visible
 
 
 @click.command("status")
@@ -75,10 +75,10 @@ def status_command(
         "left": left,
     }
     tell_problems(store)
-    click.echo(json.dumps(tree, indent=1) if as_json else _status_text(tree))
+    click.echo(json.dumps(tree, indent=1) if as_json else "\n".join(map(visible, _status_text(tree))))
 
 
-def _status_text(tree: dict[str, Any]) -> str:
+def _status_text(tree: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{number} {status}" for status, number in tree["runs"].items()) or "no records"
     left = "" if tree["left"] is None else f"; {tree['left']} left"
     lines = [f"{tree['results']}: {counts}; {len(tree['running'])} running{left}"]
@@ -97,7 +97,7 @@ def _status_text(tree: dict[str, Any]) -> str:
     if tree["interrupted"]:
         lines.append(f"interrupted, go on from a checkpoint: {' '.join(tree['interrupted'])}")
     lines += [f"failed {run['run_id']}: {run['reason']}; log {run['log']}" for run in tree["failed"]]
-    return "\n".join(lines)
+    return lines
 
 
 @click.command("reproduce")
@@ -121,16 +121,23 @@ def reproduce_command(
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.compare import compare, spec_of_record
     from metaformer_ablate.records.store import Store
+    from metaformer_ablate.spec.run_spec import SEMANTICS
     from metaformer_ablate.sweep.jobs import Job, order_of
     from metaformer_ablate.sweep.launchers.local import Inline, devices_of
     from metaformer_ablate.sweep.progress import LiveLine, PlainLines
     from metaformer_ablate.sweep.scheduler import Sweep
+    from metaformer_ablate.system.console import say
     from metaformer_ablate.system.signals import Stop
 
     store, folder = store_of(results), DataFolder.choose(data)
     record = store.find(run)
     spec = spec_of_record(record, init_from)
     folder.require(spec.data.name, spec.data.reader)
+    if spec.semantics != SEMANTICS:
+        changed = f"run {record.run_id} has semantics {spec.semantics}, and this code {SEMANTICS}"
+        if keep is not None:
+            raise RequestError(f"--keep {keep}: {changed}: its new record would not be what its id says")
+        say(f"warning: {changed}, which trains the same spec otherwise; CHANGELOG.md says how")
     with TemporaryDirectory(prefix="ablate-reproduce-") as scratch, Stop().catching() as stop:
         again = Store(Path(keep or scratch))
         again.check_writable()
@@ -182,29 +189,46 @@ def rm_command(runs: tuple[str, ...], results: str | None, as_json: bool) -> Non
 @click.argument("folder", metavar="DIR")
 @options("results", "json")
 def merge_command(folder: str, results: str | None, as_json: bool) -> int:
-    """Bring in the records of another results folder. Where both have a result, ours stays."""
+    """Bring in the records of another results folder. Where both have a result, ours stays.
+
+    Only the regular files of a record are copied; links are not followed.
+    """
     from metaformer_ablate.records.compare import compare
     from metaformer_ablate.records.store import Store
 
     theirs, ours = Store(Path(folder)), store_of(results)
     if not theirs.runs.is_dir():
         raise RequestError(f"{folder} is no results folder: it has no folder runs")
+    if theirs.runs.is_symlink():
+        raise RequestError(f"{theirs.runs} is a link, which merge does not follow; name the folder that it leads into")
     ours.check_writable()
-    tree: dict[str, list[str]] = {"brought": [], "there": [], "conflicts": []}
-    for record in theirs:
-        mine = ours.read(record.run_id)
-        if mine is None or (mine.status == "failed" and record.status != "failed"):
-            ours.adopt(record)
-            tree["brought"].append(record.run_id)
-        elif record.status == "failed" or compare(mine, record)["identical"]:
-            tree["there"].append(record.run_id)
-        else:
-            tree["conflicts"].append(record.run_id)
+    tree: dict[str, list[str]] = {"brought": [], "there": [], "conflicts": [], "left_out": []}
+    for run_id in theirs.ids():
+        if theirs.folder(run_id).is_symlink():
+            theirs.problems[run_id] = f"{theirs.folder(run_id)}: a link, which merge does not follow"
+            continue
+        try:
+            record, mine = theirs.read(run_id), ours.read(run_id)
+            if record is None:
+                continue
+            if mine is None or (mine.status == "failed" and record.status != "failed"):
+                left_out = ours.adopt(record)
+                tree["left_out"] += [f"{record.folder / name}" for name in left_out]
+                tree["brought"].append(run_id)
+            elif record.status == "failed" or compare(mine, record)["identical"]:
+                tree["there"].append(run_id)
+            else:
+                tree["conflicts"].append(run_id)
+        except RequestError as error:
+            theirs.problems[run_id] = str(error)
     tell_problems(theirs)
     if as_json:
         click.echo(json.dumps({**tree, "problems": list(theirs.problems.values())}, indent=1))
     else:
-        click.echo(f"{len(tree['brought'])} records brought in, {len(tree['there'])} were there already")
+        left_out = f"; {len(tree['left_out'])} files were left out" if tree["left_out"] else ""
+        click.echo(f"{len(tree['brought'])} records brought in, {len(tree['there'])} were there already{left_out}")
+        for path in tree["left_out"]:
+            click.echo(visible(f"left out, for it is no regular file of a record: {path}"))
         for run_id in tree["conflicts"]:
             click.echo(f"{run_id} differs from ours, which stays; `ablate reproduce` tells which one comes out again")
     return 1 if tree["conflicts"] or theirs.problems else 0

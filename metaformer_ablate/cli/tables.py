@@ -8,8 +8,17 @@ from typing import Any
 
 import click
 
-from metaformer_ablate.cli.options import one_name, options, seeds_of, split_words, store_of, tell_problems
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.cli.options import (
+    INTEGER,
+    NUMBER,
+    one_name,
+    options,
+    seeds_of,
+    split_words,
+    store_of,
+    tell_problems,
+)
+from metaformer_ablate.errors import RequestError, visible, visible_lines
 
 _format = click.option(
     "--format", "style", default="text", metavar="NAME", help="text, markdown, csv, latex, html or json."
@@ -19,7 +28,7 @@ _format = click.option(
 _out = click.option("--out", metavar="FILE", help="Write there instead of standard output.")
 
 
-_digits = click.option("--digits", type=int, metavar="N", help="Decimals of a percent, 0 to 6 (default: 2).")
+_digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals of a percent, 0 to 6 (default: 2).")
 
 
 @click.command("table")
@@ -31,7 +40,9 @@ _digits = click.option("--digits", type=int, metavar="N", help="Decimals of a pe
 @click.option("--sort", metavar="COLUMN", help="Order the rows by a column; -COLUMN from the largest.")
 @click.option("--transposed", is_flag=True, help="Rows become columns.")
 @click.option("--images", is_flag=True, help="Also: do the trained models differ on these images (McNemar)?")
-@click.option("--power", type=float, metavar="POINTS", help="Also: how many seeds find a difference of so many points?")
+@click.option(
+    "--power", type=NUMBER, metavar="POINTS", help="Also: how many seeds find a difference of so many points?"
+)
 @click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
 @_out
@@ -163,19 +174,21 @@ def explain_command(experiment: str, row: str, words: tuple[str, ...], recipe: s
         ],
         "notes": row_notes(chosen, row),
     }
-    click.echo(json.dumps(tree, indent=1) if as_json else _explain_text(tree))
+    click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_explain_text(tree)))
 
 
 def _explain_text(tree: dict[str, Any]) -> str:
     same = f"{tree['row']} is the baseline of {tree['experiment']}: there is no difference"
     if tree["row"] == tree["baseline"]:
         return same
-    lines = [f"{tree['row']} ({tree['label']}) under {tree['recipe']}, against the baseline {tree['baseline']}:"]
+    lines = [
+        f"{tree['row']} ({visible(tree['label'])}) under {tree['recipe']}, against the baseline {tree['baseline']}:"
+    ]
     for line in tree["differences"]:
         follows = "" if line["declared"] else "  (follows)"
         lines.append(f"  {line['path']}: {json.dumps(line['baseline'])} -> {json.dumps(line['value'])}{follows}")
     lines.append("It sets " + ", ".join(f"{path}={json.dumps(value)}" for path, value in tree["set"].items()) + ".")
-    lines += [f"Note: {note}" for note in tree["notes"]]
+    lines += [f"Note: {visible(note)}" for note in tree["notes"]]
     return "\n".join(lines)
 
 

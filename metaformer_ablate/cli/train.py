@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from metaformer_ablate.cli.options import (
+    NUMBER,
     Execution,
     make_ready,
     names_and_project,
@@ -27,7 +28,7 @@ from metaformer_ablate.errors import RequestError
 @options("recipe", "seeds", "results", "data", "device", "execution")
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
 @click.option("--retry-failed", is_flag=True, help="Train failed runs again; diverged ones are results.")
-@click.option("--max-hours", type=float, metavar="H", help="Begin no run after H hours.")
+@click.option("--max-hours", type=NUMBER, metavar="H", help="Begin no run after H hours.")
 @options("wandb", "json")
 def run_command(
     words: tuple[str, ...],

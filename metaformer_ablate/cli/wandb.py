@@ -113,7 +113,7 @@ def trial_command(
     retry_failed: bool,
     wandb: str | None,
 ) -> int:
-    """Train one run, as a W&B agent or a job script calls it. Settings may be written --key=value, too.
+    """Train one run, as a W&B agent or a job script calls it. Settings may be --key=value, --key value or --flag, too.
 
     Under an agent it is logged into the agent's W&B run; elsewhere only with --wandb.
     """
@@ -122,13 +122,13 @@ def trial_command(
     from metaformer_ablate.sweep.jobs import Job, jobs_of
     from metaformer_ablate.system.signals import supervised
     from metaformer_ablate.tracking.tracker import in_agent
-    from metaformer_ablate.tracking.trial import plan_of, read_trial
+    from metaformer_ablate.tracking.trial import plan_of, read_trial, split_trial
 
     not_negative("--checkpoint-seconds", checkpoint_seconds)
     everything, project = names_and_project(words, wandb)
-    settings = [word for word in everything if "=" in word]
-    name, _ = one_name([word for word in everything if "=" not in word], "experiment")
-    trial = read_trial(settings, Path(config_json) if config_json else None, recipe)
+    names, settings = split_trial(everything)
+    name, others = one_name(names, "experiment")
+    trial = read_trial([*settings, *others], Path(config_json) if config_json else None, recipe)
     chosen, row = plan_of(name, trial)
     only = replace(chosen, specs={row: chosen.specs[row]})
     overrides = as_words(trial.overrides)

@@ -9,10 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metaformer_ablate.cost.counting import Cost, count_model
+from metaformer_ablate.cost.counting import Cost, _CostShape, count_model
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.models.components import MIXERS
 from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.spec.checks import not_applicable, stage_sizes
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.cache import cache_folder, write_quietly
@@ -37,8 +38,8 @@ def count(spec: RunSpec, image_size: int | None = None) -> Cost:
 def remembered(spec: RunSpec, image_size: int | None = None) -> Cost | None:
     """The counts of a spec if they were made before on this machine. Loads no torch."""
     try:
-        return Cost(**json.loads(_memory(spec, image_size).read_text()))
-    except (OSError, ValueError, TypeError):
+        return Cost(**_CostShape.model_validate(read_json(_memory(spec, image_size))).model_dump())
+    except (OSError, ValueError):
         return None
 
 

@@ -13,11 +13,14 @@ import math
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.components import MIXERS
 from metaformer_ablate.models.user_components import TABLES
+from metaformer_ablate.settings.typed_files import FileShape
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +62,23 @@ class Cost:
     activations: int
     pooling_additions: int
     pooling_bytes: int
+
+
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _CostShape(FileShape):
+    """`Cost` as the cache holds it."""
+
+    params: _Count
+    layer_scale_params: _Count
+    frozen_params: _Count
+    macs: _Count
+    macs_by_operator: dict[str, _Count]
+    uncounted: dict[str, _Count]
+    activations: _Count
+    pooling_additions: _Count
+    pooling_bytes: _Count
 
 
 def count_model(net: nn.Module, image: tuple[int, int, int], all_norms: bool = False) -> Cost:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.system.cache import cache_folder, write_quietly
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class DataFolder:
         if not named:
             return cls(cache_folder() / "data", given=False)
         path = Path(named)
-        if not path.is_dir():
+        if not os.path.isdir(path):  # says no also of a name that is too long
             raise RequestError(f"{'--data' if option else 'ABLATE_DATA'} is {named!r}, which is not a folder")
         return cls(path, given=True)
 
@@ -98,8 +99,9 @@ class DataFolder:
             return None
         memory = cache_folder() / "fingerprints.json"
         try:
-            known = json.loads(memory.read_text())
-        except (OSError, ValueError):
+            found = read_json(memory)
+            known = {key: value for key, value in found.items() if isinstance(value, str)}
+        except (OSError, ValueError, AttributeError):  # not there, or not what this wrote
             known = {}
         parts, learnt = [], False
         for path in files:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from timm.data.readers.reader import Reader
 
-from metaformer_ablate.data.listings import FolderListing, Place, ShardListing
+from metaformer_ablate.data.listings import LAYOUTS, FolderListing, Place, ShardListing
+from metaformer_ablate.data.parquet import open_parquet
+from metaformer_ablate.data.rules import LeftOut, same_classes, some
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.system.files import open_regular
 
 
 class FolderReader(Reader):
@@ -27,7 +30,7 @@ class FolderReader(Reader):
         self.listing = listing
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        return open(self.listing.root / self.listing.names[index], "rb"), int(self.listing.labels[index])
+        return open_regular(self.listing.root / self.listing.names[index]), int(self.listing.labels[index])
 
     def __len__(self) -> int:
         return len(self.listing.names)
@@ -51,7 +54,7 @@ class ShardReader(Reader):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         listing = self.listing
-        with open(listing.shards[listing.shard[index]], "rb", buffering=0) as shard:
+        with open_regular(listing.shards[listing.shard[index]]) as shard:
             content = os.pread(shard.fileno(), int(listing.size[index]), int(listing.offset[index]))
         return io.BytesIO(content), int(listing.labels[index])
 
@@ -65,59 +68,57 @@ class ShardReader(Reader):
 
 @dataclass(frozen=True)
 class Source:
-    """A split: a reader of timm's kind, and the labels [N] of its images without reading them."""
+    """A split: a reader of timm's kind, the labels [N] of its images without reading them, the names of the classes
+    where they are known, and what lies there and is no part of it."""
 
     reader: Any
     labels: np.ndarray
-
-
-def _hf_source(place: Place, split: str) -> Source:
-    """timm's `ReaderHfds` over the parquet files of a split. The package copies what they hold into its own cache."""
-    try:
-        from timm.data.readers.reader_hfds import ReaderHfds
-    except ImportError:
-        raise RequestError(
-            f"{place.root}: reading parquet files needs the package datasets: pip install 'metaformer-ablate[hf]'"
-        ) from None
-    try:
-        reader = ReaderHfds(str(place.root), split="train" if split == "train" else "validation")
-        labels = np.asarray(reader.dataset.with_format("numpy")[reader.label_key][:], dtype=np.int64)
-    except Exception as error:  # whatever the package makes of what lies there
-        reason = " ".join(str(error).split())[:300]
-        raise RequestError(f"{place.root}: cannot be read with the package datasets: {reason}") from None
-    return Source(reader, labels)
+    classes: tuple[str, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def open_sources(place: Place) -> dict[str, Source]:
-    """Both splits. Raises RequestError where they cannot be read, or their classes are not the same."""
+    """Both splits. Raises RequestError where they cannot be read, or the evaluation has classes that training lacks."""
     if place.kind == "hf":
-        return {split: _hf_source(place, split) for split in place.parts}
+        readers, classes = open_parquet(place)
+        return {split: Source(reader, reader.labels, classes, place.left_out) for split, reader in readers.items()}
     if place.kind == "tar":
         shards = {split: ShardListing.of(paths) for split, paths in place.parts.items()}
-        return {split: Source(ShardReader(listing), listing.labels) for split, listing in shards.items()}
+        return {
+            split: Source(ShardReader(listing), listing.labels, (), place.left_out.join(listing.left_out))
+            for split, listing in shards.items()
+        }
     listings = {split: FolderListing.of(paths[0]) for split, paths in place.parts.items()}
-    train, evaluation = (set(listings[split].classes) for split in ("train", "evaluation"))
-    if odd := sorted(train ^ evaluation):
-        where = place.parts["train" if odd[0] in train else "evaluation"][0].name
-        raise RequestError(
-            f"{place.root}: {len(train)} classes to train on and {len(evaluation)} to evaluate on are not the same: "
-            f"{odd[0]} is in {where} alone; allowed: a folder for each class in both"
-        )
-    return {split: Source(FolderReader(listing), listing.labels) for split, listing in listings.items()}
+    train, evaluation = listings["train"], listings["evaluation"]
+    names = place.parts["train"][0].name, place.parts["evaluation"][0].name
+    number = np.array(
+        same_classes(place.root, train.classes, evaluation.classes, names, train.left_out), dtype=np.int64
+    )
+    listings["evaluation"] = replace(evaluation, labels=number[evaluation.labels], classes=train.classes)
+    return {
+        split: Source(FolderReader(listing), listing.labels, train.classes, listing.left_out)
+        for split, listing in listings.items()
+    }
 
 
 def _check_counts(place: Place, sources: dict[str, Source], spec: DataSpec) -> None:
     for split, key in (("train", "train_images"), ("evaluation", "test_images")):
-        found, wanted = len(sources[split].labels), getattr(spec, key)
+        found, wanted, left_out = len(sources[split].labels), getattr(spec, key), sources[split].left_out
+        if not found:
+            raise RequestError(
+                f"{place.root}: {spec.name} holds no image for {split}{left_out.said()}; allowed: {LAYOUTS[place.kind]}"
+            )
         if found != wanted:
             raise RequestError(
-                f"{place.root}: {spec.name} holds {found} images for {split}, but data.{key} is {wanted}; "
-                f"allowed: the whole data set, or data.{key}={found}"
+                f"{place.root}: {spec.name} holds {found} images for {split}, but data.{key} is {wanted}"
+                f"{left_out.said()}; allowed: the whole data set, or data.{key}={found}"
+                f"{' without these' if left_out else ''}"
             )
     labels = np.concatenate([sources[split].labels for split in ("train", "evaluation")])
     low, high = labels.min(), labels.max()
     if low < 0 or high + 1 != spec.classes:
+        names = sources["train"].classes
         raise RequestError(
             f"{place.root}: the labels of {spec.name} go from {low} to {high}, but data.num_classes is {spec.classes}; "
-            f"allowed: labels from 0 on, and data.num_classes={high + 1}"
+            f"allowed: labels from 0 on, and data.num_classes={high + 1}{f' ({some(names)})' if names else ''}"
         )

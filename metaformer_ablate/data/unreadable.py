@@ -1,12 +1,14 @@
-"""Images that could not be read: named, counted and limited. Holds no torch."""
+"""Images that could not be read: named, counted and limited; and those that were read with a remark. Holds no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from metaformer_ablate.data.rules import REMARKS
 from metaformer_ablate.system.console import say
 
+SPLITS = ("train", "evaluation")
 NAMED = 20  # of each split, in a record
 NAMED_IN_REASON = 5
 
@@ -16,15 +18,18 @@ class TooManyUnreadable(Exception):
 
 
 class Unreadable:
-    """Why images could not be read, by split and name. Each counts once, however often it is asked for."""
+    """Why images could not be read, by split and name. Each counts once, however often it is asked for.
+
+    In `found` are also, as `SPLIT KIND`, images that were read with a remark (`REMARKS`): these are not limited.
+    """
 
     def __init__(self, limit: int):
         self.limit = limit
-        self.found: dict[str, dict[str, str]] = {"train": {}, "evaluation": {}}
+        self.found: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
 
     @property
     def count(self) -> int:
-        return sum(map(len, self.found.values()))
+        return sum(len(self.found[split]) for split in SPLITS)
 
     def note(self, split: str, reasons: Mapping[str, str]) -> None:
         """Adds images with the reason for each; a new one is told to standard error. Raises TooManyUnreadable."""
@@ -34,15 +39,23 @@ class Unreadable:
             say(f"warning: {split} image {name} cannot be read ({why}); {self.limit} may be")
         self.check()
 
+    def remark(self, split: str, kinds: Mapping[str, str]) -> None:
+        """Adds images that were read, with the kind of remark of each; the first of a kind is told."""
+        for name, kind in kinds.items():
+            known = self.found.setdefault(f"{split} {kind}", {})
+            if not known:
+                say(f"note: {split} images such as {name} {REMARKS[kind]}")
+            known[name] = kind
+
     def add(self, found: Mapping[str, Mapping[str, str]]) -> None:
         """What another device has found, or this one before a checkpoint. Raises TooManyUnreadable."""
-        for split, reasons in found.items():
-            self.found[split] = {**reasons, **self.found[split]}
+        for key, reasons in found.items():
+            self.found[key] = {**reasons, **self.found.get(key, {})}
         self.check()
 
     def check(self) -> None:
         if self.count > self.limit:
-            names = [f"{name} ({why})" for reasons in self.found.values() for name, why in sorted(reasons.items())]
+            names = [f"{name} ({why})" for split in SPLITS for name, why in sorted(self.found[split].items())]
             some = ", ".join(names[:NAMED_IN_REASON]) + (", ..." if len(names) > NAMED_IN_REASON else "")
             raise TooManyUnreadable(
                 f"{self.count} images cannot be read; allowed: data.max_unreadable, which is {self.limit}; "
@@ -50,10 +63,16 @@ class Unreadable:
             )
 
     def of_record(self) -> dict[str, Any]:
-        """{"unreadable": {split: {"images": count, "names": the first ones}}}; empty where all could be read."""
-        told = {
-            split: {"images": len(reasons), "names": sorted(reasons)[:NAMED]}
-            for split, reasons in self.found.items()
-            if reasons
-        }
-        return {"unreadable": told} if told else {}
+        """{"unreadable": {split: {"images": count, "names": the first ones}}}, and "remarks" the same by kind and
+        split; without what there is none of."""
+        told = {split: _told(self.found[split]) for split in SPLITS if self.found[split]}
+        remarks: dict[str, dict[str, Any]] = {}
+        for kind in REMARKS:
+            for split in SPLITS:
+                if names := self.found.get(f"{split} {kind}"):
+                    remarks.setdefault(kind, {})[split] = _told(names)
+        return {key: value for key, value in (("unreadable", told), ("remarks", remarks)) if value}
+
+
+def _told(names: Mapping[str, str]) -> dict[str, Any]:
+    return {"images": len(names), "names": sorted(names)[:NAMED]}

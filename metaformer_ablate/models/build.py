@@ -11,7 +11,13 @@ from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.components import Part
 from metaformer_ablate.models.metaformer import MetaFormer, MetaFormerBlock
-from metaformer_ablate.models.user_components import TABLES, cannot_be_built, check_own_parts, read_own_parts
+from metaformer_ablate.models.user_components import (
+    cannot_be_built,
+    check_own_parts,
+    own_names,
+    parts_of,
+    read_own_parts,
+)
 from metaformer_ablate.spec.checks import stage_sizes
 from metaformer_ablate.spec.run_spec import RunSpec
 
@@ -37,7 +43,7 @@ def build_model(spec: RunSpec, *, image_size: int | None = None, kernels: str = 
             net = _build(spec, channels, spec.data.classes, _fused(kernels))
         except RequestError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # SystemExit out of a class of the user's own
             if own:
                 raise cannot_be_built(error, own) from None
             if not isinstance(error, ValueError):
@@ -55,13 +61,10 @@ def build_model(spec: RunSpec, *, image_size: int | None = None, kernels: str = 
 
 def _own_parts(spec: RunSpec) -> dict[str, Part]:
     """The parts of the user's own that a spec names. Raises RequestError for one whose class is another by now."""
-    model = spec.model
-    names = [*model.stages()[2], model.norm, model.activation]
-    names += [conv.norm for conv in (model.stem, model.downsample) if conv]
-    own = {name for name in names if name and "@" in name}
+    own = own_names(spec.model)
     if own:
         read_own_parts()  # this may be a worker, which has resolved nothing
-    known = {name: part for table in TABLES.values() for name, part in table.items() if name in own}
+    known = parts_of(spec.model)
     if gone := sorted(own - known.keys()):
         raise RequestError(f"{', '.join(gone)}: parts.yaml names no such part, or its class is another by now")
     return known

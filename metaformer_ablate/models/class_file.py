@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from metaformer_ablate.errors import RequestError, nearest
+from metaformer_ablate.errors import RequestError, nearest, one_line
+from metaformer_ablate.system.files import read_regular
 
 if TYPE_CHECKING:
     pass
 
 
+_told: set[str] = set()
+
+
 def _read(path: Path, where: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise RequestError(f"{where}: {path} cannot be read: {error.strerror}") from None
 
@@ -27,7 +33,10 @@ def _digest(source: bytes, class_name: str) -> str:
 
 
 def load_class(target: str, digest: str) -> Any:
-    """The class of `file.py:Class`. Raises RequestError where the file is not that of the digest or lacks the class."""
+    """The class of `file.py:Class`, once it is said that its file is run.
+
+    Raises RequestError where the file is not that of the digest, cannot be run or lacks the class.
+    """
     file, _, class_name = target.rpartition(":")
     name = f"metaformer_ablate_own_{digest}"
     if name not in sys.modules:
@@ -37,9 +46,10 @@ def load_class(target: str, digest: str) -> Any:
         module = ModuleType(name)
         module.__file__ = file
         sys.modules[name] = module
+        tell_of_code(file)
         try:
             exec(compile(source, file, "exec"), module.__dict__)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit there would end this command, with any code
             del sys.modules[name]
             raise RequestError(f"{file} cannot be loaded: {described(error, [file])}") from None
     from torch import nn
@@ -53,7 +63,7 @@ def load_class(target: str, digest: str) -> Any:
     return found
 
 
-def described(error: Exception, files: Iterable[str]) -> str:
+def described(error: BaseException, files: Iterable[str]) -> str:
     """`TypeError: what it says (my_mixers.py, line 12)`: in one line, with the last line of `files` that led to it."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     wanted, lines = set(files), []
@@ -63,3 +73,11 @@ def described(error: Exception, files: Iterable[str]) -> str:
             lines.append(f" ({file}, line {trace.tb_lineno})")
         trace = trace.tb_next
     return text + (lines[-1] if lines else "")
+
+
+def tell_of_code(file: str) -> None:
+    """Says once, on standard error, that code of the user's own is run; workers leave that to the command."""
+    path = os.path.abspath(file)
+    if path not in _told and multiprocessing.parent_process() is None:
+        _told.add(path)
+        print(one_line(f"running code of {path}, which parts.yaml names"), file=sys.stderr, flush=True)

@@ -36,6 +36,13 @@ def _convolutions_are_faster() -> bool:
     return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
+def cpu_operators() -> dict[str, str]:
+    """What this process computes with on its CPU: the instruction set that torch uses, and what linear layers are in
+    fp32. Two machines of one CPU's name can differ in both: a hypervisor or ATEN_CPU_CAPABILITY hides instructions."""
+    linear = "convolution" if _convolutions_are_faster() else "matrix product"
+    return {"instructions": torch.backends.cpu.get_cpu_capability(), "linear": linear}
+
+
 class Linear(nn.Linear):
     """nn.Linear over the last axis of [..., in], as a 1 x 1 convolution where that is faster."""
 

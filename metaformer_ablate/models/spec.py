@@ -110,7 +110,6 @@ class ModelSpec(_Strict):
         return value[stage] if isinstance(value, tuple) else value
 
 
-# Of the model's fields, those with one entry a stage; a single value stands for all stages.
 STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "position_embedding")
 
 

@@ -23,10 +23,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaformer_ablate.errors import RequestError, nearest
+from metaformer_ablate.errors import RequestError, nearest, shown
 from metaformer_ablate.models.class_file import _digest, _read, described
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS, Part, own_name, readable
 from metaformer_ablate.settings.yaml_reader import YamlFile, kind
+from metaformer_ablate.system.files import read_regular
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,7 +69,7 @@ def read_own_parts() -> None:
     found: dict[str, dict[str, Part]] = {section: {} for section in TABLES}
     if path is not None:
         try:
-            text = path.read_bytes()
+            text = read_regular(path)
         except OSError as error:
             raise RequestError(f"ABLATE_PARTS is {str(path)!r}, which cannot be read: {error.strerror}") from None
         for section, name, target, options in _declared(path, text):
@@ -126,14 +127,27 @@ def _check_field(file: YamlFile, section: str, name: str, fields: dict[Any, Any]
     if key == "window":
         fits = value in fields.get("reads", ())
     if not fits:
-        raise RequestError(f"{at} is {value!r} ({kind(value)}); allowed: {allowed}")
+        raise RequestError(f"{at} is {shown(value)} ({kind(value)}); allowed: {allowed}")
     for word in value if key == "reads" else ():
         if word not in _READS[section]:
             among = ", ".join(_READS[section]) or "nothing"
             raise RequestError(f"{at}: unknown field {word!r}{nearest(word, list(_READS[section]))}; allowed: {among}")
 
 
-def cannot_be_built(error: Exception, parts: dict[str, Part]) -> RequestError:
+def own_names(model: Any) -> set[str]:
+    """The names of the user's own parts in a `ModelSpec`."""
+    names = [*model.stages()[2], model.norm, model.activation]
+    names += [conv.norm for conv in (model.stem, model.downsample) if conv]
+    return {name for name in names if name and "@" in name}
+
+
+def parts_of(model: Any) -> dict[str, Part]:
+    """The user's own parts that a `ModelSpec` names, as far as the tables know them."""
+    own = own_names(model)
+    return {name: part for table in TABLES.values() for name, part in table.items() if name in own}
+
+
+def cannot_be_built(error: BaseException, parts: dict[str, Part]) -> RequestError:
     """What to say where a model that holds one's own parts, by name, cannot be built."""
     said = f"the model with {_short(parts)} cannot be built: {described(error, _files(parts))}"
     if isinstance(error, TypeError):
@@ -177,7 +191,7 @@ def check_own_parts(net: nn.Module, parts: dict[str, Part], image: tuple[int, in
             both, alone = net(images), net(images[:1])
     except RequestError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(f"the model with {of} cannot run: {described(error, _files(parts))}") from None
     finally:
         net.train(was_training)

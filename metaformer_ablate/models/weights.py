@@ -14,31 +14,68 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import RequestError, one_line
+from metaformer_ablate.system.files import open_regular
 
 _WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, without the wrappers around them. Raises RequestError for any other file."""
+    """The tensors of a checkpoint by name, without the wrappers around them.
+
+    Raises RequestError for any other file, and for tensors that no model can hold: sparse, quantized or not finite.
+    """
     path = Path(path)
     try:
+        open_regular(path).close()
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            return _checked(load_file(path), path)
+        with torch.serialization.safe_globals(_harmless()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except RequestError:
+        raise
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # every reader has errors of its own
-        raise RequestError(f"{path}: not a checkpoint of tensors: {' '.join(str(error).split())[:160]}") from None
+    except Exception as error:  # every reader has errors of its own, some in colours and many lines
+        said = one_line(re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split())))
+        said = said.rpartition("WeightsUnpickler error: ")[2]  # before it, torch says how to execute what is inside
+        if (found := re.search(r"GLOBAL ([\w.]+)", said)) is not None:
+            said = f"it holds objects of {found[1]}, which are not read"
+        raise RequestError(f"{path}: not a checkpoint of tensors: {said[:160]}") from None
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise RequestError(f"{path}: holds no mapping of names to tensors, bare or under {', '.join(_WRAPPERS)}")
-    # What Lightning and data parallel put before the names.
-    return {re.sub(r"^(module\.|net\.)+", "", name): value for name, value in content.items()}
+    # What Lightning, data parallel and torch.compile put before the names.
+    bare = {re.sub(r"^(module\.|net\.|model\.|_orig_mod\.)+", "", name): value for name, value in content.items()}
+    if len(bare) < len(content):
+        raise RequestError(f"{path}: holds several tensors of one name, which differ in a prefix such as 'module.'")
+    return _checked(bare, path)
+
+
+def _harmless() -> list[Any]:
+    """Classes of plain values beside the weights that timm and others save; opening them runs nothing."""
+    from argparse import Namespace
+
+    import numpy as np
+
+    numbers = [np.dtype, *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool"))]
+    scalar = np.float64(0).__reduce__()[0]  # which NumPy has under one name from 2.0 on and had under another before
+    return [Namespace, scalar, (scalar, "numpy.core.multiarray.scalar"), *numbers]
+
+
+def _checked(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    for name, value in weights.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type == "meta":
+            raise RequestError(f"{path}: {name} is a tensor of another kind ({value.layout}, {value.dtype})")
+        if value.is_floating_point() and not torch.isfinite(value.float()).all():
+            raise RequestError(f"{path}: {name} holds NaN or Inf; a model cannot start from it")
+    return weights
 
 
 def our_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -105,21 +142,25 @@ def fit(weights: Mapping[str, Tensor], target: Mapping[str, Tensor], source: str
     """Weights in the shapes of `target`, whose names they must have exactly.
 
     Only axes of length one may differ, as between a linear layer and a 1 x 1 convolution. Raises RequestError with
-    what is missing, unexpected or of another shape.
+    what is missing, unexpected or of another shape or type.
     """
     problems = []
     if missing := [name for name in target if name not in weights]:
         problems.append(f"missing {_some(missing)}")
     if unexpected := [name for name in weights if name not in target]:
         problems.append(f"unexpected {_some(unexpected)}")
-    fitted, other = {}, []
+    fitted, other, types = {}, [], []
     for name, value in weights.items():
         if name in target:
             wanted = target[name].shape
-            if [n for n in value.shape if n != 1] == [n for n in wanted if n != 1]:
+            if value.is_floating_point() != target[name].is_floating_point():
+                types.append(f"{name} is {value.dtype}, the model has {target[name].dtype}")
+            elif [n for n in value.shape if n != 1] == [n for n in wanted if n != 1]:
                 fitted[name] = value.reshape(wanted)
             else:
                 other.append(f"{name} is {list(value.shape)}, the model has {list(wanted)}")
+    if types:
+        problems.append(f"of another type: {_some(types)}")
     if other:
         problems.append(f"of another shape: {_some(other)}")
     if problems:

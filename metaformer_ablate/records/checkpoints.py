@@ -68,6 +68,15 @@ class Checkpoints:
             warnings.warn(f"{path} is damaged and was set aside as {aside.name}", stacklevel=2)
         return None
 
+    def set_aside(self, path: Path) -> Path:
+        """Moves a checkpoint to `<results>/aside/`, for what stays in the folder goes with the run; where it went.
+
+        Raises OSError where the folder cannot be written.
+        """
+        aside = self.folder.parent.parent / "aside"
+        aside.mkdir(exist_ok=True)
+        return path.rename(aside / f"{self.folder.name}-{path.stem}-{uuid4().hex[:8]}.ckpt")
+
 
 def evaluated_weights(state: Mapping[str, Any], averaged: bool) -> dict[str, Any]:
     """Of a checkpoint's `state_dict`, that of the net that was evaluated: with `train.ema` the averaged one."""

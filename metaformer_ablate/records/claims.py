@@ -16,11 +16,15 @@ import os
 import re
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 from uuid import uuid4
 
+from pydantic import Field
+
+from metaformer_ablate.settings.typed_files import FileShape, read_json
 from metaformer_ablate.system.processes import is_gone, of_this_process
 
 BEAT = 2.0  # seconds between two beats of an owner
@@ -29,7 +33,7 @@ BEAT = 2.0  # seconds between two beats of an owner
 LEASE = 60.0  # seconds without a beat, by the observer's clock, after which an owner elsewhere is taken for dead
 
 
-_NAME = re.compile(r"([0-9a-f]{12})\.(\d+)")
+_NAME = re.compile(r"([0-9a-f]{12})\.(0|[1-9][0-9]{0,17})")
 
 
 class Clock(Protocol):
@@ -71,6 +75,45 @@ class Holder:
     def is_gone(self) -> bool:
         """Whether the owner was a process of this machine that is there no more. False says nothing."""
         return is_gone(self.machine, self.pid, self.started)
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+ProcessId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+ShortText = Annotated[str, Field(max_length=1000)]
+
+
+class ProgressShape(FileShape):
+    """`Progress` as a claim holds it."""
+
+    epoch: Count
+    epochs: Count
+    share: Annotated[float, Field(ge=0, le=1)]
+    train_loss: float | None
+    top1: float | None
+    images_per_second: Annotated[float, Field(ge=0)]
+
+
+class ProcessShape(FileShape):
+    """`of_this_process` as a file holds it."""
+
+    host: ShortText
+    machine: ShortText
+    pid: ProcessId
+    parent: ProcessId
+    started: ShortText
+
+
+class ClaimShape(ProcessShape):
+    """The file of a claim."""
+
+    token: ShortText
+    beat: Count
+    name: ShortText = ""
+    progress: ProgressShape | None
 
 
 class Claim:
@@ -162,12 +205,12 @@ class Claims:
 
     def _read(self, run_id: str, generation: int) -> Holder | None:
         try:
-            tree = json.loads((self.folder / f"{run_id}.{generation}").read_text())
-            progress = tree.pop("progress")
-            return Holder(run_id, generation, **tree, progress=progress and Progress(**progress))
+            found = ClaimShape.model_validate(read_json(self.folder / f"{run_id}.{generation}")).model_dump()
+            progress = found.pop("progress")
+            return Holder(run_id, generation, **found, progress=progress and Progress(**progress))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError):  # not readable: a beat that never changes, so it dies by the lease
+        except (OSError, ValueError):  # not readable: a beat that never changes, so it dies by the lease
             return Holder(run_id, generation, f"{run_id}.{generation}", 0, "an unknown host", "", 0, 0, "")
 
     def top(self, run_id: str) -> Holder | None:
@@ -218,4 +261,5 @@ class Claims:
         """Removes the claims on a run up to a generation, lower ones first."""
         for number in sorted(self._generations(run_id).get(run_id, [])):
             if number <= generation:
-                (self.folder / f"{run_id}.{number}").unlink(missing_ok=True)
+                with suppress(OSError):  # what is no file stays, outnumbered
+                    (self.folder / f"{run_id}.{number}").unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from typing import Any
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.spec.run_spec import SEMANTICS, RunSpec
+from metaformer_ablate.system.files import open_regular
 
 
 def read_spec(record: Record) -> RunSpec:
@@ -27,7 +28,6 @@ def spec_of_record(record: Record, init_from: str | None = None) -> RunSpec:
     Raises RequestError where this code reads another kind of spec, or has not got the weights it started from.
     """
     import hashlib
-    from pathlib import Path
 
     spec = read_spec(record)
     wanted = spec.model.init_sha256
@@ -36,7 +36,8 @@ def spec_of_record(record: Record, init_from: str | None = None) -> RunSpec:
     if init_from is None:
         raise RequestError(f"run {record.run_id} started from weights with SHA-256 {wanted}: give --init-from FILE")
     try:
-        found = hashlib.sha256(Path(init_from).read_bytes()).hexdigest()
+        with open_regular(init_from) as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise RequestError(f"--init-from {init_from}: cannot be read: {error.strerror}") from None
     if found != wanted:
@@ -88,6 +89,9 @@ def compare(then: Record, now: Record) -> dict[str, Any]:
     # Older records lack these; then the spec left no choice.
     computed = [key for key in ("precision", "compiled", "kernels") if key in then.data]
     pairs |= {key: [then.data[key], now.data.get(key)] for key in computed}
+    if not identical or "cpu" in then.data:  # here there was a choice, which older records do not tell
+        cpus = [record.data.get("cpu") or {} for record in (then, now)]
+        pairs |= {f"CPU {key}": [cpu.get(key, "unknown") for cpu in cpus] for key in sorted({*cpus[0], *cpus[1]})}
     pairs |= {key: [(r.data["git"] or {}).get(key) for r in (then, now)] for key in ("commit", "dirty")}
     pairs["semantics"] = [then.spec().get("semantics"), SEMANTICS]
     for what, (one_value, other_value) in pairs.items():

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
+import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.system.files import read_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +26,10 @@ FORMAT = 1
 
 
 STATUSES = ("ok", "diverged", "failed")
+
+
+# The files of a record, and what a run may have left beside it; the largest that is read of each, in bytes.
+LARGEST = {"spec.yaml": 2**18, "history.csv": 2**26, "predictions.npz": 2**30, "log.txt": 2**26, "record.json": 2**20}
 
 
 HISTORY_COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_top1", "val_top5", "seconds")
@@ -68,25 +77,65 @@ class Record:
         return digest(self.data)
 
     def spec(self) -> dict[str, Any]:
-        """The resolved spec, as plain values."""
-        path = self.folder / "spec.yaml"
-        text = path.read_text(encoding="utf-8")
+        """The resolved spec, as plain values. Raises RequestError where the file does not hold that of this run."""
+        try:
+            text = read_regular(f"{self.folder}/spec.yaml", LARGEST["spec.yaml"]).decode()
+            spec = self._spec(text)
+            whole = all(isinstance(spec[section], dict) for section in ("model", "data", "train"))
+            right = whole and type(spec["seed"]) is int and digest(spec)[:12] == self.run_id
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RequestError(f"{self.folder}: spec.yaml cannot be read: {error}") from None
+        if not right:
+            raise RequestError(f"{self.folder}: spec.yaml is of another run")
+        return spec
+
+    def _spec(self, text: str) -> dict[str, Any]:
         # The specs of a row differ in their seed alone, and reading YAML takes milliseconds: the rest is read once.
         seeds = re.findall(r"^seed: (\d+)$", text, re.MULTILINE)
         rest = re.sub(r"^seed: \d+\n", "", text, flags=re.MULTILINE) if len(seeds) == 1 else text
         return json.loads(_spec_json(rest)) | ({"seed": int(seeds[0])} if len(seeds) == 1 else {})
 
     def history(self) -> list[dict[str, float]]:
-        """One mapping an epoch, with the columns of history.csv."""
-        with (self.folder / "history.csv").open(newline="") as stream:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+        """One mapping an epoch, with the columns of history.csv. Raises RequestError where it cannot be one's."""
+        path = f"{self.folder}/history.csv"
+        try:
+            text = read_regular(path, LARGEST["history.csv"]).decode()
+            names, *lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line] or [[]]
+            rows = [dict(zip(names, map(float, line), strict=True)) for line in lines]
+        except (OSError, ValueError, csv.Error) as error:
+            raise RequestError(f"{path}: cannot be read: {error}") from None
+        if absent := [name for name in HISTORY_COLUMNS if name not in names]:
+            raise RequestError(f"{path}: lacks the column {absent[0]}")
+        if not all(math.isfinite(value) for row in rows for value in row.values()):
+            raise RequestError(f"{path}: holds a number that is not finite")
+        return rows
 
     def predictions(self) -> dict[str, np.ndarray]:
-        """label, predicted and confidence, in the order of the evaluation split."""
+        """label, predicted and confidence, in the order of the evaluation split.
+
+        Raises RequestError where the file cannot be read or holds something else.
+        """
         import numpy as np
 
-        with np.load(self.folder / "predictions.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
+        path = f"{self.folder}/predictions.npz"
+        try:
+            content = read_regular(path, LARGEST["predictions.npz"])
+            with ZipFile(io.BytesIO(content)) as archive:
+                if sum(member.file_size for member in archive.infolist()) > LARGEST["predictions.npz"]:
+                    raise ValueError("it unpacks to more than is read")
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                found = dict(arrays)
+        except Exception as error:  # whatever a damaged archive makes of zipfile and numpy
+            raise RequestError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+        if missing := [name for name in ("label", "predicted", "confidence") if name not in found]:
+            raise RequestError(f"{path}: lacks {', '.join(missing)}; allowed: label, predicted and confidence")
+        label, predicted, confidence = (found[name] for name in ("label", "predicted", "confidence"))
+        listed = label.ndim == 1 and len(label) and label.shape == predicted.shape == confidence.shape
+        kinds = "".join(array.dtype.kind for array in (label, predicted, confidence))
+        if not listed or not re.fullmatch("[ui][ui]f", kinds):
+            shown = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in found.items())
+            raise RequestError(f"{path}: found {shown[:200]}; allowed: three lists of one length, an entry an image")
+        return found
 
 
 @lru_cache(maxsize=4096)

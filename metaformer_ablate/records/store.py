@@ -8,28 +8,41 @@ names the folder in `problems` and goes on as if it were not there.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.records.checkpoints import LAST
+from metaformer_ablate.records.checkpoints import FINAL, LAST
 from metaformer_ablate.records.integrity import _check, _sha256
-from metaformer_ablate.records.record import FORMAT, FRAME_COLUMNS, HISTORY_COLUMNS, Record, StoreError
+from metaformer_ablate.records.record import (
+    FORMAT,
+    FRAME_COLUMNS,
+    HISTORY_COLUMNS,
+    LARGEST,
+    STATUSES,
+    Record,
+    StoreError,
+)
 from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.spec.merge import flatten
 from metaformer_ablate.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+
+FILES = (*LARGEST, LAST, FINAL)
 
 
 @dataclass
@@ -62,7 +75,10 @@ class Store:
         """The names of all run folders, sorted."""
         if not self.runs.is_dir():
             return []
-        return sorted(entry.name for entry in os.scandir(self.runs) if re.fullmatch(r"[0-9a-f]{12}", entry.name))
+        try:
+            return sorted(name for name in os.listdir(self.runs) if re.fullmatch(r"[0-9a-f]{12}", name))
+        except OSError as error:
+            raise RequestError(f"{self.runs}: cannot be read: {error.strerror}") from None
 
     def __iter__(self) -> Iterator[Record]:
         for run_id in self.ids():
@@ -77,14 +93,16 @@ class Store:
         found: dict[str, list[str]] = {}
         for run_id in self.ids():
             try:
-                status = json.loads((self.folder(run_id) / "record.json").read_text(encoding="utf-8"))["status"]
+                status = read_json(f"{self.folder(run_id)}/record.json", LARGEST["record.json"])["status"]
+                if status not in STATUSES:
+                    status = "damaged"
             except FileNotFoundError:
                 if not (self.folder(run_id) / LAST).exists():
                     continue
                 status = "interrupted"
             except (OSError, ValueError, TypeError, KeyError):
                 status = "damaged"
-            found.setdefault(str(status), []).append(run_id)
+            found.setdefault(status, []).append(run_id)
         return found
 
     def find(self, prefix: str) -> Record:
@@ -109,17 +127,23 @@ class Store:
         """One line a run, of all records or of those given: what came out, where it ran, what it set.
 
         Columns are FRAME_COLUMNS, `torch` (its version), `commit` and `dirty` (of this package), and every field of the
-        resolved spec by its dotted path. The order of columns is the same for any records.
+        resolved spec by its dotted path. The order of columns is the same for any records. A record whose spec cannot
+        be read is left out, and `problems` says why.
         """
         import pandas as pd
 
         lines, of_spec = [], dict.fromkeys(["seed"])
         for record in self if records is None else records:
             data = record.data
-            line = {key: data.get(key) for key in FRAME_COLUMNS} | (data["metrics"] or {})
+            try:
+                spec = flatten(record.spec(), lambda path, where=str(record.folder): where)  # type: ignore[misc]
+            except RequestError as error:
+                self.problems[record.run_id] = f"{error}; left out"
+                continue
+            metrics = {key: value for key, value in (data["metrics"] or {}).items() if key not in data}
+            line = {key: data.get(key) for key in FRAME_COLUMNS} | metrics
             line["torch"] = (data.get("versions") or {}).get("torch")
             line |= {key: (data.get("git") or {}).get(key) for key in ("commit", "dirty")}
-            spec = flatten(record.spec(), lambda path, where=str(record.folder): where)  # type: ignore[misc]
             of_spec |= dict.fromkeys(spec)
             lines.append(line | spec)
         return pd.DataFrame(lines, columns=[*FRAME_COLUMNS, "torch", "commit", "dirty", *of_spec])
@@ -192,30 +216,64 @@ class Store:
         self.problems.pop(run_id, None)
         return Record(self.folder(run_id), data)
 
-    def adopt(self, record: Record) -> None:
-        """Brings in a record of another results folder, whole or not at all; one of ours gives way to it, aside."""
+    def adopt(self, record: Record) -> list[str]:
+        """Brings in a record of another results folder, whole or not at all; one of ours gives way to it, aside.
+
+        Of the files there only those of a record are copied, and only regular ones: a link may lead to what its owner
+        never meant to give away. Returns the names that were left out. Raises RequestError where what is left is no
+        whole record, StoreError where ours cannot be written.
+        """
         temporary = self.runs / f".{record.run_id}.{uuid4().hex[:12]}"
         try:
-            shutil.copytree(record.folder, temporary)
+            temporary.mkdir()
+            left_out = _copy_files(record.folder, temporary)
+            problem, data = _check(temporary, record.run_id)
+            if problem or data != record.data:
+                links = f" (left out: {', '.join(left_out)})" if left_out else ""
+                why = (problem or "it has no record.json").replace(f"{temporary}/", "")
+                raise RequestError(f"{record.folder}: without links {why}{links}")
             self.set_aside(record.run_id)
             temporary.rename(self.folder(record.run_id))
         except OSError as error:
             raise StoreError.of(self.path, f"the record of run {record.run_id}", error) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        return left_out
 
     def set_aside(self, run_id: str) -> Path | None:
-        """Moves a run's folder to `<results>/aside/`; where it went, or None where there was none."""
+        """Moves a run's folder to `<results>/aside/`; where it went, or None where there was none.
+
+        Raises StoreError where it cannot be moved.
+        """
         folder = self.folder(run_id)
         if not folder.exists():
             return None
         aside = self.path / "aside"
-        aside.mkdir(exist_ok=True)
-        number = 1
-        while (target := aside / f"{run_id}-{number}").exists():
-            number += 1
-        folder.rename(target)
+        try:
+            aside.mkdir(exist_ok=True)
+            number = 1
+            while (target := aside / f"{run_id}-{number}").exists():
+                number += 1
+            folder.rename(target)
+        except OSError as error:
+            raise StoreError.of(self.path, f"{aside.name}/{run_id}", error) from error
         return target
+
+
+def _copy_files(folder: Path, to: Path) -> list[str]:
+    """Copies the regular files of a record, following no link; the names of all else that is there."""
+    left_out = []
+    for name in sorted(os.listdir(folder)):
+        try:
+            if name not in FILES or not stat.S_ISREG(os.lstat(folder / name).st_mode):
+                raise OSError
+            file = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            left_out.append(name)
+            continue
+        with os.fdopen(file, "rb") as source, (to / name).open("xb") as target:
+            shutil.copyfileobj(source, target)
+    return left_out
 
 
 def _yaml(tree: dict[str, Any]) -> str:
@@ -224,13 +282,13 @@ def _yaml(tree: dict[str, Any]) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None  # lists of numbers on one line, mappings one key a line
     yaml.width = 1000
-    stream = StringIO()
+    stream = io.StringIO()
     yaml.dump(tree, stream)
     return stream.getvalue()
 
 
 def _history(rows: list[dict[str, float]]) -> str:
-    stream = StringIO()
+    stream = io.StringIO()
     writer = csv.DictWriter(stream, HISTORY_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import pickle
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from metaformer_ablate.runs.options import Handling
 from metaformer_ablate.runs.outcome import _now
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
+from metaformer_ablate.system.console import say
 from metaformer_ablate.system.signals import Interrupted
 from metaformer_ablate.tasks.classification.module import Classification
 from metaformer_ablate.tasks.module import Diverged
@@ -30,8 +30,26 @@ from metaformer_ablate.training.optim import learning_rate
 TELL_SECONDS = 0.5
 
 
+def _not_ours(then: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """In what a checkpoint's identity is not the run's; None where it is."""
+    if then["run_id"] != now["run_id"]:
+        return f"is of another run ({then['run_id']})"
+    if then["data_fingerprint"] != now["data_fingerprint"]:
+        return f"is of other data (fingerprint {then['data_fingerprint']}, today {now['data_fingerprint']})"
+    if then["versions"] != now["versions"]:
+        return f"was written with other versions ({_changes(then['versions'], now['versions'])})"
+    if then["computing"] != now["computing"]:
+        return f"was computed otherwise ({_changes(then['computing'], now['computing'])})"
+    return None
+
+
+def _changes(then: dict[str, Any], now: dict[str, Any]) -> str:
+    names = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
+    return "; ".join(f"{name} {then.get(name)}, now {now.get(name)}" for name in names)
+
+
 class _Otherwise(Exception):
-    """Why a checkpoint is of a run that computed otherwise."""
+    """Why a checkpoint is not this run's: of another run, or of one that computed otherwise or from other data."""
 
 
 class _Watch(pl.Callback):
@@ -40,8 +58,19 @@ class _Watch(pl.Callback):
     Its state is in each checkpoint, so that a run that is resumed has the history of one that was not disturbed.
     """
 
-    def __init__(self, spec: RunSpec, handling: Handling, checkpoints: Checkpoints, device: str, computing: Computing):
+    state_key = "run"  # of its state in a checkpoint; Lightning's own key is the name of the class
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        handling: Handling,
+        checkpoints: Checkpoints,
+        device: str,
+        computing: Computing,
+        fingerprint: str | None,
+    ):
         self.spec, self.handling, self.checkpoints, self.computing = spec, handling, checkpoints, computing
+        self.fingerprint = fingerprint
         self.history: list[dict[str, float]] = []
         self.epochs = spec.train.epochs + spec.train.cooldown_epochs
         self.steps = 0
@@ -62,37 +91,53 @@ class _Watch(pl.Callback):
     def find_checkpoint(self) -> Path | None:
         """The checkpoint to go on from, and `place` and state as it has them; None to begin at the beginning.
 
-        One of other versions, or of another precision or other code, is not used: a run would be half of each, and
-        nobody could train it again.
+        One of another run, other data or versions, or another precision is set aside: a run would be half of each,
+        and nobody could train it again. Raises StoreError where that cannot be done.
         """
         while (path := self.checkpoints.newest()) is not None:
             try:
-                return self.use(path)
+                self._check(path)
+                return self.go_on(path)
             except _Otherwise as error:
                 reason = str(error)
-            except (KeyError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            except (KeyError, TypeError, AttributeError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
                 reason = f"cannot be read ({type(error).__name__})"
-            path.unlink()
-            warnings.warn(f"the checkpoint {path} {reason}; it is not used", stacklevel=1)
+            try:
+                aside = self.checkpoints.set_aside(path)
+            except OSError as error:
+                raise StoreError.of(self.checkpoints.folder, f"the checkpoint {path.name}", error) from error
+            then = "begins at its beginning" if self.checkpoints.newest() is None else "tries the one before it"
+            say(f"warning: the checkpoint {path} {reason}; it was set aside as {aside}, and the run {then}")
         return None
 
-    def use(self, path: Path | None) -> Path | None:
-        """Takes `place` from a checkpoint, if one is given, and returns it."""
+    def _check(self, path: Path) -> None:
+        """Raises _Otherwise for a checkpoint that is not this run's."""
+        callbacks = torch.load(path, map_location="cpu", weights_only=True)["callbacks"]
+        if self.state_key not in callbacks:
+            raise _Otherwise("was written by other code, which did not note whose it is")
+        if (reason := _not_ours(callbacks[self.state_key]["identity"], self.identity)) is not None:
+            raise _Otherwise(reason)
+
+    def go_on(self, path: Path | None) -> Path | None:
+        """Takes `place` from a checkpoint of this run, if one is given, and returns it."""
         if path is not None:
             state = torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key]
-            if state["versions"] != provenance.versions() or not {"accumulation", "unreadable"} <= set(state):
-                raise _Otherwise("was written with other versions")
-            if state.get("computing") != self.computing.as_recorded():
-                raise _Otherwise("was computed in another precision, compiled or not, or with other kernels")
             self.place = (state["epoch"], state["batch"])
         return path
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What has to be the same where a run goes on from a checkpoint."""
+        computing = self.computing.as_recorded()
+        run = {"run_id": self.spec.run_id, "data_fingerprint": self.fingerprint}
+        return {**run, "versions": provenance.versions(), "computing": computing}
 
     def state_dict(self) -> dict[str, Any]:
         keys = ("history", "steps", "seconds", "devices", "started")
         epoch, batch = self.place
         of_place = {"epoch": epoch, "batch": batch, "accumulation": self.spec.train.accumulation}
-        found = {"computing": self.computing.as_recorded(), "unreadable": self.unreadable.found}
-        return {**{k: getattr(self, k) for k in keys}, "versions": provenance.versions(), **of_place, **found}
+        found = {"identity": self.identity, "unreadable": self.unreadable.found}
+        return {**{k: getattr(self, k) for k in keys}, **of_place, **found}
 
     def on_load_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lightning counts the parts that a device takes; where there were more or fewer of them, it counts anew."""
@@ -136,7 +181,6 @@ class _Watch(pl.Callback):
         if not self.steps:
             self._start = now
         self._told = self._saved = now
-        self.handling.stop.catch()
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self._since = (self.steps, time.perf_counter())

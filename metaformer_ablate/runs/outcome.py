@@ -20,7 +20,8 @@ from metaformer_ablate.training.compute import is_compile_error
 _EMPTY: dict[str, Any] = dict.fromkeys(
     (
         *("status", "reason", "metrics", "at_chance", "params", "frozen_params", "macs", "macs_224", "uncounted"),
-        *("epochs", "images_seen", "seconds", "device", "precision", "compiled", "kernels", "peak_memory_bytes"),
+        *("epochs", "images_seen", "seconds", "device", "precision", "compiled", "kernels", "cpu"),
+        "peak_memory_bytes",
         *("versions", "git", "data_fingerprint", "started", "ended"),
     )
 )

@@ -69,12 +69,13 @@ def _carry_out(order: Order, checkpoint: Path | None, stop: Stop, tell: Callable
             keep_checkpoints=order.keep_checkpoints,
             stop=stop,
         )
-        trained = runner.train(spec, handling, lambda watch: watch.use(checkpoint))
+        trained = runner.train(spec, handling, lambda watch: watch.go_on(checkpoint))
         if trained.record["status"] == "failed":
             tell("failed", {"record": trained.record, "history": trained.history, "log": trained.log})
             return 1
         if rank == 0:
-            trained.write(store, spec)
+            with stop.polling():  # asked to end now, it ends with its record
+                trained.write(store, spec)
         return end("recorded")
     except Interrupted as interruption:
         return end("stopped", str(interruption))

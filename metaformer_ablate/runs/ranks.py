@@ -56,7 +56,7 @@ class Ranks:
 
     def _start(self) -> list[subprocess.Popen]:
         """The children. In a session of their own: Ctrl-C is for the parent, which tells them."""
-        words = [sys.executable, "-m", "metaformer_ablate.runs.rank"]
+        words = [sys.executable, "-P", "-m", "metaformer_ablate.runs.rank"]  # not what lies in the current folder
         environments: list[dict[str, str]] = [{}]
         if self.train.nodes > 1:
             each = f"--ntasks-per-node={self.train.devices}"

@@ -28,7 +28,8 @@ class Ended:
     """How an order ended. Everything else there is to know of a run is in its record and its claim.
 
     recorded: its record is there; busy: somebody else trains it; stopped: asked to stop, its place is saved; died: the
-    process is gone or was killed; request, store: a RequestError or StoreError with this text.
+    process is gone or was killed; unstarted: there was no process to begin it; request, store: a RequestError or
+    StoreError with this text.
     """
 
     run_id: str

@@ -58,7 +58,7 @@ class Runner:
     ):
         self.store, self.folder, self.device = store, folder, device
         self.peers = [device] if peers is None else list(peers)
-        self._loaded: tuple[DataSpec, Data] | None = None
+        self._loaded: tuple[DataSpec, str | None, Data] | None = None
 
     def data(self, spec: DataSpec) -> Data:
         """The images of a spec: on the training device, or opened where they are read one by one."""
@@ -66,9 +66,10 @@ class Runner:
         # Of the settings of a set in memory only these change what is loaded; the rest is augmentation.
         of_memory = DataSpec(name=spec.name, image_size=spec.image_size, evaluate_on=spec.evaluate_on)
         key = of_memory if spec.in_memory else spec
-        if self._loaded is None or self._loaded[0] != key:
-            self._loaded = (key, self._load(key))
-        return self._loaded[1]
+        fingerprint = self.folder.fingerprint(spec.name, spec.reader)  # files may change between two runs
+        if self._loaded is None or self._loaded[:2] != (key, fingerprint):
+            self._loaded = (key, fingerprint, self._load(key))
+        return self._loaded[2]
 
     def _load(self, spec: DataSpec) -> Data:
         if spec.in_memory:
@@ -86,7 +87,10 @@ class Runner:
         """
         self.data(spec.data)
         self.clear(spec)
-        return self.train(spec, handling or Handling()).write(self.store, spec)
+        handling = handling or Handling()
+        trained = self.train(spec, handling)
+        with handling.stop.polling():  # asked to end now, it ends with its record
+            return trained.write(self.store, spec)
 
     def clear(self, spec: RunSpec) -> None:
         """Moves a record of the run aside: failed, stale, damaged, or asked for once more. It begins from the start."""
@@ -110,7 +114,7 @@ class Runner:
             "epochs": watch.epochs,
             "versions": provenance.versions(),
             "git": provenance.git_state(),
-            "data_fingerprint": self.folder.fingerprint(spec.data.name, spec.data.reader),
+            "data_fingerprint": watch.fingerprint,
         }
         outcome: dict[str, Any]
         predictions = log = None
@@ -153,7 +157,9 @@ class Runner:
         name, world = device_name(self.device), spec.train.world
         checkpoints = Checkpoints(self.store.folder(spec.run_id))
         computing = Computing.on(self.device, spec.train)
-        return _Watch(spec, handling, checkpoints, name if world == 1 else f"{world} x {name}", computing)
+        fingerprint = self.folder.fingerprint(spec.data.name, spec.data.reader)
+        device = name if world == 1 else f"{world} x {name}"
+        return _Watch(spec, handling, checkpoints, device, computing, fingerprint)
 
     def _train(
         self, spec: RunSpec, data: Data, watch: _Watch, find_checkpoint: Callable[[_Watch], Path | None]
@@ -209,6 +215,9 @@ class Runner:
                 num_sanity_val_steps=0,
                 plugins=[_environment(train)],
             )
+            # Lightning's handler of SIGTERM ends a run at its next step by SystemExit, whose code is 0, and its place
+            # is lost; in a signal's handler it also speaks to the other devices. The handling's stop is for that.
+            trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
             if batch_norm and train.world > 1 and trainer.is_global_zero:
                 say(f"run {spec.run_id}: batch norm is synchronised over {train.world} devices")
             rank, unreadable = trainer.global_rank, watch.unreadable

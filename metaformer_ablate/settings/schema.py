@@ -43,10 +43,10 @@ T = TypeVar("T")
 Real = Annotated[float, BeforeValidator(_float)]
 
 
-Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+Odd = Annotated[int, Field(ge=1, lt=2**31), AfterValidator(_odd)]
 
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 Rate = Annotated[Real, Field(ge=0, lt=1)]

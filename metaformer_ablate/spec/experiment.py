@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,10 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from metaformer_ablate.errors import RequestError, nearest, unknown
+from metaformer_ablate.errors import RequestError, nearest, shown, unknown
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.yaml_reader import YamlFile, kind
 from metaformer_ablate.spec.merge import flatten
+from metaformer_ablate.system.files import open_regular, read_regular
 
 _EXPERIMENT_KEYS = ("title", "baseline", "set", "under", "rows")
 
@@ -98,13 +100,14 @@ def find_all(kind_of: str) -> dict[str, Path]:
 def find(name: str, kind_of: str) -> Path:
     """The file of an "experiment" or "recipe" by name or path. Raises RequestError where there is none."""
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise RequestError(f"{kind_of} {name!r}: no such file")
-        return path
+        try:
+            open_regular(name).close()
+        except OSError as error:
+            raise RequestError(f"{kind_of} {name!r}: {str(error.strerror).lower()}") from None
+        return Path(name)
     for folder in _folders(kind_of):
         path = folder / f"{name}.yaml"
-        if "/" not in name and path.is_file():
+        if "/" not in name and os.path.isfile(path):  # False, too, for a name that no file can have
             return path
     elsewhere = kind_of == "experiment" and not Path("experiments").is_dir()
     where = "; there is no folder ./experiments here that could hold others" if elsewhere else ""
@@ -126,7 +129,7 @@ def _check_keys(file: YamlFile, tree: Any, allowed: Sequence[str], *at: str) -> 
         if key not in allowed:
             path = ".".join((*at, str(key)))
             raise RequestError(
-                f"{file.where(*at, str(key))}: unknown key {path!r}{nearest(str(key), list(allowed))}; "
+                f"{file.where(*at, str(key))}: unknown key {shown(path)}{nearest(str(key), list(allowed))}; "
                 f"allowed: {', '.join(allowed)}"
             )
     return tree
@@ -135,7 +138,9 @@ def _check_keys(file: YamlFile, tree: Any, allowed: Sequence[str], *at: str) -> 
 def _text(file: YamlFile, tree: dict[str, Any], default: str, *at: str) -> str:
     value = tree.get(at[-1], default)
     if not isinstance(value, str) or not value.strip():
-        raise RequestError(f"{file.where(*at)}: {'.'.join(at)} is {value!r} ({kind(value)}); allowed: a line of text")
+        raise RequestError(
+            f"{file.where(*at)}: {'.'.join(at)} is {shown(value)} ({kind(value)}); allowed: a line of text"
+        )
     return value
 
 
@@ -217,7 +222,7 @@ def _row(file: YamlFile, name: str, tree: Any) -> Row:
         if isinstance(value, bool) or not isinstance(value, kinds) or not finite:
             allowed = "a line of text" if key == "note" else "a number as the paper prints it"
             path = ".".join((*at, "paper", key))
-            raise RequestError(f"{file.where(*at, 'paper', key)}: {path} is {value!r}; allowed: {allowed}")
+            raise RequestError(f"{file.where(*at, 'paper', key)}: {path} is {shown(value)}; allowed: {allowed}")
     notes = tree.get("notes") or []
     notes = [notes] if isinstance(notes, str) else notes
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
@@ -246,7 +251,11 @@ def _under(
 
 def first_title(path: Path) -> str:
     """The title of an experiment or recipe without checking the rest: `ablate list` shows what it finds."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        text = read_regular(path).decode(errors="replace")
+    except OSError:
+        return ""
+    for line in text.splitlines():
         if line.startswith("title:"):
             return line.removeprefix("title:").strip().strip("\"'")
     return ""

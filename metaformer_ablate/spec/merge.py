@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from metaformer_ablate.errors import RequestError, nearest, unknown
+from metaformer_ablate.errors import RequestError, nearest, shown, unknown
 from metaformer_ablate.models.components import MIXERS, full_name
 from metaformer_ablate.models.presets import NAMED, SIZES
 from metaformer_ablate.models.spec import MIXER_OPTIONS, STAGED, ModelSpec
@@ -43,7 +43,7 @@ _SHORTHANDS = {
     "model.name": "a named model: " + ", ".join(NAMED),
     "model.size": "a size: " + ", ".join(SIZES),
     "train.epoch_factor": "a number above 0: the recipe's epochs times it",
-}
+}  # Of the model's fields, those with one entry a stage; a single value stands for all stages.
 
 
 # Words that are easily taken for settings, and the options that they are.
@@ -65,7 +65,7 @@ def check_path(path: str, where: str) -> None:
         allowed = f"; settings begin with {', '.join(f'{s}.' for s in SECTIONS)}"
     if path in _OPTIONS:
         allowed += f"; did you mean the option {_OPTIONS[path]}?"
-    raise RequestError(f"{where}: unknown key {path!r}{nearest(path, known)}{allowed}")
+    raise RequestError(f"{where}: unknown key {shown(path)}{nearest(path, known)}{allowed}")
 
 
 def flatten(tree: Mapping[Any, Any], where: Callable[[str], str], prefix: str = "") -> dict[str, Any]:
@@ -73,7 +73,7 @@ def flatten(tree: Mapping[Any, Any], where: Callable[[str], str], prefix: str = 
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if not isinstance(key, str):
-            raise RequestError(f"{where(prefix)}: the key {key!r} is not a string")
+            raise RequestError(f"{where(prefix)}: the key {shown(key)} is not a string")
         path = f"{prefix}.{key}" if prefix else key
         inner = flatten(value, where, path) if isinstance(value, Mapping) and path not in _LEAVES else {path: value}
         if isinstance(value, Mapping) and not inner:
@@ -218,10 +218,14 @@ def _per_stage(values: dict[str, Any], merged: _Merged) -> dict[str, Any]:
         for i, mixer in enumerate(lists["token_mixer"]):
             name = full_name(mixer, MIXERS) if isinstance(mixer, str) else None
             if lists[option][i] is None and name is not None and option in MIXERS[name].reads:
+                if f"model.{option}" in merged.explicit and "null" not in str(fields[option].description):
+                    set_to = merged.explicit[f"model.{option}"][0]
+                    reads = f"allowed in stage {i + 1}, where {mixer} reads it: {fields[option].description}"
+                    raise _bad(f"model.{option}", set_to, reads, merged)
                 lists[option][i] = MIXERS[name].defaults.get(option, fields[option].default)
     return {**values, **lists}
 
 
 def _bad(path: str, value: Any, allowed: str, merged: _Merged) -> RequestError:
-    shown = list(value) if isinstance(value, tuple) else value
-    return RequestError(f"{merged.where(path)}{path} is {shown!r} ({kind(shown)}); {allowed}")
+    found = list(value) if isinstance(value, tuple) else value
+    return RequestError(f"{merged.where(path)}{path} is {shown(found)} ({kind(found)}); {allowed}")

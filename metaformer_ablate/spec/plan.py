@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.models.components import MIXERS
 from metaformer_ablate.settings.layers import Layer, as_words
 from metaformer_ablate.spec.checks import not_applicable as reason_not_applicable
@@ -121,10 +122,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """`3` means seeds 0, 1, 2; `0,2,5` means those; `4,` means seed 4 alone."""
     allowed = "allowed: a number of seeds (3 means 0,1,2) or a list of different seeds of at least 0 (0,1,2)"
     words = text.removesuffix(",").split(",")
-    try:
-        numbers = tuple(int(word) for word in words)
-    except ValueError:
-        raise RequestError(f"--seeds is {text!r}; {allowed}") from None
+    if not all(re.fullmatch("-?[0-9]{1,20}", word, re.ASCII) for word in words):
+        raise RequestError(f"--seeds is {shown(text)}; {allowed}")
+    numbers = tuple(int(word) for word in words)
     if "," not in text and numbers[0] > MOST_SEEDS:
         raise RequestError(f"--seeds is {text!r}; {allowed}, at most {MOST_SEEDS} of them")
     seeds = numbers if "," in text else tuple(range(numbers[0]))

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.spec import DataSpec, _inert_data
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.models.spec import ModelSpec, _inert_model
 from metaformer_ablate.models.user_components import read_own_parts
 from metaformer_ablate.settings.layers import Layer
@@ -24,6 +23,7 @@ from metaformer_ablate.settings.schema import _Strict
 from metaformer_ablate.spec.checks import _check_together
 from metaformer_ablate.spec.merge import _LEAVES, _bad, _merge, _Merged, _per_stage, _with_presets
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.files import open_regular
 from metaformer_ablate.training.spec import TrainSpec, _inert_train
 
 
@@ -59,7 +59,7 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
 
 def _file_digest(path: str, merged: _Merged) -> str:
     try:
-        with Path(path).open("rb") as stream:
+        with open_regular(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise _bad("model.init_from", path, f"the file cannot be read: {error.strerror}", merged) from None
@@ -83,6 +83,8 @@ def _validate(model: type[S], section: str, values: dict[str, Any], merged: _Mer
             raise RequestError(f"{merged.home}{path} is not set; allowed: {_LEAVES[path].description}") from None
         reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else ""
         allowed = reason or f"allowed: {_LEAVES[path].description}"
+        if first["type"] == "less_than" and first["ctx"]["lt"] == 2**31:
+            allowed += f", below {2**31}"
         value: Any = values
         for key in path.split(".")[1:]:
             value = value[key]
@@ -115,7 +117,7 @@ def _without_inert(section: S, name: str, inert: dict[str, str], merged: _Merged
                 unread = all(f"{option}.{i}" in inert for i in range(len(getattr(section, option))))
             if unread:
                 at = f" at stage {int(stage) + 1}" if stage and isinstance(value, list) else ""
-                raise RequestError(f"{merged.where(path)}{path} is {value!r}, but nothing reads it{at}: {why}")
+                raise RequestError(f"{merged.where(path)}{path} is {shown(value)}, but nothing reads it{at}: {why}")
         if stage:
             entries = list(update.get(option, getattr(section, option)))
             entries[int(stage)] = None

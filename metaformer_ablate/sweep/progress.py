@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from metaformer_ablate.errors import visible
 from metaformer_ablate.sweep.jobs import Job
 from metaformer_ablate.sweep.scheduler import Listener
 from metaformer_ablate.system.console import duration, say
@@ -112,7 +113,7 @@ class LiveLine(_Clock):
         super().progress(job, progress)
         if job.spec.run_id in self.tasks:
             task = self.tasks[job.spec.run_id]
-            self.bars.update(task, completed=progress.share, description=self.status(job, progress))
+            self.bars.update(task, completed=progress.share, description=visible(self.status(job, progress)))
 
     def finish(self, job: Job, record: Record) -> None:
         super().finish(job, record)
@@ -121,7 +122,7 @@ class LiveLine(_Clock):
         self.note(self.result(job, record))
 
     def note(self, text: str) -> None:
-        self.bars.console.print(text, markup=False, highlight=False)
+        self.bars.console.print(visible(text), markup=False, highlight=False)
 
     def close(self) -> None:
         """Takes the live lines off the screen."""

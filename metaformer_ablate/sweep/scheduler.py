@@ -13,18 +13,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.records.claims import Claims, Clock, Progress
+from metaformer_ablate.records.claims import Claims, Clock, Count, ProcessShape, Progress, ShortText
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.settings.typed_files import first_problem, read_json
 from metaformer_ablate.sweep.jobs import Job
-from metaformer_ablate.sweep.launchers.base import Launcher
+from metaformer_ablate.sweep.launchers.base import Launcher, NoWorkers
 from metaformer_ablate.system.cache import write_quietly
 from metaformer_ablate.system.processes import is_gone, of_this_process
 from metaformer_ablate.system.signals import Interrupted, Stop
 
 # How long runs may take to save their place when a sweep is stopped.
 STOP_SECONDS = 20.0
+
+
+# A sign of a sweep that was not renewed for so long is taken for a dead one's; a live sweep writes it again.
+SIGN_SECONDS = 86_400.0
 
 
 class Listener:
@@ -87,10 +92,13 @@ class Sweep:
         try:
             with self.stop.polling():
                 return self._run()
+        except NoWorkers as error:
+            return str(error)
         finally:
             self._sign.unlink(missing_ok=True)
 
     def _run(self) -> str | None:
+        sweeps_at_work(self.store)  # removes the signs of dead ones
         while self.waiting or self.running or self.elsewhere:
             if self.stop():
                 self._stop()
@@ -131,6 +139,9 @@ class Sweep:
             self.listener.note(f"{job.name} is trained by {holder.host if holder else 'another sweep'}; waiting for it")
         elif ended.outcome == "died":
             self._died(job, ended.text)
+        elif ended.outcome == "unstarted":
+            self.listener.note(f"{job.name}: {ended.text}; it is tried again")
+            self.waiting.append(job)
         elif ended.outcome == "request":
             raise RequestError(ended.text)
         elif ended.outcome == "store":
@@ -220,19 +231,37 @@ class Sweep:
 
 
 def sweeps_at_work(store: Store) -> list[dict[str, Any]]:
-    """What the sweeps over a results folder say of themselves; the signs of dead ones are removed."""
+    """What the sweeps over a results folder say of themselves; the signs of dead ones are removed.
+
+    A sweep is dead when its process is gone from this machine, or when it has not renewed its sign for SIGN_SECONDS: on
+    another machine nothing else tells. What is no sign is left out, and `store.problems` names it.
+    """
     found = []
     for path in sorted(Claims(store.path).folder.glob("sweep-*.json")):
         try:
-            sign = json.loads(path.read_text())
-            if is_gone(sign.pop("machine"), sign["pid"], sign.pop("started")):
+            sign = SignShape.model_validate(read_json(path)).model_dump()
+            old = time.time() - path.stat().st_mtime > SIGN_SECONDS
+            if old or is_gone(sign.pop("machine"), sign["pid"], sign.pop("started")):
                 path.unlink(missing_ok=True)
                 continue
-        except (OSError, ValueError, KeyError):
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            store.problems[path.name] = f"{path}: not the sign of a sweep: {first_problem(error)}; left out"
             continue
         sign.pop("parent")
         found.append(sign)
     return found
+
+
+class SignShape(ProcessShape):
+    """The file by which a sweep says that it is at work."""
+
+    since: ShortText
+    finished: Count
+    failed: Count
+    running: Count
+    left: Count
 
 
 @dataclass

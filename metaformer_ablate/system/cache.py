@@ -5,10 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from metaformer_ablate.errors import RequestError
+
 
 def cache_folder() -> Path:
-    """The user's cache of this package: downloads, counts and checksums; anything in it can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metaformer_ablate"
+    """The user's cache of this package: downloads, counts and checksums; anything in it can be made again.
+
+    Raises RequestError where the user has no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metaformer_ablate"
+    except RuntimeError:  # neither in $HOME nor in the list of users
+        raise RequestError(
+            "this user has no home directory, which the cache is in; set HOME or XDG_CACHE_HOME"
+        ) from None
 
 
 def write_quietly(path: Path, text: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from metaformer_ablate.errors import visible
+
 
 def say(text: str) -> None:
-    """A line to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """A line to standard error. Nothing in it can steer the terminal."""
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

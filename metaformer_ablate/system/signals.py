@@ -30,7 +30,6 @@ class Stop:
     def __init__(self) -> None:
         self.number: int | None = None
         self.polled = 0
-        self._numbers: tuple[int, ...] = ()
 
     def __call__(self) -> bool:
         return self.number is not None
@@ -57,23 +56,17 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        self._numbers = numbers or (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._handle) for number in self._numbers}
+        caught = numbers or (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._handle) for number in caught}
         try:
             yield self
         finally:
-            self._numbers = ()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def catch(self, *numbers: int) -> None:
-        """Handles signals for as long as the process lives.
-
-        Without numbers takes back those that it handles, which a library has taken over: Lightning's handler of
-        SIGTERM would end a run whose last step is done.
-        """
-        self._numbers = numbers or self._numbers
-        for number in self._numbers:
+        """Handles signals for as long as the process lives."""
+        for number in numbers:
             signal.signal(number, self._handle)
 
 
@@ -83,6 +76,14 @@ class PatientStop(Stop):
     def _handle(self, number: int, frame: Any) -> None:
         if self.number is None:
             super()._handle(number, frame)
+
+
+def isolate_children() -> None:
+    """Has every Python process that this one starts leave the current folder out of its path, whatever starts it.
+
+    A new interpreter looks there first: a file `pickle.py` beside the user would be run in place of Python's own.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def supervised(work: Callable[[], int]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
+from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.cache import write_quietly
 
@@ -22,8 +23,8 @@ def _marks(store: Store) -> Path:
 def marks(store: Store, run_id: str) -> dict[str, dict[str, str]]:
     """{project: where the record of a run is in it}: id, project, mode (online or offline) and the checksum."""
     try:
-        tree = json.loads((_marks(store) / f"{run_id}.json").read_text(encoding="utf-8"))
-        return tree if isinstance(tree, dict) else {}
+        tree = read_json(_marks(store) / f"{run_id}.json")
+        return {key: value for key, value in tree.items() if isinstance(value, dict)} if isinstance(tree, dict) else {}
     except (OSError, ValueError):
         return {}
 

@@ -7,24 +7,31 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from metaformer_ablate.errors import RequestError
-from metaformer_ablate.settings.layers import as_words
+from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.settings.yaml_reader import parse
 from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.spec.words import TEXTS, as_words, read_value
+
+_FILE = "model.init_from"
 
 
 def read_axes(words: Sequence[str]) -> dict[str, list[Any]]:
-    """{path: values} of `key.path=v1,v2` words; a value may be a list in brackets."""
+    """{path: values} of `key.path=v1,v2` words; a value may be a list in brackets, or text without a comma."""
     axes: dict[str, list[Any]] = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key or not text:
-            raise RequestError(f"--axes: {word!r} is not an axis; write key.path=v1,v2")
+            raise RequestError(f"--axes: {shown(word)} is not an axis; write key.path=v1,v2")
         if key in axes:
             raise RequestError(f"--axes: {key} is set twice")
-        axes[key] = parse(f"[{text}]", f"--axes: {key}")
+        if key in TEXTS:
+            axes[key] = [read_value(key, part.strip()) for part in text.split(",")]
+        else:
+            axes[key] = parse(f"[{text}]", f"--axes: {key}")
         if repeated := [value for i, value in enumerate(axes[key]) if value in axes[key][:i]]:
-            raise RequestError(f"--axes: {key} has the value {repeated[0]!r} twice")
+            raise RequestError(f"--axes: {key} has the value {shown(repeated[0])} twice")
+        if key == _FILE:
+            axes[key] = [value and str(Path(value).resolve()) for value in axes[key]]
     return axes
 
 
@@ -49,7 +56,8 @@ def check_axes(experiment: str, recipe: str, axes: Mapping[str, Sequence[Any]]) 
 def with_whole_path(word: str) -> str:
     """An override as it holds in any folder: `model.init_from` is the one that names a file."""
     key, _, text = word.partition("=")
-    return f"{key}={Path(text).resolve()}" if key == "model.init_from" and text != "null" else word
+    path = read_value(key, text) if key == _FILE else None
+    return as_words({key: str(Path(path).resolve())})[0] if path else word
 
 
 def sweep_file(title: str, parameters: Mapping[str, Sequence[Any]], command: Sequence[str], **of_sweep: Any) -> str:

@@ -280,7 +280,19 @@ def _logger(how: Mapping[str, Any], store: Store, mode: str, of_run: dict[str, A
     if how.get("agent"):
         of_run = {**of_run, "id": None}  # the agent's, from the environment
     _marks(store).mkdir(parents=True, exist_ok=True)  # W&B takes a folder `.wandb` for its own files where it finds one
-    settings = {"init_timeout": INIT_SECONDS, "finish_timeout": FINISH_SECONDS, "finish_timeout_raises": True}
+    settings: dict[str, Any] = {
+        "init_timeout": INIT_SECONDS,
+        "finish_timeout": FINISH_SECONDS,
+        "finish_timeout_raises": True,
+    }
+    # W&B would send the host, the user's paths, the command line and the git remote of whatever folder one stands in.
+    settings |= {
+        "disable_git": True,
+        "save_code": False,
+        "x_disable_meta": True,
+        "x_disable_machine_info": True,
+        "host": "",
+    }
     return WandbLogger(
         save_dir=os.environ.get("WANDB_DIR") or str(store.path.resolve()),
         project=how["project"],

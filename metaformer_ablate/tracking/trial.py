@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metaformer_ablate.errors import RequestError, unknown
+from metaformer_ablate.errors import RequestError, shown, unknown
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.yaml_reader import YamlFile, kind, parse
 from metaformer_ablate.spec.merge import flatten
 from metaformer_ablate.spec.plan import Plan, plan
 from metaformer_ablate.spec.run_spec import SECTIONS
+from metaformer_ablate.spec.words import INTEGERS, TEXTS, read_value
 
 _CHOICES = ("row", "seed", "recipe")
+
+
+# W&B draws from `q_uniform` and its like as floats: 32.0 is the 32 of a field of integers.
+_WHOLE = INTEGERS | {"seed"}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 @dataclass
@@ -32,8 +44,35 @@ class Trial:
         return Layer(self.overrides, lambda path: self.where.get(path, "command line"), strict=True)
 
 
+def split_trial(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names, then `key=value` words, from all forms in which agents write settings.
+
+    These are `key=value`, `--key=value`, `--key value` and `--flag`, which is `flag=true`. A word after `--key` is its
+    value unless it is a setting itself.
+    """
+    names: list[str] = []
+    settings: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("--"):
+            (settings if "=" in word else names).append(word)
+        elif "=" in word:
+            settings.append(word.removeprefix("--"))
+        else:
+            value = left.pop(0) if left and not _is_setting(left[0]) else "true"
+            settings.append(f"{word.removeprefix('--')}={value}")
+    return names, settings
+
+
+def _is_setting(word: str) -> bool:
+    key, equals, _ = word.partition("=")
+    known = key in _CHOICES or key.partition(".")[0] in SECTIONS or key.startswith("_wandb")
+    return word.startswith("--") or bool(equals and known)
+
+
 def read_trial(words: Sequence[str], config: Path | None, recipe: str | None) -> Trial:
-    """A trial from `key=value` or `--key=value` words, a JSON file of dotted or nested keys, and --recipe.
+    """A trial from `key=value` words, a JSON file of dotted or nested keys, and --recipe.
 
     Keys that begin with `_wandb` are dropped. Raises RequestError for a key that stands twice, that there is not, or
     whose value cannot be.
@@ -51,40 +90,43 @@ def read_trial(words: Sequence[str], config: Path | None, recipe: str | None) ->
             if path in trial.where:
                 raise RequestError(f"{where(path)}: {path} is set twice, first in {trial.where[path]}")
             trial.where[path] = where(path)
-            (chosen if path in _CHOICES else trial.overrides)[path] = value
+            (chosen if path in _CHOICES else trial.overrides)[path] = _whole(value) if path in _WHOLE else value
 
     if config is not None:
         file = YamlFile(config)  # JSON is YAML, and this one has line numbers and refuses repeated keys
         add(file.data, lambda path: file.where(path) if path in file.data else file.where(*path.split(".")))
     for word in words:
-        key, equals, text = word.removeprefix("--").partition("=")
+        key, equals, text = word.partition("=")
         if not equals or not key:
-            raise RequestError(f"command line: {word!r} is not a setting; write key=value, for example row=NAME seed=3")
+            raise RequestError(
+                f"command line: {shown(word)} is not a setting; write key=value, for example row=NAME seed=3"
+            )
         if not key.startswith("_wandb"):  # nor is its value read
-            value = text if key in ("row", "recipe") else _value(text, f"command line: {key}")
+            value = text if key in ("row", "recipe") else _value(key, text)
             add({key: value}, lambda path: "command line")
     for key in ("row", "recipe"):
         if key in chosen and not isinstance(chosen[key], str):
-            raise RequestError(f"{trial.where[key]}: {key} is {chosen[key]!r} ({kind(chosen[key])}); allowed: a name")
+            raise RequestError(
+                f"{trial.where[key]}: {key} is {shown(chosen[key])} ({kind(chosen[key])}); allowed: a name"
+            )
     trial.row, trial.recipe = chosen.get("row"), chosen.get("recipe", trial.recipe)
     trial.seed = chosen.get("seed", 0)
     if isinstance(trial.seed, bool) or not isinstance(trial.seed, int) or not 0 <= trial.seed < 2**31:
         place = trial.where["seed"]
-        raise RequestError(f"{place}: seed is {trial.seed!r}; allowed: an integer from 0 to {2**31 - 1}")
+        raise RequestError(f"{place}: seed is {shown(trial.seed)}; allowed: an integer from 0 to {2**31 - 1}")
     return trial
 
 
-def _value(text: str, source: str) -> Any:
-    """The value of a word: YAML, or what Python prints, as agents write None, True and lists."""
+def _value(path: str, text: str) -> Any:
+    """The value of a word: as in `ablate run`, or what Python prints, as agents write None, True and lists."""
     if text == "None":
         return None
-    if text[:1] in ("[", "{", "("):
+    if text[:1] in ("[", "{", "(") and path not in TEXTS:
         try:
-            value = ast.literal_eval(text)
-            return list(value) if isinstance(value, tuple) else value
-        except (ValueError, SyntaxError):
+            return parse(json.dumps(ast.literal_eval(text)), f"command line: {path}")
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             pass  # a list as YAML writes it
-    return parse(text, source)
+    return read_value(path, text)
 
 
 def plan_of(experiment: str, trial: Trial) -> tuple[Plan, str]:

@@ -11,22 +11,28 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
 
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.cpu_ops import cpu_operators
 from metaformer_ablate.system.cache import cache_folder
 from metaformer_ablate.training.spec import TrainSpec
 
 
 @dataclass(frozen=True)
 class Computing:
-    """What `precision`, `compile` and `kernels` of a spec come to: fp32 or bf16, whether compiled, torch or triton."""
+    """What `precision`, `compile` and `kernels` of a spec come to: fp32 or bf16, whether compiled, torch or triton.
+
+    And what a CPU computes with (`cpu_operators`), which its name does not tell; None on a GPU.
+    """
 
     precision: str
     compiled: bool
     kernels: str
+    cpu: dict[str, str] | None = None
 
     @classmethod
     def on(cls, device: torch.device, train: TrainSpec) -> Computing:
@@ -39,9 +45,10 @@ class Computing:
             kernels = "triton" if _has_triton(device) else "torch"
         if kernels == "triton" and not _has_triton(device):
             raise RequestError("train.kernels is 'triton', which needs a GPU with Triton; allowed here: torch, auto")
-        return cls(precision, gpu if train.compile == "auto" else bool(train.compile), kernels)
+        compiled = gpu if train.compile == "auto" else bool(train.compile)
+        return cls(precision, compiled, kernels, None if gpu else cpu_operators())
 
-    def as_recorded(self) -> dict[str, str | bool]:
+    def as_recorded(self) -> dict[str, Any]:
         return asdict(self)
 
 

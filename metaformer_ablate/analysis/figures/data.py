@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import fmean, median
 from typing import Any
 
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
 
 # What a figure can show along an axis, and how the axis is called.
@@ -66,7 +67,10 @@ def _curves_data(table: dict[str, Any], rows: Rows, y: str) -> dict[str, Any]:
         runs = []
         for run in row["runs"]:
             if run["status"] in ("ok", "diverged") and run["seed"] in records:
-                history = records[run["seed"]].history()
+                try:
+                    history = records[run["seed"]].history()
+                except RequestError:
+                    continue  # a record's history that is none has no curve
                 values = {"epochs": [line["epoch"] for line in history], "values": [line[y] for line in history]}
                 runs.append({"seed": run["seed"], "status": run["status"], **values})
         by_epoch: dict[float, list[float]] = {}

@@ -167,7 +167,10 @@ def _variants(records: Mapping[str, Record], store: Store) -> dict[str, Variant]
         try:
             spec = _spec(record, lines)
             right = digest(spec)[:12] == run_id and isinstance(spec["seed"], int)
-        except (RequestError, KeyError, TypeError, ValueError) as error:
+        except RequestError as error:
+            store.problems[run_id] = f"{error}; not counted as a result"
+            continue
+        except (KeyError, TypeError, ValueError) as error:
             store.problems[run_id] = f"{record.folder}: spec.yaml cannot be read: {error}; not counted as a result"
             continue
         if not right:

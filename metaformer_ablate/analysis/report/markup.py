@@ -13,8 +13,8 @@ from metaformer_ablate.settings.layers import digest
 _VOID = ("meta",)
 
 
-# What HTML cannot hold: control characters and halves of surrogate pairs.
-_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# What HTML cannot hold, control characters and halves of surrogate pairs; and what turns the order of letters around.
+_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
 
 class Html(str):

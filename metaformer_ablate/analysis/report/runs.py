@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from typing import Any
@@ -20,8 +21,9 @@ from metaformer_ablate.analysis.report.phrases import (
     settings_text,
 )
 from metaformer_ablate.analysis.tables.columns import format_mean
-from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.record import LARGEST, Record
 from metaformer_ablate.system.console import duration
+from metaformer_ablate.system.files import read_regular
 
 CURVES = ("epoch", "train_loss", "val_loss", "val_top1")
 
@@ -138,8 +140,8 @@ def _number(value: Any, digits: int) -> Html:
 def _history(record: Record) -> tuple[list[str], list[list[str]]]:
     """Names and lines of history.csv as they are written."""
     try:
-        with (record.folder / "history.csv").open(newline="", encoding="utf-8") as stream:
-            names, *lines = csv.reader(stream)
+        text = read_regular(record.folder / "history.csv", LARGEST["history.csv"]).decode()
+        names, *lines = csv.reader(io.StringIO(text, newline=""))
     except (OSError, ValueError, csv.Error):
         return [], []
     return names, [line for line in lines if len(line) == len(names)]

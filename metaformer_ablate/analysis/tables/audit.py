@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from metaformer_ablate.data.rules import REMARKS
 from metaformer_ablate.records.record import HISTORY_COLUMNS, Record
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.spec.plan import Plan, differences
@@ -52,6 +53,7 @@ _FACTS = (
     _Fact("precision", lambda record: record.data.get("precision"), ("train.precision",), True, newer=True),
     _Fact("compiled", lambda record: record.data.get("compiled"), ("train.compile",), True, newer=True),
     _Fact("kernels", lambda record: record.data.get("kernels"), ("train.kernels",), True, newer=True),
+    _Fact("CPU instructions", lambda record: (record.data.get("cpu") or {}).get("instructions"), (), True, newer=True),
     _Fact("code commit", lambda record: _short((record.data.get("git") or {}).get("commit")), diverged_too=True),
 )
 
@@ -105,6 +107,11 @@ def _findings(
             (seed, n) for seed, record in _told(runs[row], diverged_too=True) if (n := _unreadable(record, split))
         ]:
             yield f"{split} images could not be read, {note}: " + ", ".join(f"{n} (seed {seed})" for seed, n in bad)
+    for kind, what in REMARKS.items():
+        for split in ("train", "evaluation"):
+            told_of = [(seed, _remarks(record, kind, split)) for seed, record in _told(runs[row], diverged_too=True)]
+            if any(n for _, n in told_of):
+                yield f"{split} images {what}: " + ", ".join(f"{n} (seed {seed})" for seed, n in told_of if n)
     early = [seed for seed, record in _told(runs[row]) if not _of_last_epoch(record)]
     if early:
         yield f"top-1 is not that of the last epoch in its history: seed {', '.join(map(str, early))}"
@@ -173,6 +180,11 @@ def _of_last_epoch(record: Record) -> bool:
 def _unreadable(record: Record, split: str) -> int:
     """How many images of a split the run could not read."""
     return ((record.data.get("unreadable") or {}).get(split) or {}).get("images", 0)
+
+
+def _remarks(record: Record, kind: str, split: str) -> int:
+    """How many images of a split were read with a remark of a kind."""
+    return (((record.data.get("remarks") or {}).get(kind) or {}).get(split) or {}).get("images", 0)
 
 
 def _listed(values: Sequence[str]) -> str:

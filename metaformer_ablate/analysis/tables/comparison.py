@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from metaformer_ablate.analysis.escapes import csv_cell
 from metaformer_ablate.analysis.tables.columns import COLUMNS, DIGITS, Column
 from metaformer_ablate.analysis.tables.render import render_sheet
 from metaformer_ablate.analysis.tables.sheet import Sheet
@@ -133,5 +134,5 @@ def _csv(comparison: dict[str, Any]) -> str:
     for row in comparison["rows"]:
         line = [comparison["experiment"], row["name"], row["label"], row["group"]]
         line += [result[key] for result in row["results"] for key in keys]
-        writer.writerow([*line, row["rank_change"]])
+        writer.writerow(map(csv_cell, [*line, row["rank_change"]]))
     return stream.getvalue()

@@ -6,6 +6,8 @@ import csv
 import io
 from typing import Any
 
+from metaformer_ablate.analysis.escapes import csv_cell
+
 _CSV_ROW = ("name", "label", "group", "params", "frozen_params", "macs", "n", "mean", "std")
 
 
@@ -43,5 +45,5 @@ def _csv(table: dict[str, Any]) -> str:
             "delta_bootstrap": bootstrap.get("delta_ci95"),
         }.items():
             line[f"{name}_lo"], line[f"{name}_hi"] = pair or (None, None)
-        writer.writerow({**row, **line})
+        writer.writerow({key: csv_cell(value) for key, value in {**row, **line}.items()})
     return stream.getvalue()

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import html
-
+from metaformer_ablate.analysis.report.markup import escape
 from metaformer_ablate.analysis.tables.sheet import Sheet, _cells
 
 
 def _html(sheet: Sheet, transposed: bool) -> str:
     """A fragment: one `table` and its notes, with every string escaped. A row names its runs in `data-runs`."""
     headings, lines = _cells(sheet, transposed)
-    text = ['<div class="ablate">', "<table>", f"<caption>{html.escape(sheet.title)}</caption>"]
-    text += ["<thead><tr>" + "".join(f'<th scope="col">{html.escape(h)}</th>' for h in headings) + "</tr></thead>"]
+    text = ['<div class="ablate">', "<table>", f"<caption>{escape(sheet.title)}</caption>"]
+    text += ["<thead><tr>" + "".join(f'<th scope="col">{escape(h)}</th>' for h in headings) + "</tr></thead>"]
     text.append("<tbody>")
     for i, line in enumerate(lines):
         ids = [] if transposed else [run["run_id"] for run in sheet.rows[i].get("runs", ())]
         runs = f' data-runs="{" ".join(ids)}"' if ids else ""
         label = 0 if transposed else sheet.labels
         cells = [
-            f'<th scope="row">{html.escape(cell)}</th>' if k == label else f"<td>{html.escape(cell)}</td>"
+            f'<th scope="row">{escape(cell)}</th>' if k == label else f"<td>{escape(cell)}</td>"
             for k, cell in enumerate(line)
         ]
         text.append(f"<tr{runs}>{''.join(cells)}</tr>")
     text += ["</tbody>", "</table>"]
-    text += [f"<p>{html.escape(note)}</p>" for note in sheet.notes]
+    text += [f"<p>{escape(note)}</p>" for note in sheet.notes]
     return "\n".join([*text, "</div>", ""])

@@ -6,21 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metaformer_ablate.records.status import RunState
+from metaformer_ablate.records.store import Store
 from metaformer_ablate.statistics import stats
 from metaformer_ablate.statistics.stats import holm
 from metaformer_ablate.tasks.classification.predictions import _answers, _same
 
 
-def _on_images(runs: Mapping[str, Sequence[RunState]], base: str) -> dict[str, dict[str, Any]]:
-    """Row to its tests over images against the baseline, where the predictions are of the same images."""
+def _on_images(runs: Mapping[str, Sequence[RunState]], base: str, store: Store) -> dict[str, dict[str, Any]]:
+    """Row to its tests over images against the baseline, where the predictions are of the same images. A run whose
+    predictions cannot be read is left out, and `store.problems` says so."""
     if any(state.status == "diverged" for state in runs[base]):
         return {}
-    baseline = {state.seed: _answers(state) for state in runs[base] if state.status == "ok"}
+    baseline = _answers(runs[base], store)
     found: dict[str, dict[str, Any]] = {}
     for name, states in runs.items():
         if name == base or any(state.status == "diverged" for state in states):
             continue
-        answers = {state.seed: _answers(state) for state in states if state.status == "ok" and state.seed in baseline}
+        answers = _answers([state for state in states if state.seed in baseline], store)
         if not answers:
             continue
         if any(not _same(answers[seed][0], baseline[seed][0]) for seed in answers):

@@ -5,27 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from metaformer_ablate.analysis.escapes import beyond_pdflatex, escape_latex
 from metaformer_ablate.analysis.tables.columns import Part
 from metaformer_ablate.analysis.tables.sheet import Sheet, _cells
 
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "`": r"\textasciigrave{}", "*": r"\textasteriskcentered{}", '"': "''", "\n": " ",
-    "->": r"$\rightarrow$", "--": "-{}-", "±": r"$\pm$",
-    "[": "{[}", "]": "{]}",  # at the start of a line LaTeX takes them for the options of \\
-}  # fmt: skip
-
-
-_LATEX_SPECIAL = re.compile("|".join(map(re.escape, sorted(_LATEX, key=len, reverse=True))))
-
-
 _INTERVAL = re.compile(r"\[[-+0-9., ]+\]")  # set as mathematics, for its minus signs
-
-
-def escape_latex(text: str) -> str:
-    """Text as LaTeX prints it. Letters that pdflatex lacks need another engine (lualatex)."""
-    return _LATEX_SPECIAL.sub(lambda found: _LATEX[found[0]], text)
 
 
 def _latex(sheet: Sheet, transposed: bool) -> str:
@@ -49,9 +33,8 @@ def _latex(sheet: Sheet, transposed: bool) -> str:
             body += [" & ".join(lines[i]) + r" \\" for i in places]
     notes = [f"\\item[{number}] {escape_latex(note)}" for number, note in sheet.footnotes]
     notes += [f"\\item {escape_latex(line)}" for line in sheet.explanations]
-    return "\n".join(
+    source = "\n".join(
         [
-            r"% Packages: \usepackage{booktabs,siunitx,threeparttable}",
             r"\begin{table}",
             r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
             r"\begin{threeparttable}",
@@ -70,6 +53,9 @@ def _latex(sheet: Sheet, transposed: bool) -> str:
             "",
         ]
     )
+    beyond = beyond_pdflatex(source)
+    needs = f"% needs lualatex or xelatex: {beyond}\n" if beyond else ""
+    return f"% Packages: \\usepackage{{booktabs,siunitx,threeparttable}}\n{needs}{source}"
 
 
 def _latex_cells(sheet: Sheet, parts: Sequence[tuple[str, Part]]) -> tuple[list[list[str]], list[str]]:

@@ -7,6 +7,7 @@ import io
 import json
 from typing import Any
 
+from metaformer_ablate.analysis.escapes import csv_cell
 from metaformer_ablate.analysis.tables.columns import COLUMNS
 from metaformer_ablate.analysis.tables.text import draw
 from metaformer_ablate.records.store import Store
@@ -55,7 +56,7 @@ def render_runs(table: dict[str, Any], lines: list[dict[str, Any]], style: str) 
         stream = io.StringIO()
         writer = csv.DictWriter(stream, _KEYS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(lines)
+        writer.writerows({key: csv_cell(value) for key, value in line.items()} for line in lines)
         return stream.getvalue()
     headings = ("Row", "Seed", "Run", "Status", "Top-1 (%)", "Difference", "Device", "Commit", "Folder")
     drawn = []

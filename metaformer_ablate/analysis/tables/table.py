@@ -49,7 +49,7 @@ def build_table(
     pairs = {row: [] if row == base else _pairs(states, runs[base]) for row, states in runs.items()}
     differences = {row: paired_difference(*zip(*p, strict=True)) if p else None for row, p in pairs.items()}
     corrected = dict(zip(runs, holm([d.p if d else None for d in differences.values()]), strict=True))
-    on_images = _on_images(runs, base) if images else {}
+    on_images = _on_images(runs, base, store) if images else {}
     rows = []
     for name, states in runs.items():
         row = plan.experiment.rows[name]

@@ -7,8 +7,10 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from metaformer_ablate.analysis.escapes import escape_markdown
 from metaformer_ablate.analysis.tables.columns import COLUMNS, Column
 from metaformer_ablate.analysis.tables.sheet import Sheet, _cells
+from metaformer_ablate.errors import visible
 
 
 def text_width() -> int:
@@ -49,28 +51,28 @@ def draw(
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left")
+    drawn = Table(box=box.SIMPLE_HEAD, title=Text(visible(title)), title_justify="left")
     for heading, column in zip(headings, columns, strict=True):
         justify = "left" if column.left else "right"
-        drawn.add_column(Text(heading), justify=justify, overflow="fold", no_wrap=column.whole)  # type: ignore[arg-type]
+        drawn.add_column(Text(visible(heading)), justify=justify, overflow="fold", no_wrap=column.whole)  # type: ignore[arg-type]
     for cells, ends in lines:
-        drawn.add_row(*map(Text, cells), end_section=ends)
+        drawn.add_row(*(Text(visible(cell)) for cell in cells), end_section=ends)
     stream = io.StringIO()
     console = Console(file=stream, width=width or text_width(), color_system=None, highlight=False)
     console.print(drawn)
     for note in notes:
-        console.print(Text(note), width=min(console.width, 120))  # a sentence is not read across a wide table
+        console.print(Text(visible(note)), width=min(console.width, 120))  # a sentence is not read across a wide table
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
 def _markdown(sheet: Sheet, transposed: bool) -> str:
     headings, lines = _cells(sheet, transposed)
     name, _, recipe = sheet.title.partition(" under ")
-    text = [f"**{name}** under `{recipe}`", ""]
+    text = [f"**{escape_markdown(name)}** under `{escape_markdown(recipe).replace('`', '')}`", ""]
     text += [_markdown_line(headings), "|" + " --- |" * len(headings), *map(_markdown_line, lines)]
-    text += [line for note in sheet.notes for line in ("", note)]  # a paragraph each
+    text += [line for note in sheet.notes for line in ("", escape_markdown(note))]  # a paragraph each
     return "\n".join(text) + "\n"
 
 
 def _markdown_line(cells: list[str]) -> str:
-    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(escape_markdown(cell).replace("|", "\\|") for cell in cells) + " |"

@@ -9,6 +9,10 @@ from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.runs.request import Ended, Order
 
 
+class NoWorkers(Exception):
+    """A launcher can begin nothing any more; why."""
+
+
 class Launcher(Protocol):
     """What the sweep needs of a launcher."""
 
@@ -24,7 +28,7 @@ class Launcher(Protocol):
         """Begins an order; fewer than `capacity` are under way."""
 
     def wait(self, seconds: float) -> list[Ended]:
-        """The orders that have ended, as soon as there is one; empty after `seconds`."""
+        """The orders that have ended, as soon as there is one; empty after `seconds`. Raises NoWorkers."""
         ...
 
     def kill(self, run_id: str) -> None:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED
-from concurrent.futures import wait as wait_for
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.records.claims import Claims, Progress
+from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.runs.constraints import check
 from metaformer_ablate.runs.request import Ended, Order
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.sweep.launchers.base import Launcher
+from metaformer_ablate.sweep.launchers.base import Launcher, NoWorkers
 from metaformer_ablate.system.processes import end_with
-from metaformer_ablate.system.signals import Stop
+from metaformer_ablate.system.signals import Stop, isolate_children
 
 
 def launcher(
@@ -93,76 +92,168 @@ class Inline:
     def close(self) -> None: ...
 
 
-class Workers:
-    """Worker processes, one pool of one process each, so that each keeps its device and can be killed by itself.
+# A worker that has failed to start so often in a row is not started again.
+MOST_STARTS = 3
 
-    pebble replaces a worker that died. Spawned, not forked: CUDA and threads do not survive a fork.
+
+# How long workers may take to end once they are told to.
+CLOSE_SECONDS = 3.0
+
+
+class Workers:
+    """Worker processes that live for many runs, each with its device. One that dies is started again for the next run.
+
+    A worker that does not start costs no run an attempt: after MOST_STARTS in a row it is given up, and when all are,
+    `wait` raises NoWorkers. Spawned, not forked: CUDA and threads do not survive a fork.
     """
 
     queues = False
     report: Callable[[str, Progress], None]
 
     def __init__(self, devices: Sequence[str]):
-        self.capacity = len(devices)
+        isolate_children()
         share = max(1, cores() // len(devices))
         self._idle = [_Worker(device, share) for device in devices]
-        self._busy: dict[Any, tuple[Order, _Worker]] = {}  # by future
+        self._busy: dict[_Worker, Order] = {}
+        self._why = ""
+
+    @property
+    def capacity(self) -> int:
+        return len(self._idle) + len(self._busy)
 
     def submit(self, order: Order) -> None:
         worker = self._idle.pop(0)
-        order = replace(order, device=worker.device)
-        self._busy[worker.pool.schedule(_execute, args=[order])] = (order, worker)
+        self._busy[worker] = order
+        worker.begin(replace(order, device=worker.device))
 
     def wait(self, seconds: float) -> list[Ended]:
-        done, _ = wait_for(self._busy, timeout=seconds, return_when=FIRST_COMPLETED)
-        ended = []
-        for future in done:
-            order, worker = self._busy.pop(future)
-            self._idle.append(worker)
-            ended.append(self._outcome(future, order))
-        return ended
-
-    def _outcome(self, future: Any, order: Order) -> Ended:
-        from pebble import ProcessExpired
-
-        if future.cancelled():
-            return Ended(order.run_id, "died", "it made no step for too long and was killed")
-        error = future.exception()
-        if error is None:
-            return future.result()
-        if isinstance(error, ProcessExpired):
-            code = error.exitcode or 0
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-            memory = "; a machine that runs out of memory does that" if -code == signal.SIGKILL else ""
-            return Ended(order.run_id, "died", f"its worker {how}{memory}")
-        return Ended(order.run_id, "died", f"its worker failed: {type(error).__name__}: {error}")
+        if not self.capacity:
+            raise NoWorkers(f"no worker process starts, after {MOST_STARTS} attempts each: the last one {self._why}")
+        gone = [worker for worker in self._busy if worker.channel is None]
+        channels = [worker.channel for worker in self._busy if worker.channel is not None]
+        ready = connection.wait(channels, 0 if gone else seconds)
+        found = []
+        for worker in [worker for worker in self._busy if worker in gone or worker.channel in ready]:
+            outcome, text = worker.receive()
+            if outcome == "started":
+                continue
+            found.append(Ended(self._busy.pop(worker).run_id, outcome, text))
+            if worker.failed_starts < MOST_STARTS:
+                self._idle.append(worker)
+            else:
+                self._why = text.removeprefix("its worker ")
+        return found
 
     def kill(self, run_id: str) -> None:
-        for future, (order, _) in self._busy.items():
+        for worker, order in self._busy.items():
             if order.run_id == run_id:
-                future.cancel()
+                worker.kill()
 
     def stop(self) -> None:
-        for order, _ in self._busy.values():
-            holder = Claims(Path(order.results)).top(order.run_id)
-            # Only what is ours: the claim on a busy run may be another sweep's.
-            if holder is not None and holder.parent == os.getpid() and not holder.is_gone():
-                os.kill(holder.pid, signal.SIGTERM)
+        for worker in self._busy:
+            worker.terminate()
 
     def close(self) -> None:
-        for worker in [*self._idle, *(worker for _, worker in self._busy.values())]:
-            worker.pool.stop()
-            worker.pool.join()
+        workers = [*self._idle, *self._busy]
+        for worker in workers:
+            worker.terminate()
+        until = time.monotonic() + CLOSE_SECONDS
+        for worker in workers:
+            worker.close(until)
 
 
 class _Worker:
-    def __init__(self, device: str, compilers: int):
-        from pebble import ProcessPool
+    """A process that carries out one order after another; none before the first. `channel` is None where none runs."""
 
-        self.device = device
-        self.pool = ProcessPool(
-            max_workers=1, context=get_context("spawn"), initializer=_prepare, initargs=[os.getpid(), compilers]
-        )
+    def __init__(self, device: str, compilers: int):
+        self.device, self._compilers = device, compilers
+        self.channel: Any = None
+        self.failed_starts = 0  # in a row
+        self._process: Any = None
+        self._started = self._killed = False
+        self._problem = ""
+
+    def begin(self, order: Order) -> None:
+        """Sends it an order. What goes wrong is told by `receive`."""
+        try:
+            if self._process is not None and not self._process.is_alive():  # killed while it had nothing to do
+                self._let_go()
+            if self.channel is None:
+                self._start()
+            self.channel.send(order)
+        except OSError as error:  # no process could be had, or this one is gone
+            self._problem = str(error)
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        self._started = self._killed = False
+        self._process, self._problem = None, ""
+        ours, theirs = context.Pipe()
+        # Ctrl-C on a terminal goes to children too, and one that is not ready for it would print a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            process = context.Process(target=_serve, args=(theirs, os.getpid(), self._compilers))
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+        self._process, self.channel = process, ours
+
+    def receive(self) -> tuple[str, str]:
+        """`started`, or outcome and text of an `Ended`, for a process that has sent something or is gone."""
+        try:
+            if self.channel is None:
+                raise EOFError
+            said = self.channel.recv()
+        except (EOFError, OSError):
+            return self._dead()
+        if isinstance(said, Ended):
+            return said.outcome, said.text
+        if said is not None:  # what it could not import
+            self._problem = said
+            return self._dead()
+        self._started, self.failed_starts = True, 0
+        return "started", ""
+
+    def _dead(self) -> tuple[str, str]:
+        code = self._let_go()
+        if self._killed:
+            return "died", "it made no step for too long and was killed"
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        memory = "; a machine that runs out of memory does that" if -code == signal.SIGKILL else ""
+        if self._started:
+            return "died", f"its worker {how}{memory}"
+        self.failed_starts += 1
+        if self._problem and code >= 0:
+            return "unstarted", f"its worker could not start: {self._problem}"
+        return "unstarted", f"its worker {how} while it started{memory}"
+
+    def _let_go(self) -> int:
+        """Of a process that has ended or is about to; its exit code."""
+        code = 0
+        if self._process is not None:
+            self.close(time.monotonic() + CLOSE_SECONDS)
+            code = self._process.exitcode
+            self.channel.close()
+        self.channel = self._process = None
+        return code
+
+    def kill(self) -> None:
+        """Ends a process that hangs."""
+        self._killed = True
+        if self._process is not None:
+            self._process.kill()
+
+    def terminate(self) -> None:
+        """Asks what it trains to save its place. One that trains nothing ends."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def close(self, until: float) -> None:
+        if self._process is not None:
+            self._process.join(max(0.0, until - time.monotonic()))
+            self._process.kill()
+            self._process.join()
 
 
 class _WorkerStop(Stop):
@@ -174,21 +265,35 @@ class _WorkerStop(Stop):
         self.number = number
 
 
-_stop = _WorkerStop()
+def _serve(channel: Any, parent: int, compilers: int) -> None:
+    """A worker: says None once it is ready, or what it lacks; then takes orders and says how each has ended.
 
-
-def _prepare(parent: int, compilers: int) -> None:
-    """In a new worker: Ctrl-C is for the sweep to handle, SIGTERM asks for an end, and a sweep that is gone is one.
-
-    Where it compiles, it does so with `compilers` processes: torch would take as many as there are cores, each time.
+    Ctrl-C is for the sweep to handle, SIGTERM asks for an end, and a sweep that is gone is one. Where it compiles, it
+    does so with `compilers` processes: torch would take as many as there are cores, each time.
     """
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(compilers))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _stop.catch(signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    stop = _WorkerStop()
+    stop.catch(signal.SIGTERM)
     end_with(parent)
+    try:
+        from metaformer_ablate.runs.worker import execute
+    except Exception as error:  # whatever is wrong with what is installed
+        channel.send(f"{type(error).__name__}: {error}")
+        return
+    try:
+        channel.send(None)
+        while True:
+            order = channel.recv()
+            stop.number = None  # of the order before it
+            channel.send(_carry_out(execute, order, stop))
+    except (EOFError, OSError):  # the sweep has gone
+        return
 
 
-def _execute(order: Order) -> Ended:
-    from metaformer_ablate.runs.worker import execute
-
-    return execute(order, _stop)
+def _carry_out(execute: Callable[[Order, Stop], Ended], order: Order, stop: Stop) -> Ended:
+    try:
+        return execute(order, stop)
+    except Exception as error:  # the worker is as good as before
+        return Ended(order.run_id, "died", f"its worker failed: {type(error).__name__}: {error}")

@@ -24,7 +24,7 @@ from metaformer_ablate.runs.request import Ended, Order
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.launchers.base import Launcher
 from metaformer_ablate.sweep.launchers.local import cores
-from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.system.signals import Interrupted, Stop, isolate_children
 
 # Between two looks at which nodes are there.
 NODES_SECONDS = 2.0
@@ -71,7 +71,8 @@ def _connect(cpus: int) -> None:
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning about GPUs that nobody asked for
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    isolate_children()
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "job_config": _job_config()}
     address = os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
         ray.init(address=address, num_cpus=cpus, include_dashboard=False, **quiet)
@@ -86,6 +87,20 @@ def _connect(cpus: int) -> None:
     except Exception as error:  # no connection, or what gRPC or Ray's check of versions says
         reason = str(error).strip().partition("\n")[0]
         raise RequestError(f"RAY_ADDRESS is {address!r}: no Ray cluster to work with there: {reason}") from None
+
+
+def _job_config() -> Any:
+    """Of a job whose workers do not look for modules in the current folder, nor where the command lies.
+
+    Ray puts both first on their path, except for a job that says it brings its own folder.
+    """
+    from ray.job_config import JobConfig
+
+    class Isolated(JobConfig):
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True
+
+    return Isolated()
 
 
 class Tasks:

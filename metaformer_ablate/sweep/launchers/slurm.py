@@ -15,6 +15,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -266,7 +267,8 @@ def _executor(folder: Path, options: dict[str, Any]) -> Any:
     more = {key.replace("_", "-"): v for key, v in options.items() if key not in own and v is not False}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        executor = SlurmExecutor(folder=folder)
+        # -P: what lies in the current folder is not run in place of a library.
+        executor = SlurmExecutor(folder=folder, python=f"{shlex.quote(sys.executable)} -P")
         executor.update_parameters(**parameters, additional_parameters=more)
     except (OSError, TypeError, ValueError) as error:
         raise RequestError(f"--slurm: submitit refuses the options: {error}") from None

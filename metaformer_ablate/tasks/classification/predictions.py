@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from metaformer_ablate.data.datasets import DATASETS, DataSet
 from metaformer_ablate.errors import RequestError, unknown
 from metaformer_ablate.records.status import RunState
+from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
@@ -45,19 +45,11 @@ def read_predictions(record: Record) -> tuple[NDArray[np.int64], NDArray[np.int6
             "allowed: a run with status ok"
         )
     path = record.folder / "predictions.npz"
-    try:
-        arrays = record.predictions()
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
-    if missing := [name for name in ("label", "predicted", "confidence") if name not in arrays]:
-        raise RequestError(f"{path}: lacks {', '.join(missing)}; allowed: label, predicted and confidence")
+    arrays = record.predictions()
     labels, predicted, confidence = (arrays[name] for name in ("label", "predicted", "confidence"))
-    if labels.ndim != 1 or not len(labels) or not labels.shape == predicted.shape == confidence.shape:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
-        raise RequestError(f"{path}: found {shapes}; allowed: three lists of one length, an entry an image")
     classes = _facts(record.spec()["data"]).num_classes
     for name, array in (("label", labels), ("predicted", predicted)):
-        if array.dtype.kind not in "ui" or array.min() < 0 or array.max() >= classes:
+        if array.min() < 0 or array.max() >= classes:
             raise RequestError(f"{path}: {name} goes from {array.min()} to {array.max()}; allowed: 0 to {classes - 1}")
     confidence = confidence.astype(np.float64)
     if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():
@@ -65,14 +57,18 @@ def read_predictions(record: Record) -> tuple[NDArray[np.int64], NDArray[np.int6
     return labels.astype(np.int64), predicted.astype(np.int64), confidence.clip(max=1)
 
 
-def _answers(state: RunState) -> tuple[Any, Any]:
-    """The labels of the evaluation split and which of them a run has right."""
-    assert state.record is not None
-    try:
-        predictions = state.record.predictions()
-        return predictions["label"], predictions["label"] == predictions["predicted"]
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise RequestError(f"{state.record.folder / 'predictions.npz'}: cannot be read: {error}") from None
+def _answers(states: Sequence[RunState], store: Store) -> dict[int, tuple[Any, Any]]:
+    """By seed, the labels of the evaluation split and which of them a run has right."""
+    found = {}
+    for state in states:
+        if state.status == "ok" and state.record is not None:
+            try:
+                predictions = state.record.predictions()
+            except RequestError as error:
+                store.problems[state.run_id] = f"{error}; left out of the test over images"
+                continue
+            found[state.seed] = predictions["label"], predictions["label"] == predictions["predicted"]
+    return found
 
 
 def _same(labels: Any, others: Any) -> bool:

@@ -17,12 +17,14 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.ExifTags import Base
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -30,9 +32,12 @@ from torch.utils.data import DataLoader, Dataset
 from metaformer_ablate.data.datasets import HOLDOUT_EVERY
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.readers import Source, _check_counts, open_sources
+from metaformer_ablate.data.rules import check_classes
 from metaformer_ablate.data.sampling import EpochBatches, Share, derive_seed, shares_of
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import Unreadable
+from metaformer_ablate.system.console import say
+from metaformer_ablate.system.signals import isolate_children
 from metaformer_ablate.tasks.classification.data.augment import Boxes, draw_box
 from metaformer_ablate.tasks.classification.data.transforms import evaluation_transform, training_transform
 from metaformer_ablate.training.spec import TrainSpec
@@ -45,6 +50,40 @@ GREY = (128, 128, 128)
 
 
 EVALUATION_BATCH = 128  # each is read by one process
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """In RGB, 8 bits per channel; grey of 16 bits is scaled (Pillow would clip it at 255, to white).
+
+    Raises ValueError where the range of the values is not known: whole numbers of 32 bits, and fractions.
+    """
+    if has_sixteen_bits(picture):
+        values = np.asarray(picture).astype(np.uint32)
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"its mode is {picture.mode}, whose range is not known; allowed: 8 or 16 bits per channel")
+    return picture.convert("RGB")
+
+
+def has_sixteen_bits(picture: Image.Image) -> bool:
+    """Whether it is grey of 16 bits. (Of colours of 16 bits Pillow itself keeps the upper 8.)"""
+    return picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))
+
+
+def remark_on(picture: Image.Image) -> str | None:
+    """A kind of `REMARKS`, of a picture that was loaded."""
+    if has_sixteen_bits(picture):
+        return "sixteen_bits"
+    if "exif" in picture.info:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged EXIF data: of no pixel
+            try:
+                orientation = picture.getexif().get(Base.Orientation)
+            except Exception:  # whatever Pillow makes of it
+                return None
+        if orientation in range(2, 9):
+            return "orientation"
+    return None
 
 
 @contextmanager
@@ -70,11 +109,20 @@ class Pictures(Dataset):
     def __len__(self) -> int:
         return len(self.source.labels if self.positions is None else self.positions)
 
-    def open(self, index: int) -> tuple[Image.Image, int]:
-        """Decoded, RGB, and its label. Raises whatever the reader and the decoder raise where it cannot be read."""
+    def open(self, index: int, remarks: dict[str, str] | None = None) -> tuple[Image.Image, int]:
+        """Decoded, RGB, and its label. Adds the kind of remark to `remarks` by name (`REMARKS`). Raises whatever the
+        reader and the decoder raise where it cannot be read."""
         file, label = self.source.reader[self._position(index)]
-        with file:
-            return Image.open(file).convert("RGB"), label
+        with file, Image.open(file) as picture:
+            image = as_rgb(picture)
+            if remarks is not None and (remark := remark_on(picture)):
+                remarks[self.name(index)] = remark
+            return image, label
+
+    @property
+    def labels(self) -> np.ndarray:
+        """[N] int64, without reading images."""
+        return self.source.labels if self.positions is None else self.source.labels[self.positions]
 
     def label(self, index: int) -> int:
         return int(self.source.labels[self._position(index)])
@@ -93,6 +141,14 @@ def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What there is to say of the images of a batch, by name: why one cannot be read, and kinds of `REMARKS`."""
+
+    unreadable: dict[str, str] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingPictures(Pictures):
     """Batches for training. An index is (epoch, indices [n])."""
@@ -100,16 +156,16 @@ class TrainingPictures(Pictures):
     seed: int = 0
     erasing: float = 0.0  # probability of a box
 
-    def __getitem__(self, index: tuple[int, Tensor]) -> tuple[tuple[Tensor, Tensor, Boxes], dict[str, str]]:
-        """((images [n, 3, H, W] uint8, labels [n], boxes to erase), reasons by name of images that others stand in
-        for)."""
+    def __getitem__(self, index: tuple[int, Tensor]) -> tuple[tuple[Tensor, Tensor, Boxes], Seen]:
+        """((images [n, 3, H, W] uint8, labels [n], boxes to erase), what there is to say of them). For images that
+        cannot be read others stand in."""
         epoch, indices = index
         images, labels, boxes = [], [], []
-        unreadable: dict[str, str] = {}
+        seen = Seen()
         with _random_state_kept():
             for row, i in enumerate(indices.tolist()):
                 seed = derive_seed(self.seed, "image", epoch, i)
-                picture, label = self._open_or_stand_in(i, seed, unreadable)
+                picture, label = self._open_or_stand_in(i, seed, seen)
                 random.seed(seed)
                 np.random.seed(seed % 2**32)
                 torch.default_generator.manual_seed(seed)
@@ -120,38 +176,40 @@ class TrainingPictures(Pictures):
                 images.append(image)
                 labels.append(label)
         table = np.array(boxes, dtype=np.int64).reshape(-1, 6)
-        return (torch.stack(images), torch.tensor(labels), table), unreadable
+        return (torch.stack(images), torch.tensor(labels), table), seen
 
-    def _open_or_stand_in(self, index: int, seed: int, unreadable: dict[str, str]) -> tuple[Image.Image, int]:
+    def _open_or_stand_in(self, index: int, seed: int, seen: Seen) -> tuple[Image.Image, int]:
         for attempt in range(STAND_INS):
             try:
-                return self.open(index)
+                return self.open(index, seen.remarks)
             except Exception as error:
-                unreadable[self.name(index)] = _why(error)
+                seen.unreadable[self.name(index)] = _why(error)
             index = derive_seed(seed, "stand-in", attempt) % len(self)
-        raise RuntimeError(f"{STAND_INS} images drawn at random cannot be read, {', '.join(list(unreadable)[:3])}, ...")
+        raise RuntimeError(
+            f"{STAND_INS} images drawn at random cannot be read, {', '.join(list(seen.unreadable)[:3])}, ..."
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationPictures(Pictures):
     """Batches for evaluation. An index is a slice."""
 
-    def __getitem__(self, index: slice) -> tuple[tuple[Tensor, Tensor], dict[str, str]]:
-        """((images [n, 3, H, W] uint8, labels [n]), reasons by name of images that could not be read).
+    def __getitem__(self, index: slice) -> tuple[tuple[Tensor, Tensor], Seen]:
+        """((images [n, 3, H, W] uint8, labels [n]), what there is to say of them).
 
-        In their places stand grey pictures, so that every image is evaluated once.
+        In the places of images that cannot be read stand grey pictures, so that every image is evaluated once.
         """
         images, labels = [], []
-        unreadable: dict[str, str] = {}
+        seen = Seen()
         for i in range(index.start, index.stop):
             try:
-                picture, _ = self.open(i)
+                picture, _ = self.open(i, seen.remarks)
             except Exception as error:
-                unreadable[self.name(i)] = _why(error)
+                seen.unreadable[self.name(i)] = _why(error)
                 picture = Image.new("RGB", (256, 256), GREY)
             images.append(self.transform(picture))
             labels.append(self.label(i))
-        return (torch.stack(images), torch.tensor(labels)), unreadable
+        return (torch.stack(images), torch.tensor(labels)), seen
 
 
 @dataclass(frozen=True)
@@ -199,12 +257,21 @@ def open_pictures(spec: DataSpec, folder: DataFolder, device: torch.device) -> P
         every = np.arange(len(evaluated.labels))
         is_held = every % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
         positions, held = every[~is_held], every[is_held]
-    return PictureData(
-        TrainingPictures(sources["train"], training_transform(spec), positions, erasing=spec.random_erasing or 0.0),
-        EvaluationPictures(evaluated, evaluation_transform(spec), held),
-        spec.workers,
-        pinned=device.type == "cuda",
-    )
+    train = TrainingPictures(sources["train"], training_transform(spec), positions, erasing=spec.random_erasing or 0.0)
+    evaluation = EvaluationPictures(evaluated, evaluation_transform(spec), held)
+    classes = sources["train"].classes
+    if told := check_classes(place.root, train.labels, evaluation.labels, spec.classes, classes):
+        say_once(f"note: {place.root}: {told}")
+    for split, source in sources.items():
+        if source.left_out:
+            say_once(f"note: {place.root}: not counted for {split} are {source.left_out}")
+    return PictureData(train, evaluation, spec.workers, pinned=device.type == "cuda")
+
+
+@cache
+def say_once(text: str) -> None:
+    """To standard error, however many runs of this process read the same images."""
+    say(text)
 
 
 class _PictureBatches(EpochBatches):
@@ -233,15 +300,16 @@ class _PictureLoader(DataLoader):
         self.unreadable, self.split = unreadable, split
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch, reasons in super().__iter__():
-            if reasons:
-                self.unreadable.note(self.split, reasons)
+        for batch, seen in super().__iter__():
+            self.unreadable.remark(self.split, seen.remarks)
+            self.unreadable.note(self.split, seen.unreadable)
             yield batch
 
 
 def _clean_processes() -> Any:
     """Loader processes are forked from one that has imported what they need and holds nothing else: a fork of this
     process would have its threads and its GPU, and to spawn each one costs the imports anew."""
+    isolate_children()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context

@@ -1,0 +1,56 @@
+"""What record.json may hold: the type and range of each key that anything reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from metaformer_ablate.settings.typed_files import FileShape
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+Text = Annotated[str, Field(max_length=100_000)]
+
+
+class GitShape(FileShape):
+    """The state of the checkout that trained a run."""
+
+    commit: Text | None = None
+    dirty: bool | None = None
+
+
+class UnreadableShape(FileShape):
+    """How many images of a split a run could not read."""
+
+    images: Count = 0
+
+
+class RecordShape(FileShape):
+    """record.json of format 1. Keys that came later have a default, for older records lack them."""
+
+    reason: Text | None
+    metrics: dict[str, float] | None
+    at_chance: bool | None = None
+    params: Count | None
+    frozen_params: Count | None
+    macs: Count | None
+    macs_224: Count | None = None
+    uncounted: dict[str, Count] | None = None
+    epochs: Count | None = None
+    images_seen: Count | None = None
+    seconds: Annotated[float, Field(ge=0, lt=1e12)]
+    device: Text | None
+    precision: Text | None = None
+    compiled: bool | None = None
+    kernels: Text | None = None
+    cpu: dict[str, Any] | None = None
+    peak_memory_bytes: Count | None = None
+    versions: dict[str, Text] | None
+    git: GitShape | None
+    data_fingerprint: Text | None
+    unreadable: dict[str, UnreadableShape] | None = None
+    remarks: dict[str, dict[str, UnreadableShape]] | None = None
+    started: Text | None = None
+    ended: Text | None = None
