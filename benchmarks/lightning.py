@@ -21,14 +21,14 @@ from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.options import Handling
+from metaformer_ablate.runs.options import RunOptions
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.spec.experiment import load_recipe
 from metaformer_ablate.spec.merge import override_layer
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.devices import choose_device, device_name
-from metaformer_ablate.system.signals import Stop
+from metaformer_ablate.system.signals import StopRequest
 from metaformer_ablate.tasks.classification.data.augment import Augment
 from metaformer_ablate.tasks.classification.data.in_memory import train_loader
 from metaformer_ablate.tasks.classification.module import Classification
@@ -37,7 +37,7 @@ from metaformer_ablate.training.optim import learning_rate, seed_generators, wei
 WORDS = ("data.image_size=8", "train.batch_size=2", "train.epochs=1")
 
 
-class _Clock(Stop):
+class _Clock(StopRequest):
     """Asked after each step whether to end, it notes when."""
 
     def __init__(self, device: torch.device):
@@ -94,7 +94,7 @@ def measure(rounds: int = 7) -> list[dict[str, object]]:
 def _through_lightning(runner: _Runner, spec: RunSpec) -> tuple[list[float], list[Tensor]]:
     """When each step of a run ended, and the weights that it ended with."""
     clock = _Clock(runner.device)
-    trained = runner.train(spec, Handling(stop=clock, checkpoint_seconds=1e9))
+    trained = runner.train(spec, RunOptions(stop=clock, checkpoint_seconds=1e9))
     assert trained.record["status"] == "ok", trained.record["reason"]
     return clock.times[:-1], list(runner.task.net.state_dict().values())  # the last one is the epoch's end
 

@@ -79,9 +79,9 @@ def _ours(root: Path, piece: str, workers: int) -> object:
     from metaformer_ablate.spec.experiment import load_recipe
     from metaformer_ablate.spec.resolve import resolve
     from metaformer_ablate.tasks.classification.data.image_files import (
-        EvaluationPictures,
-        PictureData,
-        TrainingPictures,
+        EvaluationImages,
+        ImageFileData,
+        TrainingImages,
     )
     from metaformer_ablate.tasks.classification.data.transforms import evaluation_transform, training_transform
 
@@ -89,8 +89,8 @@ def _ours(root: Path, piece: str, workers: int) -> object:
     spec = resolve([load_recipe("imagenet").layer, Layer(few, lambda path: "benchmark")], 0)
     listing = FolderListing.of(root)
     source, first = Source(FolderReader(listing), listing.labels), np.arange(min(IMAGES, len(listing.labels)))
-    train = TrainingPictures(source, training_transform(spec.data), first, erasing=spec.data.random_erasing or 0.0)
-    data = PictureData(train, EvaluationPictures(source, evaluation_transform(spec.data), first), workers, False)
+    train = TrainingImages(source, training_transform(spec.data), first, erasing=spec.data.random_erasing or 0.0)
+    data = ImageFileData(train, EvaluationImages(source, evaluation_transform(spec.data), first), workers, False)
     if piece == "training":
         return data.train_loader(spec.train, 0, (0, 0), 0, Unreadable(0))
     return data.evaluation_loader(spec.train, 0, Unreadable(0))

@@ -19,8 +19,8 @@ from typing import Any
 
 from benchmarks.simulation import Cluster, Outcome, Timing, simulate
 from metaformer_ablate.data.datasets import DATASETS
-from metaformer_ablate.records.claims import BEAT
-from metaformer_ablate.runs.request import Order
+from metaformer_ablate.records.claims import HEARTBEAT_SECONDS
+from metaformer_ablate.runs.request import RunRequest
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
 
@@ -239,7 +239,7 @@ def waste(interval: float, save: float, failures: float, start: float = START) -
 def requests_a_second(runs: int) -> float:
     """Of the results folder's file system for claims: each run beats (list, read, create, write, close, rename), and
     the sweep looks twice a second (a listing, an open and a read a run, and its own sign: four)."""
-    return 6 * runs / BEAT + 2 * (2 * runs + 5)
+    return 6 * runs / HEARTBEAT_SECONDS + 2 * (2 * runs + 5)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ class Costs:
         """The baseline's, times the ratio of the rooflines."""
         return self.work[row].roofline / self.work["baseline"].roofline / self.rates.images
 
-    def timing(self, order: Order, interval: float) -> Timing:
+    def timing(self, order: RunRequest, interval: float) -> Timing:
         row = order.name.partition("/")[2].partition(" ")[0]
         spec, work = RunSpec.model_validate(order.spec), self.work[row]
         seconds = run_seconds(spec, work, self.seconds_an_image(row), self.rates)

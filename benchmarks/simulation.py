@@ -23,15 +23,15 @@ import numpy as np
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.records.claims import LEASE, Claims, Holder, Progress
+from metaformer_ablate.records.claims import LEASE_SECONDS, ClaimOwner, Claims, Progress
 from metaformer_ablate.records.record import HISTORY_COLUMNS, Record
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.sweep.jobs import Job, jobs_of, order_of
+from metaformer_ablate.sweep.jobs import Job, make_request, plan_jobs
 from metaformer_ablate.sweep.launchers.slurm import MOST_JOBS
-from metaformer_ablate.sweep.scheduler import Limits, Listener, Sweep
+from metaformer_ablate.sweep.scheduler import Limits, ProgressListener, Sweep
 
 # How far time goes at once while nothing ends. Below what a run may take for a step (`Limits.stall_seconds`).
 TICK = 1500.0
@@ -89,7 +89,7 @@ class Time:
 
 @dataclass(eq=False)
 class _Attempt:
-    order: Order
+    request: RunRequest
     timing: Timing
     begun: float
     places: list[int]  # the nodes
@@ -111,7 +111,7 @@ class Simulated:
         self,
         cluster: Cluster,
         specs: Sequence[RunSpec],
-        timing: Callable[[Order], Timing],
+        timing: Callable[[RunRequest], Timing],
         store: Store,
         deaths: Callable[[str, int], float] = lambda run_id, attempt: math.inf,
     ):
@@ -126,11 +126,11 @@ class Simulated:
         self._down: set[int] = set()
         self._devices = max(spec.train.devices for spec in specs)
         self._nodes = max(spec.train.nodes for spec in specs)
-        self._queue: deque[Order] = deque()
+        self._queue: deque[RunRequest] = deque()
         self._running: dict[str, _Attempt] = {}
         self._done: dict[str, float] = {}  # run: seconds of its work that are saved
         self._begun: Counter[str] = Counter()  # run: attempts
-        self._ended: list[Ended] = []
+        self._ended: list[RunResult] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._watched = 0.0  # until when the sweep may be looking for the death of an owner
@@ -152,10 +152,10 @@ class Simulated:
         up = [size for node, size in enumerate(self._size) if node not in self._down]
         return sum(size // self._devices for size in up) // self._nodes
 
-    def submit(self, order: Order) -> None:
+    def submit(self, order: RunRequest) -> None:
         self._queue.append(order)
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[RunResult]:
         """As in the protocol, but time passes in larger steps than the `seconds` that a sweep waits for, except while
         it watches somebody else's claim."""
         self._fill()
@@ -181,7 +181,7 @@ class Simulated:
         if run_id in self._running:
             attempt = self._running[run_id]
             self._lose(attempt)
-            self._ended.append(Ended(run_id, "died", "it made no step for too long and was killed"))
+            self._ended.append(RunResult(run_id, "died", "it made no step for too long and was killed"))
 
     def stop(self) -> None: ...
 
@@ -200,22 +200,22 @@ class Simulated:
         while self._queue and (places := self._room(self._queue[0])) is not None:
             self._begin(self._queue.popleft(), places)
 
-    def _room(self, order: Order) -> list[int] | None:
+    def _room(self, order: RunRequest) -> list[int] | None:
         devices, nodes = order.spec["train"]["devices"], order.spec["train"]["nodes"]
         fitting = [n for n, free in enumerate(self._free) if free >= devices and n not in self._down][:nodes]
         return fitting if len(fitting) == nodes else None
 
-    def _begin(self, order: Order, places: list[int]) -> None:
+    def _begin(self, order: RunRequest, places: list[int]) -> None:
         run_id = order.run_id
-        top = self._claims.top(run_id)
-        if top is not None and top.token != order.dead:  # a new process cannot know that its owner is dead
-            self._watched = self.time.now + 2 * LEASE
-            self._ended.append(Ended(run_id, "busy"))
+        top = self._claims.current(run_id)
+        if top is not None and top.token != order.dead_claim:  # a new process cannot know that its owner is dead
+            self._watched = self.time.now + 2 * LEASE_SECONDS
+            self._ended.append(RunResult(run_id, "busy"))
             return
         generation = 0 if top is None else top.generation + 1
         timing = self._timing(order)
         attempt = _Attempt(order, timing, self.time.now, places, generation)
-        hold(self._claims, Holder(run_id, generation, uuid4().hex, 0, f"node{places[0]}", "simulated", 0, 0, ""))
+        hold(self._claims, ClaimOwner(run_id, generation, uuid4().hex, 0, f"node{places[0]}", "simulated", 0, 0, ""))
         if top is not None:
             self._claims.forget(run_id, top.generation)
         for node in places:
@@ -259,7 +259,7 @@ class Simulated:
         self.spent["saving"] += gpus * (elapsed - timing.start - work)
         write_record(self._store, RunSpec.model_validate(attempt.order.spec), timing.work)
         self._claims.forget(run_id, attempt.generation)
-        self._ended.append(Ended(run_id, "recorded"))
+        self._ended.append(RunResult(run_id, "recorded"))
 
     def _lose(self, attempt: _Attempt) -> None:
         """It goes on from its last checkpoint, if at all. Its claim stays."""
@@ -278,7 +278,7 @@ class Simulated:
         if not attempt.over:
             self._lose(attempt)
             self._claims.forget(attempt.order.run_id, attempt.generation)
-            self._ended.append(Ended(attempt.order.run_id, "died", "its worker was killed by SIGKILL"))
+            self._ended.append(RunResult(attempt.order.run_id, "died", "its worker was killed by SIGKILL"))
 
     # Nodes
 
@@ -294,11 +294,11 @@ class Simulated:
             if self.queues:
                 self._at(self.cluster.requeue, partial(self._again, attempt))
             else:
-                lost = Ended(attempt.order.run_id, "stopped", "its node was lost")
+                lost = RunResult(attempt.order.run_id, "stopped", "its node was lost")
                 self._at(self.cluster.notice, partial(self._notice, lost))
         self._at(self.cluster.repair, partial(self._mend, node))
 
-    def _notice(self, lost: Ended) -> None:
+    def _notice(self, lost: RunResult) -> None:
         self._ended.append(lost)
 
     def _again(self, attempt: _Attempt) -> None:
@@ -311,7 +311,7 @@ class Simulated:
         self._next_failure(node)
 
 
-def hold(claims: Claims, holder: Holder) -> None:
+def hold(claims: Claims, holder: ClaimOwner) -> None:
     """Puts a claim where an owner on another machine would have put it. Nobody beats it."""
     claims.folder.mkdir(parents=True, exist_ok=True)
     text = {key: value for key, value in asdict(holder).items() if key not in ("run_id", "generation")}
@@ -333,7 +333,7 @@ def write_record(store: Store, spec: RunSpec, seconds: float) -> Record:
 
 
 @dataclass
-class Outcome(Listener):
+class Outcome(ProgressListener):
     """What came of a simulated sweep; times in seconds since its beginning."""
 
     launcher: Simulated
@@ -376,17 +376,17 @@ def simulate(
     plans: Sequence[Plan],
     seeds: Sequence[int],
     cluster: Cluster,
-    timing: Callable[[Order], Timing],
+    timing: Callable[[RunRequest], Timing],
     folder: Path,
     limits: Limits | None = None,
     deaths: Callable[[str, int], float] = lambda run_id, attempt: math.inf,
 ) -> Outcome:
     """Sends every run that the plans lack in a results folder through the real sweep, on a simulated cluster."""
     store, data = Store(folder), DataFolder.choose(None)
-    jobs, _ = jobs_of(plans, seeds, store, data)
+    jobs, _ = plan_jobs(plans, seeds, store, data)
     launcher = Simulated(cluster, [job.spec for job in jobs], timing, store, deaths)
     outcome = Outcome(launcher)
-    order = partial(order_of, store=store, folder=data, device="cuda")
+    order = partial(make_request, store=store, folder=data, device="cuda")
     sweep = Sweep(jobs, order, launcher, store, outcome, limits or Limits(), clock=launcher.time)
     with mock.patch("os.fsync"):  # nobody needs these records after a power failure
         sweep.run()

@@ -94,11 +94,11 @@ import sys, time
 from metaformer_ablate.data.files import DataFolder
 from metaformer_ablate.experiment import plan
 from metaformer_ablate.records import Store
-from metaformer_ablate.sweep import jobs_of
+from metaformer_ablate.sweep import plan_jobs
 from pathlib import Path
 start = time.perf_counter()
 store = Store(Path(sys.argv[1]))
-jobs, states = jobs_of([plan("pooling_size")], range(int(sys.argv[2])), store, DataFolder.choose(None))
+jobs, states = plan_jobs([plan("pooling_size")], range(int(sys.argv[2])), store, DataFolder.choose(None))
 seconds = time.perf_counter() - start
 # ru_maxrss would be that of the process that started this one, where it was larger.
 largest = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:"))

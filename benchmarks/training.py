@@ -278,14 +278,14 @@ def _begin(name: str, case: Case, setting: Setting, work: str) -> float:
     """Builds a side and warms it up; the seconds that a batch takes."""
     import torch
 
-    from metaformer_ablate.system.memory import keep_freed_memory
+    from metaformer_ablate.system.memory import retain_freed_memory
 
     global _state
     torch.set_num_threads(1)
     torch.manual_seed(0)
     device = torch.device(setting.device)
     if name == "ours" and device.type == "cpu":
-        keep_freed_memory()
+        retain_freed_memory()
     before = start_peak_memory(device)
     spec = case.spec(setting)
     _state = _State(step_of(SIDES[name][0](spec), spec, setting, work), device, before)

@@ -48,7 +48,7 @@ def load_results(
         frame = store.frame()
     else:
         from metaformer_ablate.data.folder import DataFolder
-        from metaformer_ablate.records.status import seeds_with_records, states_of
+        from metaformer_ablate.records.status import run_states, seeds_with_records
         from metaformer_ablate.spec.plan import plan
 
         chosen, folder = plan(experiment, recipe, overrides), DataFolder.choose(None)
@@ -56,7 +56,7 @@ def load_results(
         found = [
             (chosen.experiment.rows[row], state)
             for row, spec in chosen.specs.items()
-            for state in states_of(spec, seeds, store, folder.fingerprint(spec.data.name, spec.data.reader))
+            for state in run_states(spec, seeds, store, folder.fingerprint(spec.data.name, spec.data.reader))
         ]
         found = [(row, state) for row, state in found if state.record is not None]
         frame = store.frame(state.record for _, state in found if state.record is not None)

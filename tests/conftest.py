@@ -70,7 +70,7 @@ class Trained:
 
 
 def forget_files() -> None:
-    """Experiments and recipes are remembered by name, but tests change what a name means."""
+    """Experiments and recipes are cached_cost by name, but tests change what a name means."""
     experiment.load_experiment.cache_clear()
     experiment.load_recipe.cache_clear()
 

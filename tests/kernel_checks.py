@@ -25,7 +25,7 @@ from metaformer_ablate.models.mixers import Site
 from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.tasks.classification.data.augment import Augment
 from metaformer_ablate.tasks.classification.module import Classification
-from metaformer_ablate.training.micro_batches import Parts
+from metaformer_ablate.training.micro_batches import MicroBatches
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 on_gpus = pytest.mark.skipif(DEVICE == "cpu", reason="runs on a GPU")
@@ -197,7 +197,7 @@ def test_parts_of_a_batch_are_drawn_as_the_whole_of_it() -> None:
     made = case((6, 3, 3, 2), 3, drop_path=0.5)
     torch.manual_seed(5)
     whole = made.fused(made.x)
-    parts = Parts(2, made.fused, 6)
+    parts = MicroBatches(2, made.fused, 6)
     for parts.at in range(2):
         torch.manual_seed(5)
         assert made.fused(parts.take(made.x)).equal(parts.take(whole))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
-from specs import made_up
+from specs import fake_record
 
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import plan
@@ -42,16 +42,16 @@ def fill(folder: Path) -> Store:
             for seed in (0, 1):
                 top1 = base + 0.5 * ((2 * i) % 3) + 0.25 * seed + 0.1 * i * seed
                 if (row, seed) == ("pool7", 1):
-                    made_up(store, chosen.spec(row, seed), status="failed", reason=SCRIPT)
+                    fake_record(store, chosen.spec(row, seed), status="failed", reason=SCRIPT)
                 else:
-                    made_up(store, chosen.spec(row, seed), top1, device=f"<b>{recipe}", git={"commit": "c0ffee"})
+                    fake_record(store, chosen.spec(row, seed), top1, device=f"<b>{recipe}", git={"commit": "c0ffee"})
         base = 80.0
     hostile = plan(str(folder / "experiments" / "hostile.yaml"))
-    made_up(store, hostile.spec("base", 2), 95.5)
-    made_up(store, hostile.spec("<u>", 0), status="diverged")
+    fake_record(store, hostile.spec("base", 2), 95.5)
+    fake_record(store, hostile.spec("<u>", 0), status="diverged")
     for seed in (0, 1):
-        made_up(store, plan("pooling_size", "digits", ("train.epochs=3",)).spec("pool5", seed), 50.0 + seed)
-    damaged = made_up(store, hostile.spec("base", 7), 12.5)
+        fake_record(store, plan("pooling_size", "digits", ("train.epochs=3",)).spec("pool5", seed), 50.0 + seed)
+    damaged = fake_record(store, hostile.spec("base", 7), 12.5)
     (damaged.folder / "history.csv").write_text("changed")
     return store
 

@@ -27,7 +27,7 @@ def spec_of(
     return resolve([load_recipe(recipe).layer, *over], seed)
 
 
-def made_up(
+def fake_record(
     store: Store,
     spec: RunSpec,
     top1: float = 97.5,

@@ -15,7 +15,7 @@ from conftest import TINY_WORDS, call, command
 from test_resume import SETTINGS, content
 
 from metaformer_ablate.records.checkpoints import PREVIOUS
-from metaformer_ablate.records.claims import Claims, Holder
+from metaformer_ablate.records.claims import ClaimOwner, Claims
 from metaformer_ablate.records.store import Store
 
 EXPERIMENT = """
@@ -83,12 +83,12 @@ def wait_until(condition: Callable[[], Any], seconds: float = 150) -> Any:
     return value
 
 
-def under_way(folder: Path, besides: Container[str] = (), parent: int | None = None) -> Holder:
+def under_way(folder: Path, besides: Container[str] = (), parent: int | None = None) -> ClaimOwner:
     """The claim of a run that is in the middle of its training, once there is one: not of the runs `besides`, and by a
     child of the process `parent` if one is given."""
     claims, store = Claims(folder / "results"), Store(folder / "results")
 
-    def found() -> Holder | None:
+    def found() -> ClaimOwner | None:
         for holder in claims.held().values():
             wanted = holder.run_id not in besides and parent in (None, holder.parent)
             if wanted and (store.folder(holder.run_id) / PREVIOUS).exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import scipy.stats
 
-from metaformer_ablate.statistics.agreement import Column, agreement, measured, printed
+from metaformer_ablate.statistics.agreement import RankedColumn, agreement, measured_column, paper_column
 from metaformer_ablate.statistics.stats import holm
 
 PAPER = {"a": 77.0, "b": 76.0, "c": 75.0, "d": 77.0}
@@ -33,7 +33,7 @@ ROWS = [row(name, runs, PAPER[name]) for name, runs in OURS.items()]
 
 
 def test_correlations_and_reversed_pairs() -> None:
-    found = agreement(measured("digits", ROWS), printed(ROWS))
+    found = agreement(measured_column("digits", ROWS), paper_column(ROWS))
     assert found is not None
     assert (found["between"], found["rows"]) == (["digits", "paper"], ["a", "b", "c", "d"])
     means = [sum(runs.values()) / 3 for runs in OURS.values()]
@@ -61,19 +61,19 @@ def test_correlations_and_reversed_pairs() -> None:
 
 def test_a_perfect_order_has_no_reversal() -> None:
     rows = [row(name, {0: 90.0 + i, 1: 90.5 + i}, 70.0 + i) for i, name in enumerate("vwxyz")]
-    found = agreement(measured("digits", rows), printed(rows))
+    found = agreement(measured_column("digits", rows), paper_column(rows))
     assert found is not None
     assert (found["kendall"], found["reversed"], found["pairs"]) == ({"value": 1.0, "ci95": None}, [], 10)
 
 
 def test_below_three_rows_there_is_none() -> None:
-    assert agreement(measured("digits", ROWS[:2]), printed(ROWS[:2])) is None
-    assert agreement(measured("digits", ROWS), printed(ROWS[:2])) is None
+    assert agreement(measured_column("digits", ROWS[:2]), paper_column(ROWS[:2])) is None
+    assert agreement(measured_column("digits", ROWS), paper_column(ROWS[:2])) is None
 
 
 def test_a_mean_of_the_fortunate_is_not_compared() -> None:
     rows = [*ROWS, row("e", {0: 99.0, 1: "diverged"}, 60.0), row("f", {0: "failed"}, 61.0), row("g", {0: "diverged"})]
-    found = agreement(measured("digits", rows), printed(rows))
+    found = agreement(measured_column("digits", rows), paper_column(rows))
     assert found is not None
     assert found["rows"] == ["a", "b", "c", "d"]
     assert found["left_out"] == [
@@ -85,24 +85,24 @@ def test_a_mean_of_the_fortunate_is_not_compared() -> None:
 
 def test_one_seed_cannot_say_what_noise_is() -> None:
     rows = [row(name, {0: runs[0]}, PAPER[name]) for name, runs in OURS.items()]
-    found = agreement(measured("digits", rows), printed(rows))
+    found = agreement(measured_column("digits", rows), paper_column(rows))
     assert found is not None
     assert {pair["beyond_noise"] for pair in found["reversed"]} == {None}
     assert "not known of 3" in found["text"][1]
 
 
 def test_two_measured_columns_have_to_disagree_both() -> None:
-    other = Column("cifar10", {"a": 1.0, "b": 0.0, "c": -9.0}, {"a": {0: 1.0, 1: 1.2}, "b": {0: 0.0, 1: 0.1},
+    other = RankedColumn("cifar10", {"a": 1.0, "b": 0.0, "c": -9.0}, {"a": {0: 1.0, 1: 1.2}, "b": {0: 0.0, 1: 0.1},
                                                                "c": {0: -9.0, 1: -9.0}})  # fmt: skip
-    found = agreement(measured("digits", ROWS), other)
+    found = agreement(measured_column("digits", ROWS), other)
     assert found is not None
     beyond = {tuple(pair["rows"]): pair["beyond_noise"] for pair in found["reversed"]}
     # a and b: beyond noise in both, two seeds of 1.0 and 1.1 apart; c and b: not in ours.
     assert beyond == {("a", "b"): True, ("a", "c"): False, ("b", "c"): False}
     assert all(side["ci95"] for side in found["reversed"][0]["differences"])
     assert other.seeds is not None
-    unsure = Column("cifar10", other.values, {**other.seeds, "b": {0: 0.0, 1: 1.1}})
-    found = agreement(measured("digits", ROWS), unsure)
+    unsure = RankedColumn("cifar10", other.values, {**other.seeds, "b": {0: 0.0, 1: 1.1}})
+    found = agreement(measured_column("digits", ROWS), unsure)
     assert found is not None
     assert not any(pair["beyond_noise"] for pair in found["reversed"]), "a and b are noise in the other column"
 
@@ -111,6 +111,6 @@ def test_equal_counts_are_a_tie() -> None:
     """Three means of the same counts that differ in their last digit are no order."""
     rows = [row("x", {0: 0.1, 1: 0.2, 2: 0.3}, 3.0), row("y", {0: 0.2, 1: 0.2, 2: 0.2}, 2.0)]
     rows.append(row("z", {0: 0.0, 1: 0.0, 2: 0.0}, 1.0))
-    found = agreement(measured("digits", rows), printed(rows))
+    found = agreement(measured_column("digits", rows), paper_column(rows))
     assert found is not None
     assert found["pairs"] == 2 and found["reversed"] == []

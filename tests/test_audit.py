@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from conftest import Result
-from specs import made_up
+from specs import fake_record
 
 from metaformer_ablate.analysis.tables.audit import audit
 from metaformer_ablate.analysis.tables.render import render
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.records.status import states_of
+from metaformer_ablate.records.status import run_states
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.experiment import find_all
 from metaformer_ablate.spec.plan import Plan, plan
@@ -33,8 +33,8 @@ rows:
 
 @pytest.fixture
 def chosen(tmp_path: Path) -> Plan:
-    (tmp_path / "made_up.yaml").write_text(EXPERIMENT)
-    return plan(str(tmp_path / "made_up.yaml"))
+    (tmp_path / "fake_record.yaml").write_text(EXPERIMENT)
+    return plan(str(tmp_path / "fake_record.yaml"))
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def found(chosen: Plan, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
                     continue
                 status, of = ("ok", says) if isinstance(says, dict) else (says, {})
                 of = {"images_seen": 100 * spec.train.epochs, **of}
-                made_up(store, spec.with_seed(seed), 90.0 + seed, status, **of)
-        return audit(chosen, {row: states_of(spec, seeds, store, None) for row, spec in chosen.specs.items()})
+                fake_record(store, spec.with_seed(seed), 90.0 + seed, status, **of)
+        return audit(chosen, {row: run_states(spec, seeds, store, None) for row, spec in chosen.specs.items()})
 
     return run
 
@@ -182,7 +182,7 @@ def test_findings_are_footnotes_and_warnings(chosen: Plan, tmp_path: Path) -> No
     for row, spec in chosen.specs.items():
         for seed in range(2):
             of: dict[str, Any] = GPU if row == "bare" else {}
-            made_up(store, spec.with_seed(seed), 90.0 + seed, images_seen=100 * spec.train.epochs, **of)
+            fake_record(store, spec.with_seed(seed), 90.0 + seed, images_seen=100 * spec.train.epochs, **of)
     table = build_table(chosen, store, DataFolder.choose(None))
     text = "device: an H100; of the baseline: a CPU"
     assert table["audit"] == [{"number": 1, "text": text, "rows": ["bare"]}]
@@ -200,12 +200,12 @@ def test_findings_are_footnotes_and_warnings(chosen: Plan, tmp_path: Path) -> No
 
 def test_strict(ablate: Callable[..., Result], chosen: Plan, tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
-    words = ["table", tmp_path / "made_up.yaml", "--seeds", "1"]
+    words = ["table", tmp_path / "fake_record.yaml", "--seeds", "1"]
     for spec in chosen.specs.values():
-        made_up(store, spec, 90.0, images_seen=100 * spec.train.epochs)
+        fake_record(store, spec, 90.0, images_seen=100 * spec.train.epochs)
     fair = ablate(*words, "--strict")
     assert (fair.code, fair.err) == (0, "")
-    made_up(store, chosen.specs["bare"], 90.0, images_seen=100 * chosen.specs["bare"].train.epochs, **GPU)
+    fake_record(store, chosen.specs["bare"], 90.0, images_seen=100 * chosen.specs["bare"].train.epochs, **GPU)
     unfair = ablate(*words, "--strict")
     assert unfair.code == 1
     assert "[1] audit: device" in unfair.out and "--strict: the audit has 1 finding" in unfair.err

@@ -550,18 +550,18 @@ def test_a_signal_in_mid_training(
     code: int,
 ) -> None:
     """In this process, at the fifth step of the third run."""
-    from metaformer_ablate.runs.callback import _Watch
+    from metaformer_ablate.runs.callback import RunCallback
 
-    batch_end, steps = _Watch.on_train_batch_end, 0
+    batch_end, steps = RunCallback.on_train_batch_end, 0
 
-    def send(self: _Watch, *arguments: Any) -> None:
+    def send(self: RunCallback, *arguments: Any) -> None:
         nonlocal steps
         steps += 1
         if steps == 2 * 22 + 5:
             os.kill(os.getpid(), number)
         batch_end(self, *arguments)
 
-    monkeypatch.setattr(_Watch, "on_train_batch_end", send)
+    monkeypatch.setattr(RunCallback, "on_train_batch_end", send)
     before = signal.getsignal(number)
     words = ["run", "pooling_size", *tiny_words]
     result = ablate(*words)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_WORDS, command
-from specs import made_up, spec_of
+from specs import fake_record, spec_of
 from test_devices import assert_equal_to_rounding, trained_by
 from test_resume import SETTINGS, StopAfter, content, runner
 from torch import Tensor
@@ -29,15 +29,15 @@ from metaformer_ablate.records.checkpoints import LAST, evaluated_weights
 from metaformer_ablate.records.compare import compare
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.constraints import check
-from metaformer_ablate.runs.options import Handling
+from metaformer_ablate.runs.constraints import check_hardware
+from metaformer_ablate.runs.options import RunOptions
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.signals import Interrupted
 from metaformer_ablate.tasks.classification.data.augment import Augment
 from metaformer_ablate.tasks.classification.data.in_memory import evaluation_loader
 from metaformer_ablate.tasks.classification.module import Classification
 from metaformer_ablate.trained.load import load_images_of, load_trained
-from metaformer_ablate.training.compute import Computing, checkpoint_activations, compile_in_place
+from metaformer_ablate.training.compute import ComputeSettings, checkpoint_activations, compile_in_place
 
 CPU = torch.device("cpu")
 # All that draws at random, without batch norm.
@@ -66,7 +66,7 @@ def averaged_spec(**train: Any) -> RunSpec:
 @pytest.fixture(scope="module")
 def averaged(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Record:
     folder = tmp_path_factory.mktemp("averaged")
-    return runner(folder).run(averaged_spec(), Handling(keep_checkpoints=True))
+    return runner(folder).run(averaged_spec(), RunOptions(keep_checkpoints=True))
 
 
 def test_averaged_weights_are_timms(averaged: Record) -> None:
@@ -110,7 +110,7 @@ def test_what_the_net_itself_predicts_is_something_else(averaged: Record, tmp_pa
 @pytest.mark.parametrize("steps", [0, 9, 22, 47])
 def test_a_run_with_averaged_weights_that_was_stopped(steps: int, averaged: Record, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        runner(tmp_path).run(averaged_spec(), Handling(stop=StopAfter(steps)))
+        runner(tmp_path).run(averaged_spec(), RunOptions(stop=StopAfter(steps)))
     assert content(runner(tmp_path).run(averaged_spec())) == content(averaged)
 
 
@@ -191,21 +191,21 @@ def test_auto_on_a_cpu_is_the_plain_run(plain: Record, tmp_path: Path) -> None:
 def test_auto_on_a_gpu(has: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: has or including_emulation)
     train = drawn_spec(precision="auto", compile="auto").train
-    assert Computing.on(torch.device("cuda"), train) == Computing(precision, True, "torch")
+    assert ComputeSettings.on(torch.device("cuda"), train) == ComputeSettings(precision, True, "torch")
     fixed = drawn_spec(precision="fp32", compile=False).train
-    assert Computing.on(torch.device("cuda"), fixed) == Computing("fp32", False, "torch")
+    assert ComputeSettings.on(torch.device("cuda"), fixed) == ComputeSettings("fp32", False, "torch")
 
 
 def test_kernels_that_the_device_cannot_run_are_refused(ablate: Any) -> None:
     sentence = ablate("run", "pooling_size", "train.kernels=triton", "--device", "cpu").sentence
     assert sentence == "train.kernels is 'triton', which needs a GPU with Triton; allowed on a CPU: torch, auto"
     with pytest.raises(RequestError, match="needs a GPU with Triton"):
-        Computing.on(CPU, drawn_spec(kernels="triton").train)
+        ComputeSettings.on(CPU, drawn_spec(kernels="triton").train)
 
 
 def test_averaged_weights_in_pieces_are_refused() -> None:
     with pytest.raises(RequestError, match=r"train\.ema is 0\.9 and train\.strategy is 'fsdp'"):
-        check(drawn_spec(ema=EMA, clip_grad=None, devices=2, strategy="fsdp"), "cuda")
+        check_hardware(drawn_spec(ema=EMA, clip_grad=None, devices=2, strategy="fsdp"), "cuda")
 
 
 def test_bf16_on_a_cpu_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,9 +222,11 @@ def test_a_checkpoint_of_another_precision_is_not_used(
     plain: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metaformer_ablate.training.compute.Computing.as_recorded", lambda self: {"precision": "bf16"})
+        patch.setattr(
+            "metaformer_ablate.training.compute.ComputeSettings.to_record", lambda self: {"precision": "bf16"}
+        )
         with pytest.raises(Interrupted):
-            runner(tmp_path).run(drawn_spec(), Handling(stop=StopAfter(30)))
+            runner(tmp_path).run(drawn_spec(), RunOptions(stop=StopAfter(30)))
     record = runner(tmp_path).run(drawn_spec())
     assert content(record) == content(plain)
     assert re.search(r"last\.ckpt was computed otherwise \(.*precision bf16, now fp32\)", capsys.readouterr().err)
@@ -234,7 +236,7 @@ def test_what_a_cpu_computes_with_is_recorded(plain: Record, tmp_path: Path) -> 
     """As torch itself says, and none where the device is a GPU."""
     assert plain.data["cpu"]["instructions"] == torch.backends.cpu.get_cpu_capability()
     assert plain.data["cpu"]["linear"] == ("convolution" if _convolutions_are_faster() else "matrix product")
-    assert Computing.on(torch.device("cuda"), drawn_spec(precision="fp32").train).cpu is None
+    assert ComputeSettings.on(torch.device("cuda"), drawn_spec(precision="fp32").train).cpu is None
 
 
 @pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="needs a CPU with AVX2")
@@ -257,10 +259,10 @@ def test_a_difference_that_comes_from_the_cpu_is_explained(tmp_path: Path) -> No
 
 def test_records_that_do_not_tell_of_the_cpu_are_compared_as_before(tmp_path: Path) -> None:
     spec, cpu = drawn_spec(), {"instructions": "AVX2", "linear": "matrix product"}
-    then = made_up(Store(tmp_path / "a"), spec)
-    assert compare(then, made_up(Store(tmp_path / "b"), spec))["environment"] == []
-    assert compare(then, made_up(Store(tmp_path / "c"), spec, cpu=cpu))["environment"] == []  # nothing to explain
-    assert compare(then, made_up(Store(tmp_path / "d"), spec, 97.0, cpu=cpu))["environment"] == [
+    then = fake_record(Store(tmp_path / "a"), spec)
+    assert compare(then, fake_record(Store(tmp_path / "b"), spec))["environment"] == []
+    assert compare(then, fake_record(Store(tmp_path / "c"), spec, cpu=cpu))["environment"] == []  # nothing to explain
+    assert compare(then, fake_record(Store(tmp_path / "d"), spec, 97.0, cpu=cpu))["environment"] == [
         {"what": "CPU instructions", "then": "unknown", "now": "AVX2"},
         {"what": "CPU linear", "then": "unknown", "now": "matrix product"},
     ]
@@ -268,8 +270,8 @@ def test_records_that_do_not_tell_of_the_cpu_are_compared_as_before(tmp_path: Pa
 
 def test_reproduce_names_how_it_was_computed(tmp_path: Path) -> None:
     spec = drawn_spec()
-    then = made_up(Store(tmp_path / "a"), spec, precision="bf16", compiled=True, kernels="torch")
-    now = made_up(Store(tmp_path / "b"), spec, 97.0, precision="fp32", compiled=False, kernels="torch")
+    then = fake_record(Store(tmp_path / "a"), spec, precision="bf16", compiled=True, kernels="torch")
+    now = fake_record(Store(tmp_path / "b"), spec, 97.0, precision="fp32", compiled=False, kernels="torch")
     assert compare(then, now)["environment"] == [
         {"what": "precision", "then": "bf16", "now": "fp32"},
         {"what": "compiled", "then": True, "now": False},
@@ -317,7 +319,7 @@ def test_a_compiled_run(tmp_path: Path) -> None:
         # those that are not differ in a stride.
         assert counters["stats"]["unique_graphs"] <= 3
         with pytest.raises(Interrupted):
-            runner(tmp_path / "stopped").run(drawn_spec(TWO_BLOCKS, compile=True), Handling(stop=StopAfter(30)))
+            runner(tmp_path / "stopped").run(drawn_spec(TWO_BLOCKS, compile=True), RunOptions(stop=StopAfter(30)))
         assert content(runner(tmp_path / "stopped").run(drawn_spec(TWO_BLOCKS, compile=True))) == content(record)
     assert record.data["compiled"] is True
     for line, expected in zip(record.history(), plain.history(), strict=True):

@@ -21,7 +21,7 @@ from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.tasks.classification.data.augment import Augment, random_crop
 from metaformer_ablate.tasks.classification.data.in_memory import (
-    ImageData,
+    InMemoryData,
     evaluation_loader,
     load_images,
     train_loader,
@@ -37,7 +37,7 @@ def folder() -> DataFolder:
     return DataFolder.choose(None)
 
 
-def digits(size: int = 8, evaluate_on: str = "test") -> ImageData:
+def digits(size: int = 8, evaluate_on: str = "test") -> InMemoryData:
     return load_images(DataSpec(name="digits", image_size=size, evaluate_on=evaluate_on), folder())
 
 

@@ -272,7 +272,7 @@ def test_fields_of_a_sample_are_nothing_lost_and_samples_without_an_image_are_sa
     root = shards(tmp_path, samples(0, 1, 2) + more)
     data = opened(root, **OF_DATA | {"data.train_images": 3})
     assert data.train.labels.tolist() == [0, 1, 2]
-    for _ in range(2):  # the second time from what is remembered
+    for _ in range(2):  # the second time from what is cached_cost
         assert "train images" not in capsys.readouterr().err
         text = refused(root, train_images=4)
         assert "1 hidden (their names begin with a dot): train-0.tar/./._0002.png" in text
@@ -377,7 +377,7 @@ def test_images_that_are_stored_turned_are_read_as_stored_counted_and_told(
         list(data.train_loader(spec.train, 0, (0, 0), 0, unreadable))
     said = capsys.readouterr().err
     assert said.count("evaluation images such as cat/0.png have an EXIF orientation") == 1
-    assert unreadable.of_record() == {
+    assert unreadable.to_record() == {
         "remarks": {
             "orientation": {
                 "train": {"images": 1, "names": ["fox/0.png"]},
@@ -388,4 +388,4 @@ def test_images_that_are_stored_turned_are_read_as_stored_counted_and_told(
     }
     resumed = Unreadable(0)
     resumed.add(unreadable.found)
-    assert resumed.of_record() == unreadable.of_record() and resumed.count == 0
+    assert resumed.to_record() == unreadable.to_record() and resumed.count == 0

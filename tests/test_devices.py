@@ -27,16 +27,16 @@ from metaformer_ablate.records.claims import Claims, Progress
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs import ranks as ranks_module
-from metaformer_ablate.runs.constraints import check
-from metaformer_ablate.runs.options import Handling
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.constraints import check_hardware
+from metaformer_ablate.runs.options import RunOptions
+from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.runs.worker import execute
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.sweep.launchers.local import Inline, launcher
+from metaformer_ablate.sweep.launchers.local import InProcess, launcher
 from metaformer_ablate.system.devices import choose_devices
-from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.system.signals import Interrupted, StopRequest
 from metaformer_ablate.tasks.classification.data.in_memory import ImageTensors, evaluation_loader
-from metaformer_ablate.training.micro_batches import Parts
+from metaformer_ablate.training.micro_batches import MicroBatches
 from metaformer_ablate.training.optim import decayed_names
 
 # Three epochs of 22 steps with all that draws at random, dropout too, and without batch norm.
@@ -49,12 +49,12 @@ def shared_spec(**train: Any) -> RunSpec:
     return spec_of({**SHARED, **{f"train.{key}": value for key, value in train.items()}}, words=TINY_WORDS)
 
 
-def order_of(spec: RunSpec, results: Path, **handling: Any) -> Order:
-    return Order(spec.with_execution(), str(results), None, "cpu", "a run", spec.run_id, **handling)
+def make_request(spec: RunSpec, results: Path, **options: Any) -> RunRequest:
+    return RunRequest(spec.with_execution(), str(results), None, "cpu", "a run", spec.run_id, **options)
 
 
-def trained_by(spec: RunSpec, results: Path, **handling: Any) -> Record:
-    assert execute(order_of(spec, results, **handling), Stop()) == Ended(spec.run_id, "recorded")
+def trained_by(spec: RunSpec, results: Path, **options: Any) -> Record:
+    assert execute(make_request(spec, results, **options), StopRequest()) == RunResult(spec.run_id, "recorded")
     record = Store(results).read(spec.run_id)
     assert record is not None
     return record
@@ -89,7 +89,7 @@ def test_two_devices_and_one_end_alike(one_device: Record, tmp_path: Path) -> No
     """Two processes; 355 images to evaluate, which is odd."""
     told: list[Progress] = []
     spec = shared_spec(devices=2)
-    assert execute(order_of(spec, tmp_path), Stop(), told.append) == Ended(one_device.run_id, "recorded")
+    assert execute(make_request(spec, tmp_path), StopRequest(), told.append) == RunResult(one_device.run_id, "recorded")
     record = Store(tmp_path).find(spec.run_id)
     assert_equal_to_rounding(record, one_device)
     assert record.history() != one_device.history()  # not even one bit of it would mean that nothing was shared
@@ -126,7 +126,7 @@ def test_a_comparator_of_timm_draws_alike(tmp_path: Path) -> None:
 def test_a_run_in_parts_that_was_stopped_ends_as_one_that_was_not(steps: int, in_parts: Record, tmp_path: Path) -> None:
     spec = shared_spec(micro_batch=16)
     with pytest.raises(Interrupted):
-        runner(tmp_path).run(spec, Handling(stop=StopAfter(steps)))
+        runner(tmp_path).run(spec, RunOptions(stop=StopAfter(steps)))
     assert content(runner(tmp_path).run(spec)) == content(in_parts)
 
 
@@ -138,14 +138,14 @@ def test_a_run_goes_on_with_other_parts(
     before: int | None, after: int | None, one_device: Record, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        runner(tmp_path).run(shared_spec(micro_batch=before), Handling(stop=StopAfter(30)))
+        runner(tmp_path).run(shared_spec(micro_batch=before), RunOptions(stop=StopAfter(30)))
     assert_equal_to_rounding(runner(tmp_path).run(shared_spec(micro_batch=after)), one_device)
 
 
 # Ranks that are stopped, killed, or that fail
 
 
-def under_way(order: Order, stop: Stop, act: Any) -> Ended:
+def under_way(order: RunRequest, stop: StopRequest, act: Any) -> RunResult:
     """Executes an order, and has `act` done with the ids of its ranks once it has made a step."""
     acted = threading.Event()
 
@@ -173,8 +173,8 @@ def test_a_rank_that_is_killed_and_the_order_again(rank: int, tmp_path: Path) ->
     """The record is, bit for bit, the one of as many devices that nobody disturbed."""
     spec = shared_spec(devices=2)
     undisturbed = trained_by(spec, tmp_path / "undisturbed")
-    order = order_of(spec, tmp_path, checkpoint_seconds=0.0)
-    ended = under_way(order, Stop(), lambda found: os.kill(found[rank], signal.SIGKILL))
+    order = make_request(spec, tmp_path, checkpoint_seconds=0.0)
+    ended = under_way(order, StopRequest(), lambda found: os.kill(found[rank], signal.SIGKILL))
     assert ended.outcome == "died" and f"device {rank} was killed by SIGKILL" in ended.text
     assert children() == []
     assert Store(tmp_path).read(spec.run_id) is None
@@ -183,9 +183,9 @@ def test_a_rank_that_is_killed_and_the_order_again(rank: int, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_ranks_that_are_stopped_save_their_place_together(one_device: Record, tmp_path: Path) -> None:
-    spec, stop = shared_spec(devices=2), Stop()
-    ended = under_way(order_of(spec, tmp_path), stop, lambda found: setattr(stop, "number", int(signal.SIGTERM)))
-    assert ended == Ended(spec.run_id, "stopped", "SIGTERM")
+    spec, stop = shared_spec(devices=2), StopRequest()
+    ended = under_way(make_request(spec, tmp_path), stop, lambda found: setattr(stop, "number", int(signal.SIGTERM)))
+    assert ended == RunResult(spec.run_id, "stopped", "SIGTERM")
     assert [path.name for path in Store(tmp_path).folder(spec.run_id).iterdir()] == ["last.ckpt"]
     assert children() == []
     # On one device it goes on as well; its record says where it was trained.
@@ -227,7 +227,7 @@ def test_a_run_that_diverges_on_devices_is_a_result(tmp_path: Path) -> None:
     assert record.status == "diverged" and "not finite at step" in record.data["reason"]
 
 
-class FakeRanks(ranks_module.Ranks):
+class FakeRanks(ranks_module.RankProcesses):
     """Ranks that are small programs."""
 
     programs: tuple[str, ...] = ()
@@ -241,11 +241,11 @@ class FakeRanks(ranks_module.Ranks):
         ]
 
 
-def ended_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *programs: str) -> Ended:
+def ended_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *programs: str) -> RunResult:
     monkeypatch.setattr(FakeRanks, "programs", programs)
-    monkeypatch.setattr("metaformer_ablate.runs.worker.Ranks", FakeRanks)
+    monkeypatch.setattr("metaformer_ablate.runs.worker.RankProcesses", FakeRanks)
     monkeypatch.setattr(ranks_module, "GRACE_SECONDS", 1.0)
-    return execute(order_of(shared_spec(devices=2), tmp_path), Stop())
+    return execute(make_request(shared_spec(devices=2), tmp_path), StopRequest())
 
 
 RECORD = (
@@ -359,7 +359,7 @@ def test_what_cannot_be_shared_is_refused_before_anything_trains(ablate: Any, wo
 
 def test_batch_norm_of_a_comparator_is_refused_once_it_is_built(tmp_path: Path) -> None:
     spec = spec_of({"model.timm": "resnet18", "data.image_size": 32, "train.micro_batch": 16})
-    check(spec, "cpu")
+    check_hardware(spec, "cpu")
     with pytest.raises(RequestError, match="has batch norm, whose statistics"):
         runner(tmp_path).run(spec)
 
@@ -368,34 +368,34 @@ def test_batch_norm_that_does_more_is_refused_on_several_devices() -> None:
     from timm.layers import BatchNormAct2d
 
     from metaformer_ablate.models.norms import BatchNorm
-    from metaformer_ablate.runs.trainer import _has_batch_norm
+    from metaformer_ablate.runs.trainer import has_batch_norm
 
     one, two = shared_spec().train, shared_spec(devices=2).train
-    assert _has_batch_norm(BatchNormAct2d(4), one) and _has_batch_norm(BatchNorm(4, 1e-5, False), two)
-    assert not _has_batch_norm(nn.GroupNorm(1, 4), two)
+    assert has_batch_norm(BatchNormAct2d(4), one) and has_batch_norm(BatchNorm(4, 1e-5, False), two)
+    assert not has_batch_norm(nn.GroupNorm(1, 4), two)
     with pytest.raises(RequestError, match="the model has BatchNormAct2d, which 2 devices cannot synchronise"):
-        _has_batch_norm(BatchNormAct2d(4), two)
+        has_batch_norm(BatchNormAct2d(4), two)
 
 
 def test_batch_norm_on_gpus_is_not_refused() -> None:
     spec = shared_spec(devices=2)
-    check(spec, "cuda", batch_norm=True)
+    check_hardware(spec, "cuda", batch_norm=True)
     with pytest.raises(RequestError, match="synchronise"):
-        check(spec, "cpu", batch_norm=True)
+        check_hardware(spec, "cpu", batch_norm=True)
 
 
 def test_fsdp_computes_as_the_others_do() -> None:
     """As far as it can be told without a GPU: its shards are in fp32, its checkpoints whole."""
-    from metaformer_ablate.runs.trainer import _strategy
+    from metaformer_ablate.runs.trainer import choose_strategy
 
     spec = shared_spec(devices=2, strategy="fsdp", precision="bf16")
-    strategy: Any = _strategy(spec.train)
+    strategy: Any = choose_strategy(spec.train)
     kept = strategy.mixed_precision_config
     assert {kept.param_dtype, kept.reduce_dtype, kept.buffer_dtype} == {torch.float32}
     assert strategy._state_dict_type == "full"
     with pytest.raises(RequestError, match=r"train\.clip_grad is 1 and train\.strategy is 'fsdp'"):
-        check(spec, "cuda")
-    check(shared_spec(devices=2, strategy="fsdp", clip_grad=None), "cuda")
+        check_hardware(spec, "cuda")
+    check_hardware(shared_spec(devices=2, strategy="fsdp", clip_grad=None), "cuda")
 
 
 # The parts by themselves
@@ -404,7 +404,7 @@ def test_fsdp_computes_as_the_others_do() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_parts_make_up_the_batch(count: int) -> None:
     images = torch.arange(24).view(12, 2)
-    parts, taken = Parts(count, nn.Identity(), 12), []
+    parts, taken = MicroBatches(count, nn.Identity(), 12), []
     for parts.at in range(count):
         taken.append(parts.take(images))
         if len(taken[-1]) % 2 == 0:  # each image of a part has its partner in the mix at the mirrored place
@@ -423,7 +423,7 @@ def test_masks_are_those_of_the_whole_batch(count: int) -> None:
     whole = net()(x)
     assert 0 < (whole == 0).sum() < whole.numel()
     shared = net()
-    parts = Parts(count, shared, 12)
+    parts = MicroBatches(count, shared, 12)
     for parts.at in range(count):
         torch.manual_seed(0)
         assert torch.equal(shared(parts.take(x)), parts.take(whole))
@@ -478,18 +478,20 @@ def test_devices_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_workers_leave_each_run_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[list[str]] = []
-    monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.Workers", lambda devices: made.append(list(devices)))
+    monkeypatch.setattr(
+        "metaformer_ablate.sweep.launchers.local.WorkerPool", lambda devices: made.append(list(devices))
+    )
     monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.cores", lambda: 8)
     two, four = [shared_spec(devices=2)] * 9, [shared_spec(devices=4, threads=2)] * 9
-    launcher(two, "cpu", Stop())
-    launcher(four, "cpu", Stop())
+    launcher(two, "cpu", StopRequest())
+    launcher(four, "cpu", StopRequest())
     assert made == [["cpu"] * 4, ["cpu"]]
     gpus = [f"cuda:{i}" for i in range(5)]
     monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.devices_of", lambda option: gpus)
     made.clear()
-    launcher(two, "cuda", Stop())
-    launcher(two, "cuda", Stop(), workers=3)
+    launcher(two, "cuda", StopRequest())
+    launcher(two, "cuda", StopRequest(), workers=3)
     assert made == [["cuda:0,cuda:1", "cuda:2,cuda:3"], ["cuda:0,cuda:1", "cuda:2,cuda:3", "cuda:0,cuda:1"]]
-    assert isinstance(launcher(two, "cuda", Stop(), workers=0), Inline)
+    assert isinstance(launcher(two, "cuda", StopRequest(), workers=0), InProcess)
     with pytest.raises(RequestError, match=r"train\.devices is 8; allowed: at most 5"):
-        launcher([shared_spec(devices=8)], "cuda", Stop())
+        launcher([shared_spec(devices=8)], "cuda", StopRequest())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 from scipy.stats import binomtest
-from specs import made_up, spec_of
+from specs import fake_record, spec_of
 from test_data import PREPARED, needs_data
 from test_imports import MAIN, loaded
 
@@ -53,7 +53,7 @@ def record_of(
     settings = options.pop("settings", {})
     top1 = 100 * float((predictions["label"] == predictions["predicted"]).mean())
     options.setdefault("fingerprint", "0123456789abcdef")
-    return made_up(store, spec_of(settings, recipe=recipe), top1, predictions=predictions, **options)
+    return fake_record(store, spec_of(settings, recipe=recipe), top1, predictions=predictions, **options)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_softened_targets_are_named(store):
 
 
 def test_predictions_of_another_accuracy_are_warned_of(store):
-    record = made_up(store, spec_of(), 97.5)  # its predictions are all right
+    record = fake_record(store, spec_of(), 97.5)  # its predictions are all right
     (warning,) = summary(record)["warnings"]
     assert "its predictions are 100.00% right, its record says 97.50%" in warning
 
@@ -248,7 +248,7 @@ def test_runs_on_unknown_data_and_a_run_with_itself_are_not_compared(store):
 )
 @pytest.mark.usefixtures("undrawn")
 def test_predictions_that_cannot_be(store, ablate, change, words):
-    record = made_up(store, spec_of(recipe="fashion_mnist"), 70.0, predictions=drawn(10) | change)
+    record = fake_record(store, spec_of(recipe="fashion_mnist"), 70.0, predictions=drawn(10) | change)
     sentence = ablate("errors", record.run_id, "--results", store.path).sentence
     assert words in sentence and "predictions.npz" in sentence
 
@@ -257,12 +257,12 @@ def test_predictions_that_lack_a_part(store):
     given = drawn(10)
     del given["confidence"]
     with pytest.raises(RequestError, match="lacks confidence; allowed: label, predicted and confidence"):
-        summary(made_up(store, spec_of(recipe="fashion_mnist"), 70.0, predictions=given))
+        summary(fake_record(store, spec_of(recipe="fashion_mnist"), 70.0, predictions=given))
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_run_without_predictions(store, ablate):
-    record = made_up(store, spec_of(), status="diverged")
+    record = fake_record(store, spec_of(), status="diverged")
     sentence = ablate("errors", record.run_id[:6], "--results", store.path).sentence
     assert sentence.startswith(f"run {record.run_id} diverged (it diverged): it has no predictions")
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from conftest import Result
-from specs import made_up, seal
+from specs import fake_record, seal
 
 from metaformer_ablate.analysis.escapes import beyond_pdflatex, csv_cell, escape_latex, escape_markdown
 from metaformer_ablate.analysis.tables.columns import COLUMNS, format_mean
@@ -51,8 +51,8 @@ TOPS = {"pool3": [97.0, 96.5, 97.25], "pool5": [97.5, 96.75, 98.0], "none": [95.
 
 @pytest.fixture
 def chosen(tmp_path: Path) -> Plan:
-    (tmp_path / "made_up.yaml").write_text(EXPERIMENT)
-    return plan(str(tmp_path / "made_up.yaml"))
+    (tmp_path / "fake_record.yaml").write_text(EXPERIMENT)
+    return plan(str(tmp_path / "fake_record.yaml"))
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def store(chosen: Plan, tmp_path: Path) -> Store:
     found = Store(tmp_path / "results")
     for row, tops in TOPS.items():
         for seed, top1 in enumerate(tops):
-            made_up(found, chosen.spec(row, seed), top1)
-    made_up(found, chosen.spec("bare", 1), status="diverged")
+            fake_record(found, chosen.spec(row, seed), top1)
+    fake_record(found, chosen.spec("bare", 1), status="diverged")
     return found
 
 
@@ -77,7 +77,7 @@ def predictions(store: Store, spec: RunSpec, right: str, label: int = 1) -> None
     arrays = {"label": np.full(len(right), label, dtype=np.uint8)}
     arrays["predicted"] = np.where(answers, label, label + 1).astype(np.uint8)
     arrays["confidence"] = np.full(len(right), 0.5, dtype=np.float32)
-    made_up(store, spec, 100 * float(answers.mean()), predictions=arrays)
+    fake_record(store, spec, 100 * float(answers.mean()), predictions=arrays)
 
 
 def by_name(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -105,11 +105,11 @@ def test_resolution_and_power(table: dict[str, Any]) -> None:
 
 def test_resolution_is_of_the_seeds_that_most_rows_have(chosen: Plan, store: Store) -> None:
     for seed, top1 in enumerate([90.0, 91.0, 92.5, 90.5]):
-        made_up(store, chosen.spec("pool3", seed), top1 + 0.1 * seed**2)
-        made_up(store, chosen.spec("pool5", seed), top1)
-        made_up(store, chosen.spec("none", seed), top1 + seed)
-    made_up(store, chosen.spec("bare", 0), 50.0)
-    made_up(store, chosen.spec("bare", 1), 52.0)
+        fake_record(store, chosen.spec("pool3", seed), top1 + 0.1 * seed**2)
+        fake_record(store, chosen.spec("pool5", seed), top1)
+        fake_record(store, chosen.spec("none", seed), top1 + seed)
+    fake_record(store, chosen.spec("bare", 0), 50.0)
+    fake_record(store, chosen.spec("bare", 1), 52.0)
     found = build_table(chosen, store, DataFolder.choose(None))["resolution"]
     assert (found["n"], found["rows"]) == (4, 3)
 
@@ -119,7 +119,7 @@ def test_ten_seeds_have_a_bootstrap_too(chosen: Plan, tmp_path: Path) -> None:
     tops = {row: generator.normal(90, 1, 10).round(3).tolist() for row in ("pool3", "pool5", "none")}
     for row, values in tops.items():
         for seed, top1 in enumerate(values[: 9 if row == "none" else 10]):
-            made_up(store, chosen.spec(row, seed), top1)
+            fake_record(store, chosen.spec(row, seed), top1)
     table = build_table(chosen, store, DataFolder.choose(None))
     rows = by_name(table)
     assert rows["pool5"]["bootstrap"]["ci95"] == list(bootstrap_interval(tops["pool5"]) or ())
@@ -171,7 +171,7 @@ def test_predictions_that_cannot_be_read(ablate: Ablate, chosen: Plan, store: St
     folder = store.folder(chosen.spec("none", 2).run_id)
     (folder / "predictions.npz").write_bytes(b"no zip file")
     seal(folder)
-    whole = ablate("table", "made_up.yaml", "--images", "--json")
+    whole = ablate("table", "fake_record.yaml", "--images", "--json")
     assert whole.code == 0, "one bad record ends no command"
     assert f"{folder.name}/predictions.npz: cannot be read" in whole.err and "left out" in whole.err
     images = {row["name"]: row["images"] for row in whole.json["rows"]}
@@ -180,10 +180,10 @@ def test_predictions_that_cannot_be_read(ablate: Ablate, chosen: Plan, store: St
 
 
 def test_a_diverged_seed_leaves_no_question_of_images(chosen: Plan, store: Store) -> None:
-    made_up(store, chosen.spec("pool5", 2), status="diverged")
+    fake_record(store, chosen.spec("pool5", 2), status="diverged")
     rows = by_name(build_table(chosen, store, DataFolder.choose(None), images=True))
     assert rows["pool5"]["images"] is None and rows["none"]["images"] is not None
-    made_up(store, chosen.spec("pool3", 2), status="diverged")
+    fake_record(store, chosen.spec("pool3", 2), status="diverged")
     assert all(
         row["images"] is None for row in build_table(chosen, store, DataFolder.choose(None), images=True)["rows"]
     )
@@ -205,7 +205,7 @@ def test_counts_of_runs_that_are_not_all_there(table: dict[str, Any]) -> None:
 
 
 def test_columns_digits_sort_and_transposed(ablate: Ablate, table: dict[str, Any], store: Store) -> None:
-    words = ["table", "made_up.yaml", "--format", "markdown"]
+    words = ["table", "fake_record.yaml", "--format", "markdown"]
     lines = ablate(*words, "--columns", "name,top1, n", "--digits", "1", "--sort", "-top1").out.splitlines()
     assert lines[2] == "| Name | Top-1 (%) | n |"
     assert [re.match(r"\| (\w+)", line)[1] for line in lines[4:8]] == ["pool5", "pool3", "none", "bare"]  # type: ignore[index]
@@ -217,10 +217,10 @@ def test_columns_digits_sort_and_transposed(ablate: Ablate, table: dict[str, Any
     assert turned[4].startswith("| n | 3 | 3 | 3 | 0/3 |")
     p = by_name(table)["pool5"]["delta"]["p"]
     assert turned[5].startswith(f"| p |  | {p:.3f} | ")
-    text = ablate("table", "made_up.yaml", "--transposed").out
+    text = ablate("table", "fake_record.yaml", "--transposed").out
     assert format_mean(by_name(table)["pool5"]) in text, "numbers are in one piece"
     assert len([line for line in text.splitlines() if line.startswith("  Params (M)")]) == 1
-    rows = ablate("table", "made_up.yaml", "--json", "--sort", "-top1").json["rows"]
+    rows = ablate("table", "fake_record.yaml", "--json", "--sort", "-top1").json["rows"]
     assert [row["name"] for row in rows] == ["pool5", "pool3", "none", "bare"]
 
 
@@ -357,7 +357,7 @@ def test_latex_compiles_with_packages_it_names(table: dict[str, Any], shape: dic
 
 
 def test_every_number_can_be_traced_to_its_runs(ablate: Ablate, table: dict[str, Any], store: Store) -> None:
-    listed = ablate("table", "made_up.yaml", "--runs", "--json").json["runs"]
+    listed = ablate("table", "fake_record.yaml", "--runs", "--json").json["runs"]
     rows = by_name(table)
     for name, row in rows.items():
         runs = [run for run in listed if run["row"] == name]
@@ -370,9 +370,9 @@ def test_every_number_can_be_traced_to_its_runs(ablate: Ablate, table: dict[str,
             assert np.mean([run["top1"] for run in runs]) == pytest.approx(row["mean"])
         if row["delta"] is not None:
             assert np.mean([run["difference"] for run in runs]) == pytest.approx(row["delta"]["mean"])
-    lines = list(csv.DictReader(io.StringIO(ablate("table", "made_up.yaml", "--runs", "--format", "csv").out)))
+    lines = list(csv.DictReader(io.StringIO(ablate("table", "fake_record.yaml", "--runs", "--format", "csv").out)))
     assert [line["run_id"] for line in lines] == [run["run_id"] for run in listed]
-    text = ablate("table", "made_up.yaml", "--runs").out
+    text = ablate("table", "fake_record.yaml", "--runs").out
     for run in listed:
         assert run["run_id"] in text
     assert "pool3: mean 96.9167 of 3" in text
@@ -386,7 +386,7 @@ def test_only_planned_runs_are_read(
         (store.runs / f"{i:012x}").mkdir()
     read: list[str] = []
     monkeypatch.setattr(Store, "read", lambda self, run_id: read.append(run_id))
-    assert ablate("table", "made_up.yaml").err == ""
+    assert ablate("table", "fake_record.yaml").err == ""
     planned = {chosen.spec(row, seed).run_id for row in chosen.specs for seed in range(3)}
     assert {*read} == planned and len(read) == len(planned), "each once"
 
@@ -396,8 +396,8 @@ def test_only_planned_runs_are_read(
 
 
 def test_compare_with_the_paper(ablate: Ablate, store: Store, table: dict[str, Any]) -> None:
-    found = ablate("compare", "digits", "paper", "made_up.yaml", "--json").json
-    assert (found["experiment"], found["recipes"], found["metric"]) == ("made_up", ["digits", "paper"], "top1")
+    found = ablate("compare", "digits", "paper", "fake_record.yaml", "--json").json
+    assert (found["experiment"], found["recipes"], found["metric"]) == ("fake_record", ["digits", "paper"], "top1")
     rows = by_name(found)
     for name, row in by_name(table).items():
         ours, paper = rows[name]["results"]
@@ -407,17 +407,17 @@ def test_compare_with_the_paper(ablate: Ablate, store: Store, table: dict[str, A
     ranks = {name: [result["rank"] for result in row["results"]] for name, row in rows.items()}
     assert ranks == {"pool3": [2, 2], "pool5": [1, 1], "none": [3, 3], "bare": [None, None]}
     assert found["agreement"] == table["agreement"]
-    turned = ablate("compare", "paper", "digits", "made_up.yaml", "--json").json
+    turned = ablate("compare", "paper", "digits", "fake_record.yaml", "--json").json
     assert turned["recipes"] == ["paper", "digits"]
     assert turned["agreement"]["kendall"] == found["agreement"]["kendall"]
 
 
 def test_compare_two_recipes(ablate: Ablate, store: Store, chosen: Plan, tmp_path: Path) -> None:
-    other = plan(str(tmp_path / "made_up.yaml"), "cifar10")
+    other = plan(str(tmp_path / "fake_record.yaml"), "cifar10")
     for row, tops in {"pool3": [80.0, 81.0], "pool5": [70.0, 71.5], "none": [90.0, 90.5]}.items():
         for seed, top1 in enumerate(tops):
-            made_up(store, other.spec(row, seed), top1)
-    words = ["compare", "digits", "cifar10", "made_up.yaml"]
+            fake_record(store, other.spec(row, seed), top1)
+    words = ["compare", "digits", "cifar10", "fake_record.yaml"]
     found = ablate(*words, "--json").json
     rows = by_name(found)
     assert {name: row["rank_change"] for name, row in rows.items()} == {
@@ -440,21 +440,21 @@ def test_compare_two_recipes(ablate: Ablate, store: Store, chosen: Plan, tmp_pat
 
 
 def test_explain(ablate: Ablate, chosen: Plan) -> None:
-    found = ablate("explain", "made_up.yaml", "none", "--json").json
+    found = ablate("explain", "fake_record.yaml", "none", "--json").json
     assert (found["row"], found["baseline"], found["recipe"]) == ("none", "pool3", "digits")
     assert found["set"] == {"model.token_mixer": "identity", "model.mlp_ratio": 2}
     expected = differences(chosen.specs["none"], chosen.specs["pool3"])
     assert [(d["path"], d["value"], d["baseline"]) for d in found["differences"]] == expected
     declared = {d["path"]: d["declared"] for d in found["differences"]}
     assert declared == {"model.token_mixer": True, "model.mlp_ratio": True, "model.pool_size": False}
-    text = ablate("explain", "made_up.yaml", "none").out
+    text = ablate("explain", "fake_record.yaml", "none").out
     assert "model.mlp_ratio: 4.0 -> 2.0\n" in text
     assert "model.pool_size: [3, 3, 3, 3] -> [null, null, null, null]  (follows)" in text
-    assert "there is no difference" in ablate("explain", "made_up.yaml", "pool3").out
+    assert "there is no difference" in ablate("explain", "fake_record.yaml", "pool3").out
     for words in ((), ("train.epochs=2",)):
-        without = ablate("explain", "made_up.yaml", *words)
-        assert (without.code, without.out) == (2, "") and "give a row of made_up.yaml: pool3, " in without.err
-    assert ablate("explain", "made_up.yaml", "pool3", "--json").json["differences"] == []
+        without = ablate("explain", "fake_record.yaml", *words)
+        assert (without.code, without.out) == (2, "") and "give a row of fake_record.yaml: pool3, " in without.err
+    assert ablate("explain", "fake_record.yaml", "pool3", "--json").json["differences"] == []
 
 
 def test_explain_under_a_recipe_and_overrides(ablate: Ablate) -> None:

@@ -33,8 +33,8 @@ MADE_UNREAD = {
     "model.residual": {"model.layer_scale", "model.res_scale", "model.drop_path"},
     "model.channel_mlp": {"model.mlp_ratio", "model.mlp_bias", "model.activation"},
     # Of a model that is not a MetaFormer nothing is read but its name.
-    "model.timm": {path for path in merge._LEAVES if path.startswith("model.")},
-    "model.comparator": {path for path in merge._LEAVES if path.startswith("model.")},
+    "model.timm": {path for path in merge.LEAVES if path.startswith("model.")},
+    "model.comparator": {path for path in merge.LEAVES if path.startswith("model.")},
     "train.warmup_epochs": {"train.warmup_lr"},
     "train.schedule": {"train.min_lr"},
     "data.mixup": {"data.cutmix_switch"},

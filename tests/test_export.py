@@ -14,7 +14,7 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from specs import made_up, spec_of
+from specs import fake_record, spec_of
 from test_probes import changed, digits_spec, keep, net_of, save
 from timm.models import load_checkpoint
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ def named_record(store: Store, name: str) -> tuple[Record, nn.Module]:
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.02 * torch.randn(p.shape, generator=generator))
-    record = made_up(store, spec)
+    record = fake_record(store, spec)
     save(record, net.state_dict())
     return record, net
 
@@ -103,7 +103,7 @@ def test_the_text_names_files_and_formats(ablate, tmp_path):
 
 def test_what_is_wrong_is_said_and_nothing_is_written(ablate, tmp_path, monkeypatch):
     store = Store(tmp_path / "results")
-    bare = made_up(store, digits_spec(model__token_mixer="identity"))
+    bare = fake_record(store, digits_spec(model__token_mixer="identity"))
     kept = keep(store, digits_spec())
     (tmp_path / "file").write_text("")
 
@@ -192,7 +192,7 @@ def test_weights_go_back_into_a_run(tmp_path):
 @pytest.mark.slow
 def test_a_model_of_timm_keeps_its_name(tmp_path):
     spec = spec_of({"model.timm": "deit_tiny_patch16_224"}, recipe="imagenet")
-    record = made_up(Store(tmp_path / "results"), spec)
+    record = fake_record(Store(tmp_path / "results"), spec)
     save(record, build_model(spec).state_dict())
     about = export(record, FOLDER, tmp_path)
     assert about["timm"] == "deit_tiny_patch16_224"
@@ -262,6 +262,6 @@ def test_what_onnx_cannot_say_leaves_no_file(net, said, tmp_path):
 
 
 def test_a_diverged_run_has_nothing_to_export(tmp_path):
-    record = made_up(Store(tmp_path / "results"), digits_spec(), status="diverged")
+    record = fake_record(Store(tmp_path / "results"), digits_spec(), status="diverged")
     with pytest.raises(RequestError, match="has no weights"):
         export(record, FOLDER, tmp_path)

@@ -18,20 +18,20 @@ import pytest
 from conftest import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from specs import made_up, seal
+from specs import fake_record, seal
 
 from metaformer_ablate.analysis.report.collect import _variants
 from metaformer_ablate.analysis.tables.table import build_table
-from metaformer_ablate.cli.options import tell_problems
-from metaformer_ablate.cost.cost import _memory, remembered
+from metaformer_ablate.cli.options import warn_problems
+from metaformer_ablate.cost.cost import _memory, cached_cost
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.records.claims import Claims, Holder
+from metaformer_ablate.records.claims import ClaimOwner, Claims
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.spec.plan import Plan, plan
-from metaformer_ablate.sweep.scheduler import SIGN_SECONDS, sweeps_at_work
-from metaformer_ablate.system.cache import cache_folder
+from metaformer_ablate.sweep.scheduler import SIGN_SECONDS, active_sweeps
+from metaformer_ablate.system.cache import cache_dir
 from metaformer_ablate.system.processes import of_this_process
 
 Ablate = Callable[..., Result]
@@ -89,8 +89,8 @@ def store(tmp_path: Path) -> Store:
     """Two good records of pool3 and two of pool5."""
     store, chosen = Store(tmp_path / "results"), plan("pooling_size")
     for seed in (0, 1):
-        made_up(store, chosen.spec("pool3", seed), 96.0 + seed)
-        made_up(store, chosen.spec("pool5", seed), 95.0 + seed)
+        fake_record(store, chosen.spec("pool3", seed), 96.0 + seed)
+        fake_record(store, chosen.spec("pool5", seed), 95.0 + seed)
     return store
 
 
@@ -115,7 +115,7 @@ def read_all(results: Path) -> tuple[Store, dict[str, Any]]:
     json.dumps(table, allow_nan=False)
     _variants({record.run_id: record for record in store}, store)
     Claims(results).held()
-    sweeps_at_work(store)
+    active_sweeps(store)
     return store, {row["name"]: row for row in table["rows"]}
 
 
@@ -211,7 +211,7 @@ def test_what_is_no_claim_holds_its_run_until_the_lease_is_over(name: str, store
     for odd in (f"{bad.name}.007", f"{bad.name}.{'9' * 40}", f"{bad.name}.\u0663"):
         (claims.folder / odd).write_text("{}")
     read_all(store.path)
-    top = claims.top(bad.name)
+    top = claims.current(bad.name)
     if top is None:
         assert name == "a link to nothing"
     else:
@@ -232,9 +232,9 @@ def test_a_claim_with_fields_of_other_types(changes: dict[str, Any], store: Stor
     claims.folder.mkdir()
     whole = {**of_this_process(), "token": "t", "beat": 0, "name": "", "progress": None}
     (claims.folder / f"{bad.name}.0").write_text(json.dumps(whole))
-    assert isinstance(claims.top(bad.name), Holder) and claims.top(bad.name).token == "t"
+    assert isinstance(claims.current(bad.name), ClaimOwner) and claims.current(bad.name).token == "t"
     (claims.folder / f"{bad.name}.0").write_text(json.dumps(whole | changes))
-    assert claims.top(bad.name).host == "an unknown host"
+    assert claims.current(bad.name).host == "an unknown host"
     done = ablate("status")
     assert done.code == 0 and "an unknown host" in done.out
 
@@ -251,7 +251,7 @@ def sign(folder: Path, **changes: Any) -> Path:
 def test_what_is_no_sign_of_a_sweep_is_left_out_and_named(name: str, store: Store, ablate: Ablate) -> None:
     good, odd = sign(store.path), store.path / ".claims" / "sweep-odd-1.json"
     put(odd, name)
-    assert [found["left"] for found in sweeps_at_work(store)] == [3]
+    assert [found["left"] for found in active_sweeps(store)] == [3]
     assert odd.name in store.problems or name == "a link to nothing"
     assert ablate("status").code == 0
     assert good.exists()
@@ -264,7 +264,7 @@ def test_signs_of_dead_sweeps_are_removed(store: Store) -> None:
     silent = sign(store.path, host="silent", machine="another", started="then")
     before = time.time() - SIGN_SECONDS - 60
     os.utime(silent, (before, before))
-    assert sorted(found["host"] for found in sweeps_at_work(store)) == sorted([socket.gethostname(), "elsewhere"])
+    assert sorted(found["host"] for found in active_sweeps(store)) == sorted([socket.gethostname(), "elsewhere"])
     assert [path.exists() for path in (alive, gone, elsewhere, silent)] == [True, False, True, False]
     assert store.problems == {}
 
@@ -274,11 +274,11 @@ def test_what_is_no_cache_counts_for_nothing(name: str, tmp_path: Path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     spec, folder = plan("pooling_size").spec("pool3", 0), DataFolder.choose(None)
     right = folder.fingerprint("digits")
-    put(cache_folder() / "fingerprints.json", name)
+    put(cache_dir() / "fingerprints.json", name)
     assert folder.fingerprint("digits") == right
     _memory(spec, None).parent.mkdir()
     put(_memory(spec, None), name)
-    assert remembered(spec) is None
+    assert cached_cost(spec) is None
 
 
 def test_counts_of_other_types_count_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,11 +289,11 @@ def test_counts_of_other_types_count_for_nothing(tmp_path: Path, monkeypatch: py
     path = _memory(spec, None)
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(whole))
-    found = remembered(spec)
+    found = cached_cost(spec)
     assert found is not None and found.macs_by_operator == {"conv": 1}
     for changes in ({"params": "1"}, {"macs": 1.5}, {"uncounted": []}, {"macs_by_operator": {"conv": None}}):
         path.write_text(json.dumps(whole | changes))
-        assert remembered(spec) is None
+        assert cached_cost(spec) is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -349,11 +349,11 @@ def test_one_odd_record_does_not_stop_a_merge(ablate: Ablate, store: Store, bad:
 
 
 def test_a_reason_steers_no_terminal(ablate: Ablate, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    made_up(store, plan("pooling_size").spec("pool7", 0), status="failed", reason="\x1b]0;owned\x07\x9b31m\u202e")
+    fake_record(store, plan("pooling_size").spec("pool7", 0), status="failed", reason="\x1b]0;owned\x07\x9b31m\u202e")
     shown = ablate("status")
     assert r"\x1b]0;owned\x07\x9b31m\u202e" in shown.out
     store.problems["x"] = "a name\x1b[31m\nand a line"
-    tell_problems(store)
+    warn_problems(store)
     assert capsys.readouterr().err == "warning: a name\\x1b[31m\\nand a line\n"
 
 
@@ -391,7 +391,7 @@ def fuzz(check: Any, *strategies: Any) -> Any:
 def made(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one whole record and its files as they were."""
     folder = tmp_path_factory.mktemp("fuzzed") / "results"
-    made_up(Store(folder), plan("pooling_size").spec("pool3", 0), 96.0)
+    fake_record(Store(folder), plan("pooling_size").spec("pool3", 0), 96.0)
     return folder
 
 
@@ -467,7 +467,7 @@ def check_claims(content: bytes, changes: dict[str, Any]) -> None:
         claims = Claims(results)
         for holder in claims.held().values():
             assert claims.is_dead(holder) in (True, False)
-        json.dumps(sweeps_at_work(Store(results)))
+        json.dumps(active_sweeps(Store(results)))
 
 
 CLAIM_KEYS = st.sampled_from(

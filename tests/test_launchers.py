@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 from conftest import TINY_WORDS
-from specs import made_up, spec_of
+from specs import fake_record, spec_of
 from test_own_parts import CLASSES, PARTS
 from test_own_parts import WORDS as PARTS_WORDS
 
 from metaformer_ablate.records.claims import Claims, Progress
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.sweep.jobs import Job
-from metaformer_ablate.sweep.launchers.local import Workers
+from metaformer_ablate.sweep.launchers.local import WorkerPool
 from metaformer_ablate.sweep.launchers.local import launcher as local_launcher
-from metaformer_ablate.sweep.scheduler import Limits, Listener, Sweep
-from metaformer_ablate.system.signals import Stop
+from metaformer_ablate.sweep.scheduler import Limits, ProgressListener, Sweep
+from metaformer_ablate.system.signals import StopRequest
 
 
-class Notes(Listener):
+class Notes(ProgressListener):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.begun: list[str] = []
@@ -45,20 +45,20 @@ class Scripted:
 
     def __init__(self, store: Store, *attempts: tuple[str, float | None]):
         self.store, self.attempts = store, list(attempts)
-        self.under_way: list[Order] = []
+        self.under_way: list[RunRequest] = []
         self.killed: list[str] = []
 
-    def submit(self, order: Order) -> None:
+    def submit(self, order: RunRequest) -> None:
         self.under_way.append(order)
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[RunResult]:
         order = self.under_way.pop()
         outcome, share = self.attempts.pop(0)
         if share is not None:
             self.report(order.run_id, Progress(0, 1, share, None, None, 1.0))
         if outcome == "recorded":
-            made_up(self.store, spec_of())
-        return [Ended(order.run_id, outcome, "its node was lost")]
+            fake_record(self.store, spec_of())
+        return [RunResult(order.run_id, outcome, "its node was lost")]
 
     def kill(self, run_id: str) -> None:
         self.killed.append(run_id)
@@ -68,9 +68,9 @@ class Scripted:
     def close(self) -> None: ...
 
 
-def sweep_of(launcher: Any, store: Store, listener: Listener | None = None, **limits: Any) -> Sweep:
-    def order(job: Job) -> Order:
-        return Order(job.spec.with_execution(), str(store.path), None, "cpu", job.name, job.spec.run_id)
+def sweep_of(launcher: Any, store: Store, listener: ProgressListener | None = None, **limits: Any) -> Sweep:
+    def order(job: Job) -> RunRequest:
+        return RunRequest(job.spec.with_execution(), str(store.path), None, "cpu", job.name, job.spec.run_id)
 
     return Sweep([Job(spec_of(), ("two/pool3",))], order, launcher, store, listener or Notes(), Limits(**limits))
 
@@ -129,9 +129,9 @@ def test_workers_on_one_gpu_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.cores", lambda: 16)
     monkeypatch.setattr("metaformer_ablate.sweep.launchers.local._Worker", lambda *given: made.append(given))
     specs = [spec_of(seed=seed) for seed in range(6)]
-    assert local_launcher(specs, "auto", Stop(), workers=4).capacity == 4
+    assert local_launcher(specs, "auto", StopRequest(), workers=4).capacity == 4
     assert made == [("cuda:0", 4)] * 4
-    assert local_launcher(specs, "auto", Stop()).capacity == 1
+    assert local_launcher(specs, "auto", StopRequest()).capacity == 1
 
 
 def test_one_listing_tells_of_all_claims(tmp_path: Path) -> None:
@@ -140,13 +140,13 @@ def test_one_listing_tells_of_all_claims(tmp_path: Path) -> None:
     assert held[1] is not None
     above = claims.take(f"{1:012x}", dead=held[1].token)
     assert above is not None
-    assert {run_id: holder.token for run_id, holder in claims.tops().items()} == {
+    assert {run_id: holder.token for run_id, holder in claims.all_current().items()} == {
         claim.run_id: claim.token for claim in (held[0], above, held[2]) if claim
     }
     for claim in (held[0], above, held[2]):
         assert claim is not None
         claim.release()
-    assert claims.tops() == {}
+    assert claims.all_current() == {}
 
 
 # Worker processes
@@ -208,36 +208,36 @@ def test_workers_that_never_start_end_the_sweep_with_a_sentence(what: str, why: 
 
 
 @pytest.fixture
-def worker() -> Iterator[Workers]:
-    workers = Workers(["cpu"])
+def worker() -> Iterator[WorkerPool]:
+    workers = WorkerPool(["cpu"])
     yield workers
     workers.close()
 
 
-def outcome(workers: Workers) -> Ended:
+def outcome(workers: WorkerPool) -> RunResult:
     while not (ended := workers.wait(60.0)):
         pass
     return ended[0]
 
 
-def test_a_worker_is_told_apart_from_what_it_trained_before(worker: Workers, tmp_path: Path) -> None:
+def test_a_worker_is_told_apart_from_what_it_trained_before(worker: WorkerPool, tmp_path: Path) -> None:
     """One that was stopped trains the next order to its end; one that was killed while idle costs no run an attempt."""
     store, spec = Store(tmp_path), spec_of({"train.epochs": 400}, words=TINY_WORDS)
-    order = Order(spec.with_execution(), str(tmp_path), None, "cpu", "a run", spec.run_id)
+    order = RunRequest(spec.with_execution(), str(tmp_path), None, "cpu", "a run", spec.run_id)
     worker.submit(order)
-    while (holder := Claims(tmp_path).top(spec.run_id)) is None or holder.progress is None:
+    while (holder := Claims(tmp_path).current(spec.run_id)) is None or holder.progress is None:
         assert worker.wait(0.1) == []
     worker.stop()
-    assert outcome(worker) == Ended(spec.run_id, "stopped", "SIGTERM")
+    assert outcome(worker) == RunResult(spec.run_id, "stopped", "SIGTERM")
     short = spec_of(words=TINY_WORDS)
-    order = Order(short.with_execution(), str(tmp_path), None, "cpu", "a run", short.run_id)
+    order = RunRequest(short.with_execution(), str(tmp_path), None, "cpu", "a run", short.run_id)
     worker.submit(order)
-    assert outcome(worker) == Ended(short.run_id, "recorded", "")
+    assert outcome(worker) == RunResult(short.run_id, "recorded", "")
     os.kill(holder.pid, 9)
     os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
     store.set_aside(short.run_id)
     worker.submit(order)
-    assert outcome(worker) == Ended(short.run_id, "recorded", "")
+    assert outcome(worker) == RunResult(short.run_id, "recorded", "")
 
 
 def plant_modules(folder: Path) -> None:

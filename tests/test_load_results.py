@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from specs import made_up, spec_of
+from specs import fake_record, spec_of
 
 from metaformer_ablate import load_results
 from metaformer_ablate.data.folder import DataFolder
@@ -23,11 +23,11 @@ def results(environment: None, tmp_path: Path) -> Path:
     """Two rows of pooling_size with two seeds, one of them diverged, one stale, and a run that no experiment shows."""
     store, chosen = Store(tmp_path / "results"), plan("pooling_size")
     now = DataFolder.choose(None).fingerprint("digits")
-    made_up(store, chosen.spec("pool3", 0), 97.0, fingerprint=now, git={"commit": "c" * 40, "dirty": False})
-    made_up(store, chosen.spec("pool3", 1), 96.0, fingerprint="0123456789abcdef")
-    made_up(store, chosen.spec("pool9", 0), 95.5, fingerprint=now, device="another CPU")
-    made_up(store, chosen.spec("pool9", 1), status="diverged", fingerprint=now)
-    made_up(store, spec_of({"train.lr": 0.5}, seed=3), 50.0, fingerprint=now, at_chance=True)
+    fake_record(store, chosen.spec("pool3", 0), 97.0, fingerprint=now, git={"commit": "c" * 40, "dirty": False})
+    fake_record(store, chosen.spec("pool3", 1), 96.0, fingerprint="0123456789abcdef")
+    fake_record(store, chosen.spec("pool9", 0), 95.5, fingerprint=now, device="another CPU")
+    fake_record(store, chosen.spec("pool9", 1), status="diverged", fingerprint=now)
+    fake_record(store, spec_of({"train.lr": 0.5}, seed=3), 50.0, fingerprint=now, at_chance=True)
     return tmp_path / "results"
 
 

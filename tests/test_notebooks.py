@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 from conftest import REPOSITORY
-from specs import made_up
+from specs import fake_record
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
@@ -72,7 +72,7 @@ def test_results_of_records_that_are_there(tmp_path: Path, monkeypatch: pytest.M
     now = DataFolder.choose(None).fingerprint("cifar10")
     for place, spec in enumerate(chosen.specs.values()):
         for seed in range(3):
-            made_up(store, spec.with_seed(seed), 96 + place / 8 + seed / 16, fingerprint=now)
+            fake_record(store, spec.with_seed(seed), 96 + place / 8 + seed / 16, fingerprint=now)
     before = sorted(store.path.rglob("*"))
     executed = execute("ablation_results", monkeypatch, ABLATE_RESULTS=str(store.path))
     assert len(outputs(executed, "image/png")) == 5

@@ -20,13 +20,13 @@ from test_resume import StopAfter, content
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.options import Handling
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.options import RunOptions
+from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.runs.worker import execute
 from metaformer_ablate.settings.layers import as_words
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.system.signals import Interrupted, StopRequest
 from metaformer_ablate.tasks.classification.error_analysis import summary as errors
 
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     steps: int, undisturbed: Record, folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        runner(tmp_path, folder).run(pictures_spec(), Handling(stop=StopAfter(steps)))
+        runner(tmp_path, folder).run(pictures_spec(), RunOptions(stop=StopAfter(steps)))
     assert content(runner(tmp_path, folder).run(pictures_spec())) == content(undisturbed)
 
 
@@ -77,10 +77,10 @@ def test_loader_processes_change_nothing_in_a_run_nor_in_one_that_was_stopped(
 ) -> None:
     spec = pictures_spec(**{"data.workers": 2})
     assert spec.run_id == undisturbed.run_id
-    handling = Handling(checkpoint_seconds=0, stop=StopAfter(2))  # and a checkpoint after every step
+    options = RunOptions(checkpoint_seconds=0, stop=StopAfter(2))  # and a checkpoint after every step
     with pytest.raises(Interrupted):
-        runner(tmp_path, folder).run(spec, handling)
-    assert content(runner(tmp_path, folder).run(spec, Handling(checkpoint_seconds=0))) == content(undisturbed)
+        runner(tmp_path, folder).run(spec, options)
+    assert content(runner(tmp_path, folder).run(spec, RunOptions(checkpoint_seconds=0))) == content(undisturbed)
 
 
 def test_what_was_unreadable_before_a_stop_is_still_told(undisturbed: Record, folder: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_what_was_unreadable_before_a_stop_is_still_told(undisturbed: Record, fo
     for name, pixels in whole.items():
         (root / name).write_bytes(bytes(len(pixels)))
     with pytest.raises(Interrupted):
-        runner(tmp_path / "results", root).run(pictures_spec(), Handling(stop=StopAfter(4)))
+        runner(tmp_path / "results", root).run(pictures_spec(), RunOptions(stop=StopAfter(4)))
     for name, pixels in whole.items():
         (root / name).write_bytes(pixels)
     record = runner(tmp_path / "results", root).run(pictures_spec())
@@ -104,7 +104,7 @@ def test_a_run_whose_data_changed_begins_at_its_beginning(
     root = write_folder(tmp_path / "pictures")
     one = runner(tmp_path / "results", root)
     with pytest.raises(Interrupted):
-        one.run(pictures_spec(), Handling(stop=StopAfter(4)))
+        one.run(pictures_spec(), RunOptions(stop=StopAfter(4)))
     for split in ("train", "val"):
         (root / split / "n2").rename(root / split / "other")
         (root / split / "n10").rename(root / split / "n2")
@@ -135,8 +135,8 @@ def test_a_batch_taken_in_parts_and_at_once_end_alike(
 
 
 def on_ranks(spec: RunSpec, folder: Path, results: Path) -> Record:
-    order = Order(spec.with_execution(), str(results), str(folder), "cpu", "a run", spec.run_id)
-    assert execute(order, Stop()) == Ended(spec.run_id, "recorded")
+    order = RunRequest(spec.with_execution(), str(results), str(folder), "cpu", "a run", spec.run_id)
+    assert execute(order, StopRequest()) == RunResult(spec.run_id, "recorded")
     return Store(results).find(spec.run_id)
 
 

@@ -32,14 +32,14 @@ from timm.data.mixup import FastCollateMixup
 from timm.data.random_erasing import RandomErasing
 
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.data.listings import find_place
-from metaformer_ablate.data.sampling import part_of
+from metaformer_ablate.data.listings import find_location
+from metaformer_ablate.data.sampling import micro_batch_rows
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import TooManyUnreadable, Unreadable
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.tasks.classification.data.augment import Augment, draw_box, erase
-from metaformer_ablate.tasks.classification.data.image_files import GREY, PictureData, open_pictures
+from metaformer_ablate.tasks.classification.data.image_files import GREY, ImageFileData, open_image_files
 from metaformer_ablate.tasks.classification.data.transforms import evaluation_transform, posterize, training_transform
 
 CPU = torch.device("cpu")
@@ -81,15 +81,15 @@ def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(folder, tmp_path_factory.mktemp("shards") / "imagenet")
 
 
-def opened(root: Path, **settings: Any) -> PictureData:
-    return open_pictures(pictures_spec(**settings).data, DataFolder(root, given=True), CPU)
+def opened(root: Path, **settings: Any) -> ImageFileData:
+    return open_image_files(pictures_spec(**settings).data, DataFolder(root, given=True), CPU)
 
 
 def data_spec(**settings: Any) -> DataSpec:
     return pictures_spec(**{f"data.{key}": value for key, value in settings.items()}).data
 
 
-def batches(data: PictureData, spec: RunSpec, epochs: int = 1, rank: int = 0, **place: int) -> list[Any]:
+def batches(data: ImageFileData, spec: RunSpec, epochs: int = 1, rank: int = 0, **place: int) -> list[Any]:
     loader = data.train_loader(spec.train, spec.seed, (place.get("epoch", 0), place.get("batch", 0)), rank, none())
     found = []
     for epoch in range(place.get("epoch", 0), epochs):
@@ -136,7 +136,7 @@ def test_shards_and_parquet_files_give_the_same_images(
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
         root = write_parquet(folder, tmp_path / "parquet")
     ours, theirs = opened(root), opened(folder)
-    assert find_place(root, "imagenet").kind == kind
+    assert find_location(root, "imagenet").kind == kind
     spec = pictures_spec()
     assert_same(batches(ours, spec), batches(theirs, spec))
     for loader in (ours, theirs):
@@ -431,9 +431,9 @@ def test_a_part_is_read_alone_with_its_partners(devices: int, micro_batch: int |
         for i, (images, labels, boxes) in enumerate(found):
             batch, turn = divmod(i, spec.train.accumulation)
             at = rank * spec.train.accumulation + turn
-            assert torch.equal(images, part_of(whole[batch][0], parts, at))
-            assert torch.equal(labels, part_of(whole[batch][1], parts, at))
-            rows = part_of(torch.arange(12), parts, at).tolist()
+            assert torch.equal(images, micro_batch_rows(whole[batch][0], parts, at))
+            assert torch.equal(labels, micro_batch_rows(whole[batch][1], parts, at))
+            rows = micro_batch_rows(torch.arange(12), parts, at).tolist()
             of_part = {rows[box[0]]: box[1:].tolist() for box in boxes}
             of_whole = {int(box[0]): box[1:].tolist() for box in whole[batch][2] if box[0] in rows}
             assert of_part == of_whole
@@ -505,10 +505,10 @@ def test_each_unreadable_image_counts_once_and_too_many_are_too_many(capsys: pyt
         unreadable.note("train", {"a.jpg": "OSError: cut off"})
     unreadable.note("evaluation", {"b.jpg": "OSError: empty"})
     assert capsys.readouterr().err.count("a.jpg") == 1
-    assert unreadable.of_record() == {
+    assert unreadable.to_record() == {
         "unreadable": {"train": {"images": 1, "names": ["a.jpg"]}, "evaluation": {"images": 1, "names": ["b.jpg"]}}
     }
-    assert none().of_record() == {}
+    assert none().to_record() == {}
     with pytest.raises(TooManyUnreadable, match=r"3 images cannot be read.*which is 2; they are a.jpg \(OSError: cut"):
         unreadable.note("train", {"c.jpg": "OSError"})
 

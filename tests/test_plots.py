@@ -22,13 +22,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from specs import made_up
+from specs import fake_record
 
 from metaformer_ablate.analysis.figures.data import COSTS, CURVES
 from metaformer_ablate.analysis.figures.kinds import KINDS, draw, figure, figure_data
-from metaformer_ablate.analysis.figures.scale import _Scale
-from metaformer_ablate.analysis.figures.scatter import _apart
-from metaformer_ablate.analysis.figures.style import FORMATS, _styles, to_bytes
+from metaformer_ablate.analysis.figures.scale import Scale
+from metaformer_ablate.analysis.figures.scatter import spread_apart
+from metaformer_ablate.analysis.figures.style import FORMATS, row_styles, to_bytes
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
@@ -71,13 +71,13 @@ def study(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Study:
             if row == MISSING or (row == ONE_SEED and seed):
                 continue
             if row == DIVERGED or (row == PARTIAL and seed == 1):
-                made_up(store, run, 60.0, "diverged", **of, **costs)
+                fake_record(store, run, 60.0, "diverged", **of, **costs)
             elif row == FAILED and seed == 2:
-                made_up(store, run, 60.0, "failed", **of, **costs)
+                fake_record(store, run, 60.0, "failed", **of, **costs)
             elif row == AT_CHANCE:
-                made_up(store, run, 10.5 + seed / 10, at_chance=True, **of, **costs)
+                fake_record(store, run, 10.5 + seed / 10, at_chance=True, **of, **costs)
             else:
-                made_up(store, run, top1_of(place, seed), **of, **costs)
+                fake_record(store, run, top1_of(place, seed), **of, **costs)
     return Study(chosen, store, folder)
 
 
@@ -88,7 +88,7 @@ def small(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Study:
     folder = DataFolder.choose(None)
     for place, spec in enumerate(chosen.specs.values()):
         for seed in range(2):
-            made_up(store, spec.with_seed(seed), top1_of(place, seed), fingerprint=folder.fingerprint("digits"))
+            fake_record(store, spec.with_seed(seed), top1_of(place, seed), fingerprint=folder.fingerprint("digits"))
     return Study(chosen, store, folder)
 
 
@@ -266,7 +266,7 @@ def test_dots_stand_where_the_numbers_are(study: Study) -> None:
 
 
 def test_rows_are_told_apart_by_colour_and_marker(study: Study) -> None:
-    styles = _styles(study.data("rows"))
+    styles = row_styles(study.data("rows"))
     groups = {row.name: row.group for row in study.plan.experiment.rows.values()}
     for first, second in combinations(groups, 2):
         same = groups[first] == groups[second]
@@ -281,7 +281,7 @@ def test_a_dollar_in_a_label_is_no_formula(tmp_path: Path) -> None:
     )
     store, chosen, folder = Store(tmp_path / "results"), plan(str(tmp_path / "dollars.yaml")), DataFolder.choose(None)
     for spec in chosen.specs.values():
-        made_up(store, spec, fingerprint=folder.fingerprint("digits"))
+        fake_record(store, spec, fingerprint=folder.fingerprint("digits"))
     for kind in KINDS:
         drawn = figure(kind, chosen, store, folder)
         assert to_bytes(drawn, "svg")
@@ -301,20 +301,20 @@ def test_an_experiment_without_records_says_so(tmp_path: Path, kind: str) -> Non
 
 def test_a_scale_leaves_out_what_collapsed_and_nothing_else() -> None:
     near = [97.0, 97.5, 98.0, 98.2]
-    scale = _Scale.of([*near, 10.0])
+    scale = Scale.of([*near, 10.0])
     assert all(value in scale for value in near) and 10.0 not in scale
     assert (scale.clip(10.0), scale.clip(97.5)) == (scale.low, 97.5)
-    wide = _Scale.of(near, [[96.5, 97.5], [97.0, 98.0], [97.5, 98.5], [60.0, 100.0]])
+    wide = Scale.of(near, [[96.5, 97.5], [97.0, 98.0], [97.5, 98.5], [60.0, 100.0]])
     assert wide.low > 90 and 96.5 in wide, "one wide interval does not squeeze the others"
-    assert all(value in _Scale.of([10.0, 98.0]) for value in (10.0, 98.0)), "two values say nothing of what is usual"
-    assert 0.0 in _Scale.of([3.0, 4.0], zero=True)
+    assert all(value in Scale.of([10.0, 98.0]) for value in (10.0, 98.0)), "two values say nothing of what is usual"
+    assert 0.0 in Scale.of([3.0, 4.0], zero=True)
 
 
 def test_labels_are_moved_apart_as_little_as_need_be() -> None:
-    assert _apart([9.0, 5.0, 1.0], [1.0, 1.0, 1.0], 0.0, 10.0) == [9.0, 5.0, 1.0]
-    assert _apart([5.0, 5.0], [1.0, 1.0], 0.0, 10.0) == [5.5, 4.5]
-    assert _apart([10.0, 9.9, 2.0], [1.0, 1.0, 2.0], 0.0, 10.0) == [9.5, 8.5, 2.0]
-    assert _apart([0.2, 0.1], [1.0, 1.0], 1.5, 10.0) == [3.0, 2.0]
+    assert spread_apart([9.0, 5.0, 1.0], [1.0, 1.0, 1.0], 0.0, 10.0) == [9.0, 5.0, 1.0]
+    assert spread_apart([5.0, 5.0], [1.0, 1.0], 0.0, 10.0) == [5.5, 4.5]
+    assert spread_apart([10.0, 9.9, 2.0], [1.0, 1.0, 2.0], 0.0, 10.0) == [9.5, 8.5, 2.0]
+    assert spread_apart([0.2, 0.1], [1.0, 1.0], 1.5, 10.0) == [3.0, 2.0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from specs import made_up, spec_of
+from specs import fake_record, spec_of
 from torch import Tensor
 
 from metaformer_ablate.data.datasets import DATASETS
@@ -22,12 +22,12 @@ from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.devices import device_name
 from metaformer_ablate.tasks.classification.data.augment import Augment
-from metaformer_ablate.tasks.classification.data.in_memory import ImageData, load_images
+from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData, load_images
 from metaformer_ablate.tasks.classification.error_analysis.comparison import comparison
 from metaformer_ablate.tasks.classification.error_analysis.gradcam import choose_layer, gradcam, maps_of
 from metaformer_ablate.tasks.classification.error_analysis.probes import PROBES, background, curve, examples
 from metaformer_ablate.tasks.classification.error_analysis.summary import PROBE_NAMES, summary
-from metaformer_ablate.trained.load import NotAtHand, TrainedRun, load_images_of, load_trained
+from metaformer_ablate.trained.load import NotAvailable, TrainedRun, load_images_of, load_trained
 
 CPU = torch.device("cpu")
 FOLDER = DataFolder(Path("nowhere"), given=True)  # the digits are embedded
@@ -78,7 +78,9 @@ def keep(store: Store, spec: RunSpec, net: torch.nn.Module | None = None, **opti
     }
     options.setdefault("device", device_name(CPU))
     top1 = 100 * float((predicted == data.evaluation.labels).float().mean())
-    record = made_up(store, spec, top1, fingerprint=FOLDER.fingerprint("digits"), predictions=predictions, **options)
+    record = fake_record(
+        store, spec, top1, fingerprint=FOLDER.fingerprint("digits"), predictions=predictions, **options
+    )
     save(record, net.state_dict())
     return record
 
@@ -94,7 +96,7 @@ def kept(tmp_path_factory) -> tuple[Store, Record, Record]:
     return store, keep(store, digits_spec()), keep(store, digits_spec(model__token_mixer="attention"))
 
 
-def trained_of(record: Record) -> tuple[TrainedRun, ImageData]:
+def trained_of(record: Record) -> tuple[TrainedRun, InMemoryData]:
     data = load_images_of(record, FOLDER)
     return load_trained(record, data, CPU)[0], data
 
@@ -135,7 +137,7 @@ def test_weights_of_another_net_are_refused(tmp_path, by):
     net = net_of(digits_spec())
     record = keep(Store(tmp_path / "results"), digits_spec(), net)
     save(record, changed(net.state_dict(), by))
-    with pytest.raises(NotAtHand, match=r"not the weights of the record: .* a confidence differs by"):
+    with pytest.raises(NotAvailable, match=r"not the weights of the record: .* a confidence differs by"):
         load_trained(record, load_images_of(record, FOLDER), CPU)
 
 
@@ -162,7 +164,7 @@ def test_rounding_of_another_chip_is_no_other_net(tmp_path):
             _, checked = load_trained(record, load_images_of(record, FOLDER), CPU)
             assert 0.1 < checked["largest_confidence_difference"] <= checked["tolerance"] == 2
         else:
-            with pytest.raises(NotAtHand, match=r"allowed: 0\.1"):
+            with pytest.raises(NotAvailable, match=r"allowed: 0\.1"):
                 load_trained(record, load_images_of(record, FOLDER), CPU)
 
 
@@ -178,7 +180,7 @@ def test_rounding_of_another_chip_is_no_other_net(tmp_path):
 def test_weights_that_cannot_be_read(tmp_path, spoil, words):
     record = keep(Store(tmp_path / "results"), digits_spec())
     spoil(record.folder / "last.ckpt")
-    with pytest.raises(NotAtHand) as raised:
+    with pytest.raises(NotAvailable) as raised:
         load_trained(record, load_images_of(record, FOLDER), CPU)
     assert words in str(raised.value) and "\n" not in str(raised.value)
 
@@ -369,7 +371,7 @@ def test_the_layer_is_the_last_that_can_point_at_something(kept):
     assert choose_layer({"stages.0": (3, 3), "stages.1": (2, 2)}, None) == "stages.0"
     with pytest.raises(RequestError, match=r"--layer: unknown layer 'stages\.4' \(did you mean 'stages\.\d'\?\)"):
         choose_layer(maps, "stages.4")
-    with pytest.raises(NotAtHand, match="no stage of this model gives a map"):
+    with pytest.raises(NotAvailable, match="no stage of this model gives a map"):
         choose_layer({}, None)
 
 

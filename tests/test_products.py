@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from metaformer_ablate.models import cpu_ops as products
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.cpu_ops import Linear, pool_minus_input
-from metaformer_ablate.system.memory import keep_freed_memory
+from metaformer_ablate.system.memory import retain_freed_memory
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
 MAPS = ((1, 1), (2, 2), (4, 4), (7, 7), (16, 16), (3, 11), (14, 5), (29, 31))
@@ -178,6 +178,6 @@ def test_freed_memory_is_kept() -> None:
             torch.empty(2**24).fill_(1)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    keep_freed_memory()
+    retain_freed_memory()
     pages()
     assert pages() < 2**14  # of 4 KiB: what one of them has

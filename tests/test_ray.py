@@ -18,9 +18,9 @@ from sweeps import begin, contents, end, kill_all, trained_here, under_way, wait
 from test_launchers import plant_modules, sweep_in
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.sweep.launchers.base import choose
-from metaformer_ablate.system.signals import Stop
+from metaformer_ablate.system.signals import StopRequest
 
 # Without Ray
 
@@ -61,15 +61,15 @@ ray = pytest.mark.ray
 
 
 def launch(device: str = "cpu", workers: int | None = None, *words: str) -> Any:
-    return choose("ray", specs=[spec_of(words=words)], device=device, stop=Stop(), workers=workers, slurm=())
+    return choose("ray", specs=[spec_of(words=words)], device=device, stop=StopRequest(), workers=workers, slurm=())
 
 
-def order(folder: Path, device: str = "cpu", seed: int = 0) -> Order:
+def order(folder: Path, device: str = "cpu", seed: int = 0) -> RunRequest:
     spec = spec_of(seed=seed)
-    return Order(spec.with_execution(), str(folder), None, device, "a run", spec.run_id)
+    return RunRequest(spec.with_execution(), str(folder), None, device, "a run", spec.run_id)
 
 
-def ended(launcher: Any) -> Ended:
+def ended(launcher: Any) -> RunResult:
     return wait_until(lambda: launcher.wait(1.0))[0]
 
 

@@ -66,7 +66,9 @@ def test_adding_a_mixer_and_an_experiment_as_told(tmp_path):
     mixer, line = re.findall(r"\n\n((?: {8}.*\n|\n)+)", steps)[:2]
     mixers.write_text(mixers.read_text() + "\n\n" + textwrap.dedent(mixer))
     parts = tmp_path / "metaformer_ablate" / "models" / "components.py"
-    parts.write_text(parts.read_text().replace("MIXERS: dict[str, Part] = {", "MIXERS: dict[str, Part] = {\n" + line))
+    parts.write_text(
+        parts.read_text().replace("MIXERS: dict[str, Component] = {", "MIXERS: dict[str, Component] = {\n" + line)
+    )
     (tmp_path / "experiments" / "rolling.yaml").write_text(after("## Add an experiment").split("\n\n")[0])
     command = [sys.executable, "-c", "from metaformer_ablate.cli.main import main; main()"]
     tiny = ["train.epochs=1", "model.depths=[1,1,1,1]", "model.dims=[4,4,8,8]", "data.image_size=8"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from specs import made_up, seal, spec_of
+from specs import fake_record, seal, spec_of
 
 import metaformer_ablate.records.store
 from metaformer_ablate.errors import RequestError
@@ -44,7 +44,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_record_comes_back_as_it_was_written(store: Store, spec: RunSpec) -> None:
-    written = made_up(store, spec, 96.25)
+    written = fake_record(store, spec, 96.25)
     assert written.folder == store.path / "runs" / spec.run_id
     assert names(written.folder) == ["history.csv", "predictions.npz", "record.json", "spec.yaml"]
     read = Store(store.path).read(spec.run_id)
@@ -64,7 +64,7 @@ def test_a_record_comes_back_as_it_was_written(store: Store, spec: RunSpec) -> N
 
 @pytest.mark.parametrize("status", ["diverged", "failed"])
 def test_a_run_that_did_not_end_has_no_predictions_and_no_number(store: Store, spec: RunSpec, status: str) -> None:
-    record = made_up(store, spec, status=status)
+    record = fake_record(store, spec, status=status)
     assert names(record.folder) == sorted(
         ["history.csv", "record.json", "spec.yaml", *(["log.txt"] if status == "failed" else [])]
     )
@@ -84,7 +84,7 @@ def test_history_keeps_every_digit(store: Store, spec: RunSpec) -> None:
     }
     record = store.write(
         spec,
-        made_up(Store(store.path / "other"), spec).data | {"status": "diverged"},
+        fake_record(Store(store.path / "other"), spec).data | {"status": "diverged"},
         [{**values, "val_top5": 0.0, "seconds": 0.175}],
     )
     with (record.folder / "history.csv").open(newline="") as stream:
@@ -105,7 +105,7 @@ SPECS = {
 @pytest.mark.parametrize("recipe", ["digits", "imagenet"])
 def test_the_spec_read_back_has_the_id_of_the_folder(store: Store, name: str, recipe: str) -> None:
     spec = spec_of(SPECS[name], recipe=recipe, seed=7)
-    record = made_up(store, spec)
+    record = fake_record(store, spec)
     tree = YamlFile(record.folder / "spec.yaml").data
     assert digest(tree)[:12] == record.run_id == record.folder.name == spec.run_id
     assert tree == spec.to_dict()
@@ -114,7 +114,7 @@ def test_the_spec_read_back_has_the_id_of_the_folder(store: Store, name: str, re
 def test_runs_are_listed_in_the_order_of_their_ids(store: Store) -> None:
     specs = [spec_of(seed=seed) for seed in range(5)]
     for spec in specs:
-        made_up(store, spec)
+        fake_record(store, spec)
     (store.runs / "notes").mkdir()
     (store.runs / "readme.txt").write_text("")
     assert store.ids() == sorted(spec.run_id for spec in specs)
@@ -131,9 +131,9 @@ def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_frame_has_a_line_a_run(store: Store) -> None:
-    made_up(store, spec_of(seed=0), 97.0)
-    made_up(store, spec_of({"model.pool_size": 5}, seed=1), 95.5)
-    made_up(store, spec_of({"train.lr": 0.5}, seed=2), status="diverged")
+    fake_record(store, spec_of(seed=0), 97.0)
+    fake_record(store, spec_of({"model.pool_size": 5}, seed=1), 95.5)
+    fake_record(store, spec_of({"train.lr": 0.5}, seed=2), status="diverged")
     frame = store.frame()
     assert isinstance(frame, pd.DataFrame)
     assert len(frame) == 3 and list(frame["run_id"]) == store.ids()
@@ -167,7 +167,7 @@ def half_written(data: Any, stream: Any, **options: Any) -> None:
 # Places where a process may die: each after another file.
 CRASHES = {
     "before history.csv": ("_history", fail_with(KeyboardInterrupt())),
-    "before the checksums": ("_sha256", fail_with(KeyboardInterrupt())),
+    "before the checksums": ("file_digest", fail_with(KeyboardInterrupt())),
     "within record.json": ("json.dump", half_written),
     "before record.json is on the disk": ("os.fsync", fail_with(KeyboardInterrupt())),
 }
@@ -178,16 +178,16 @@ CRASHES = {
 def test_a_crash_leaves_no_folder_under_the_name_of_the_run(
     place: str, there_before: bool, store: Store, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = made_up(store, spec, status="failed") if there_before else None
+    before = fake_record(store, spec, status="failed") if there_before else None
     name, replacement = CRASHES[place]
     with monkeypatch.context() as patch:
         patch.setattr(f"metaformer_ablate.records.store.{name}", replacement)
         with pytest.raises(KeyboardInterrupt):
-            made_up(store, spec, 95.0)
+            fake_record(store, spec, 95.0)
     assert store.read(spec.run_id) == before, "an old record has to stand until the new one is whole"
     assert store.ids() == ([spec.run_id] if there_before else [])
     assert store.problems == {}
-    assert made_up(store, spec, 96.0).top1 == 96.0  # what the crash left is not in the way
+    assert fake_record(store, spec, 96.0).top1 == 96.0  # what the crash left is not in the way
     assert names(store.runs) == [spec.run_id]
 
 
@@ -205,7 +205,7 @@ def test_a_folder_that_cannot_be_written_says_why(
 ) -> None:
     monkeypatch.setattr(f"metaformer_ablate.records.store.{place}", fail_with(OSError(number, os.strerror(number))))
     with pytest.raises(StoreError) as caught:
-        made_up(store, spec)
+        fake_record(store, spec)
     assert str(caught.value).startswith(f"{store.path}: the record of run {spec.run_id} cannot be written: ")
     assert message in str(caught.value)
     assert names(store.runs) == [], "something half-written is left"
@@ -220,14 +220,14 @@ def test_record_json_is_written_last(store: Store, spec: RunSpec, monkeypatch: p
         dump(data, stream, **options)
 
     monkeypatch.setattr(metaformer_ablate.records.store.json, "dump", watch)
-    made_up(store, spec)
+    fake_record(store, spec)
     assert there == [["history.csv", "predictions.npz", "record.json", "spec.yaml"]]
 
 
 def test_an_old_record_is_moved_aside_and_kept(store: Store, spec: RunSpec) -> None:
     for reason in ("it fell", "it fell again"):
-        made_up(store, spec, status="failed", reason=reason)
-    made_up(store, spec, 92.0)
+        fake_record(store, spec, status="failed", reason=reason)
+    fake_record(store, spec, 92.0)
     assert store.read(spec.run_id).top1 == 92.0
     aside = store.path / "aside"
     assert names(aside) == [f"{spec.run_id}-1", f"{spec.run_id}-2"]
@@ -253,7 +253,7 @@ def test_a_folder_can_be_asked_whether_it_is_writable(tmp_path: Path) -> None:
 
 
 def test_a_run_is_found_by_any_unique_prefix(store: Store, spec: RunSpec) -> None:
-    record = made_up(store, spec)
+    record = fake_record(store, spec)
     for length in range(6, 13):
         assert store.find(spec.run_id[:length]) == record
 
@@ -265,7 +265,7 @@ def test_what_is_no_prefix_is_refused(store: Store, prefix: str) -> None:
 
 
 def test_a_prefix_of_none_or_of_several_is_refused(store: Store, spec: RunSpec) -> None:
-    record = made_up(store, spec)
+    record = fake_record(store, spec)
     twin = record.run_id[:8] + ("0000" if record.run_id[8:] != "0000" else "1111")
     shutil.copytree(record.folder, store.folder(twin))
     with pytest.raises(RequestError, match=f"run '{record.run_id[:8]}' begins 2 run ids: ") as caught:
@@ -341,8 +341,8 @@ EDITS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edited_folder_is_named_and_not_counted(name: str, store: Store, spec: RunSpec) -> None:
-    record = made_up(store, spec)
-    good = made_up(store, spec_of(seed=1))
+    record = fake_record(store, spec)
+    good = fake_record(store, spec_of(seed=1))
     edit, problem = EDITS[name]
     edit(record.folder)
     assert store.read(record.run_id) is None
@@ -356,17 +356,17 @@ def test_an_edited_folder_is_named_and_not_counted(name: str, store: Store, spec
 
 
 def test_a_record_written_over_a_broken_one_counts_again(store: Store, spec: RunSpec) -> None:
-    record = made_up(store, spec)
+    record = fake_record(store, spec)
     remove("history.csv")(record.folder)
     assert store.read(spec.run_id) is None
-    again = made_up(store, spec, 95.0)
+    again = fake_record(store, spec, 95.0)
     assert store.problems == {}
     assert store.read(spec.run_id) == again
 
 
 def test_a_record_whose_checksums_were_taken_out_is_damaged(store: Store, spec: RunSpec) -> None:
     """As they have to be for a number to be changed by hand: every record of this format was written with them."""
-    record = made_up(store, spec)
+    record = fake_record(store, spec)
     data = {**record.data, "metrics": OK}
     del data["checksums"]
     (record.folder / "record.json").write_text(json.dumps(data))
@@ -376,7 +376,7 @@ def test_a_record_whose_checksums_were_taken_out_is_damaged(store: Store, spec: 
 
 
 def test_what_a_record_left_aside_says_has_its_checksums(store: Store, spec: RunSpec) -> None:
-    record = made_up(store, spec)
+    record = fake_record(store, spec)
     seal(record.folder, device="another CPU")
     found = store.read(spec.run_id)
     assert found is not None and found.data["device"] == "another CPU"
@@ -396,7 +396,7 @@ def test_what_a_record_left_aside_says_has_its_checksums(store: Store, spec: Run
 def test_a_record_of_another_program_with_another_spec_is_in_no_frame(
     edit: Callable[[Path], None], problem: str, store: Store, spec: RunSpec
 ) -> None:
-    record, good = made_up(store, spec), made_up(store, spec_of(seed=1))
+    record, good = fake_record(store, spec), fake_record(store, spec_of(seed=1))
     edit(record.folder)
     seal(record.folder)
     assert list(store.frame()["run_id"]) == [good.run_id]

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from conftest import Result, call
 from report_page import IMAGE, MARKUP, SCRIPT, Node, fill, read
-from specs import made_up, seal, spec_of
+from specs import fake_record, seal, spec_of
 
 from metaformer_ablate.analysis.report.collect import _spec, collect
 from metaformer_ablate.analysis.report.markup import anchor, cell, element, escape, inline_svg, island
 from metaformer_ablate.analysis.report.page import write
 from metaformer_ablate.analysis.report.phrases import settings_text
-from metaformer_ablate.analysis.report.runs import _curve
+from metaformer_ablate.analysis.report.runs import curve
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store, _yaml
 from metaformer_ablate.spec.plan import plan
@@ -253,7 +253,7 @@ def test_mistakes_are_those_of_the_predictions(tmp_path: Path) -> None:
     predictions = {"label": labels, "predicted": predicted, "confidence": np.full(40, 0.9, dtype=np.float32)}
     specs = plan("pooling_size").specs
     for row in ("pool3", "pool7", "pool9"):
-        record = made_up(store, specs[row], 90.0)
+        record = fake_record(store, specs[row], 90.0)
     data = {key: value for key, value in record.data.items() if key not in ("format", "run_id", "checksums")}
     store.write(specs["pool5"], data, record.history(), predictions)
     page = read(write(collect(store, DataFolder.choose(None)), DataFolder.choose(None)))
@@ -297,7 +297,7 @@ def test_bad_requests(ablate: Callable[..., Result], tmp_path: Path) -> None:
 
 def test_records_are_found_where_no_experiment_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path / "results")
-    record = made_up(store, spec_of())
+    record = fake_record(store, spec_of())
     monkeypatch.setattr("metaformer_ablate.analysis.report.collect.find_all", lambda kind: {})
     report = collect(store, DataFolder.choose(None))
     (variant,) = report.variants["no recipe"]
@@ -313,7 +313,7 @@ def test_specs_are_read_as_the_yaml_reader_reads_them(tmp_path: Path) -> None:
     lines: dict[str, dict[str, object]] = {}
     for experiment in ("table5", "imagenet_models"):
         for spec in plan(experiment, "imagenet").specs.values():
-            record = made_up(store, spec)
+            record = fake_record(store, spec)
             assert _spec(record, lines) == record.spec() == spec.to_dict()
     assert lines  # it did go line by line
 
@@ -321,10 +321,10 @@ def test_specs_are_read_as_the_yaml_reader_reads_them(tmp_path: Path) -> None:
 def test_a_spec_in_another_style_is_read_too_and_a_wrong_one_is_no_result(tmp_path: Path) -> None:
     store = Store(tmp_path)
     spec = spec_of()
-    record = made_up(store, spec)
+    record = fake_record(store, spec)
     (record.folder / "spec.yaml").write_text(json.dumps(spec.to_dict(), indent=3))
     assert _spec(record, {}) == spec.to_dict()
-    wrong = made_up(store, spec.with_seed(1))
+    wrong = fake_record(store, spec.with_seed(1))
     (wrong.folder / "spec.yaml").write_text(_yaml(spec.to_dict()))
     for folder in (record.folder, wrong.folder):  # as another program writes them
         seal(folder)
@@ -335,18 +335,18 @@ def test_a_spec_in_another_style_is_read_too_and_a_wrong_one_is_no_result(tmp_pa
 
 
 def test_long_curves_keep_their_ends_and_gaps(tmp_path: Path) -> None:
-    record = made_up(Store(tmp_path), spec_of())
+    record = fake_record(Store(tmp_path), spec_of())
     lines = ["epoch,step,lr,train_loss,val_loss,val_top1,val_top5,seconds"]
     lines += [f"{i},1,1,{'nan' if i == 300 else 2 / i},inf,{i / 3},1,1" for i in range(1, 301)]
     (record.folder / "history.csv").write_text("\n".join(lines))
-    epochs, train_loss, val_loss, top1 = _curve(record, 12)
+    epochs, train_loss, val_loss, top1 = curve(record, 12)
     assert len(epochs) == 12
     assert (epochs[0], epochs[-1]) == (1, 300)
     assert all(25 < b - a < 30 for a, b in pairwise(epochs))
     assert train_loss[0] == 2 and train_loss[-1] is None and set(val_loss) == {None}
     assert top1[0] == 0.3333 and top1[-1] == 100
     (record.folder / "history.csv").write_text("")
-    assert _curve(record, 12) == [[], [], [], []]
+    assert curve(record, 12) == [[], [], [], []]
 
 
 def test_markup_escapes_what_is_not_html() -> None:

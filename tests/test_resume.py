@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_WORDS, command
-from specs import made_up, spec_of
+from specs import fake_record, spec_of
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records import claims as claims_module
@@ -25,11 +25,11 @@ from metaformer_ablate.records.checkpoints import DAMAGED, LAST, PREVIOUS, Check
 from metaformer_ablate.records.claims import Claims
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.options import ClaimLost, Handling
-from metaformer_ablate.runs.request import Order
+from metaformer_ablate.runs.options import ClaimLost, RunOptions
+from metaformer_ablate.runs.request import RunRequest
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.system.signals import Interrupted, StopRequest
 
 CPU = torch.device("cpu")
 # Everything that draws at random or remembers: three epochs of 22 steps, augmentation, stochastic depth, mixing,
@@ -50,7 +50,7 @@ def disturbed_spec(seed: int = 0, **settings: Any) -> RunSpec:
     return spec_of({**SETTINGS, **settings}, words=TINY_WORDS, seed=seed)
 
 
-class StopAfter(Stop):
+class StopAfter(StopRequest):
     """Asks for an end after so many steps."""
 
     def __init__(self, steps: int):
@@ -87,7 +87,7 @@ def undisturbed(environment: None, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize("steps", [0, 9, 20, 21, 22, 23, 24, 47, 60, 66])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(steps: int, undisturbed: Record, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(steps)))
+        runner(tmp_path).run(disturbed_spec(), RunOptions(stop=StopAfter(steps)))
     folder = Store(tmp_path).folder(disturbed_spec().run_id)
     assert sorted(path.name for path in folder.iterdir()) == [LAST]
     assert Store(tmp_path).read(disturbed_spec().run_id) is None
@@ -101,7 +101,7 @@ def test_a_run_that_was_stopped_often(undisturbed: Record, tmp_path: Path) -> No
     while True:
         attempts += 1
         try:
-            record = runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(8)))
+            record = runner(tmp_path).run(disturbed_spec(), RunOptions(stop=StopAfter(8)))
             break
         except Interrupted:
             continue
@@ -122,7 +122,7 @@ def test_every_checkpoint_on_the_way_leads_to_the_same_record(undisturbed: Recor
         def die(progress: Any) -> None:
             raise Died
 
-        class Dying(Stop):
+        class Dying(StopRequest):
             def __call__(self, left: list[int] = [left]) -> bool:  # noqa: B006
                 left[0] -= 1
                 if left[0] < 0:
@@ -130,14 +130,14 @@ def test_every_checkpoint_on_the_way_leads_to_the_same_record(undisturbed: Recor
                 return False
 
         with pytest.raises(Died):
-            runner(tmp_path).run(disturbed_spec(), Handling(checkpoint_seconds=0, stop=Dying()))
-    record = runner(tmp_path).run(disturbed_spec(), Handling(checkpoint_seconds=0))
+            runner(tmp_path).run(disturbed_spec(), RunOptions(checkpoint_seconds=0, stop=Dying()))
+    record = runner(tmp_path).run(disturbed_spec(), RunOptions(checkpoint_seconds=0))
     assert content(record) == content(undisturbed)
 
 
 def test_a_flipped_bit_is_found_and_the_checkpoint_before_it_is_used(undisturbed: Record, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        runner(tmp_path).run(disturbed_spec(), Handling(checkpoint_seconds=0, stop=StopAfter(30)))
+        runner(tmp_path).run(disturbed_spec(), RunOptions(checkpoint_seconds=0, stop=StopAfter(30)))
     folder = Store(tmp_path).folder(disturbed_spec().run_id)
     assert is_whole(folder / LAST) and is_whole(folder / PREVIOUS)
     damaged = bytearray((folder / LAST).read_bytes())
@@ -154,7 +154,7 @@ def test_without_a_whole_checkpoint_a_run_begins_at_the_beginning(
     how: str, undisturbed: Record, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
+        runner(tmp_path).run(disturbed_spec(), RunOptions(stop=StopAfter(30)))
     last = Store(tmp_path).folder(disturbed_spec().run_id) / LAST
     last.write_bytes({"cut": last.read_bytes()[:-100], "empty": b"", "nothing of ours": b"x" * 5000}[how])
     with pytest.warns(UserWarning, match="damaged"):
@@ -169,7 +169,7 @@ def test_a_checkpoint_of_another_run_is_set_aside(
     spec, other = disturbed_spec(), disturbed_spec(seed=1)
     for each in (spec, other):
         with pytest.raises(Interrupted):
-            runner(tmp_path).run(each, Handling(checkpoint_seconds=0, stop=StopAfter(30)))
+            runner(tmp_path).run(each, RunOptions(checkpoint_seconds=0, stop=StopAfter(30)))
     ours, theirs = (Store(tmp_path).folder(each.run_id) for each in (spec, other))
     foreign = (theirs / LAST).read_bytes()
     (ours / LAST).write_bytes(foreign)
@@ -193,10 +193,10 @@ def test_a_checkpoint_that_does_not_say_whose_it_is_is_not_used(
 ) -> None:
     """As earlier code wrote them: its state under the name of a class."""
     with pytest.raises(Interrupted):
-        runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
+        runner(tmp_path).run(disturbed_spec(), RunOptions(stop=StopAfter(30)))
     checkpoints = Checkpoints(Store(tmp_path).folder(disturbed_spec().run_id))
     state = torch.load(checkpoints.folder / LAST, weights_only=True)
-    state["callbacks"] = {"_Watch": state["callbacks"]["run"]}
+    state["callbacks"] = {"RunCallback": state["callbacks"]["run"]}
     checkpoints.save(lambda path: torch.save(state, path))
     (checkpoints.folder / PREVIOUS).unlink()
     assert content(runner(tmp_path).run(disturbed_spec())) == content(undisturbed)
@@ -209,7 +209,7 @@ def test_a_checkpoint_of_other_versions_is_not_used(
     with monkeypatch.context() as patch:
         patch.setattr("metaformer_ablate.system.provenance.versions", lambda: {"torch": "1.0"})
         with pytest.raises(Interrupted):
-            runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
+            runner(tmp_path).run(disturbed_spec(), RunOptions(stop=StopAfter(30)))
     record = runner(tmp_path).run(disturbed_spec())
     assert content(record) == content(undisturbed)
     assert "was written with other versions (" in (said := capsys.readouterr().err)
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_other_versions_is_not_used(
 def test_the_state_that_a_run_goes_on_with_is_the_one_it_had(tmp_path: Path) -> None:
     """A run whose checkpoint was changed (and sealed again) goes on from the change: checkpoints are really used."""
     with pytest.raises(Interrupted):
-        runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
+        runner(tmp_path).run(disturbed_spec(), RunOptions(stop=StopAfter(30)))
     checkpoints = Checkpoints(Store(tmp_path).folder(disturbed_spec().run_id))
     state = torch.load(checkpoints.folder / LAST, weights_only=True)
     state["callbacks"]["run"]["history"][0]["train_loss"] = 123.0
@@ -232,7 +232,7 @@ def test_kept_checkpoints_hold_the_weights_that_predicted(tmp_path: Path) -> Non
 
     spec = disturbed_spec()
     used = runner(tmp_path)
-    record = used.run(spec, Handling(keep_checkpoints=True))
+    record = used.run(spec, RunOptions(keep_checkpoints=True))
     assert sorted(path.name for path in record.folder.iterdir()) == [
         "history.csv",
         LAST,
@@ -258,8 +258,8 @@ def test_a_run_killed_between_its_last_epoch_and_its_record_is_finished(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", lambda *a, **b: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            runner(tmp_path).run(disturbed_spec(), Handling(checkpoint_seconds=0, keep_checkpoints=True))
-    record = runner(tmp_path).run(disturbed_spec(), Handling(keep_checkpoints=True))
+            runner(tmp_path).run(disturbed_spec(), RunOptions(checkpoint_seconds=0, keep_checkpoints=True))
+    record = runner(tmp_path).run(disturbed_spec(), RunOptions(keep_checkpoints=True))
     assert content(record) == content(undisturbed)
     assert is_whole(record.folder / LAST)
 
@@ -268,7 +268,7 @@ def test_a_full_disk_at_a_checkpoint_ends_the_sweep_and_keeps_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Interrupted):
-        runner(tmp_path).run(disturbed_spec(), Handling(stop=StopAfter(30)))
+        runner(tmp_path).run(disturbed_spec(), RunOptions(stop=StopAfter(30)))
     folder = Store(tmp_path).folder(disturbed_spec().run_id)
     before = (folder / LAST).read_bytes()
 
@@ -278,7 +278,7 @@ def test_a_full_disk_at_a_checkpoint_ends_the_sweep_and_keeps_the_last_one(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(StoreError, match=r"the checkpoint of run .* cannot be written: the disk is full"):
-            runner(tmp_path).run(disturbed_spec(), Handling(checkpoint_seconds=0))
+            runner(tmp_path).run(disturbed_spec(), RunOptions(checkpoint_seconds=0))
     assert [path.name for path in folder.iterdir()] == [LAST]
     assert (folder / LAST).read_bytes() == before
 
@@ -315,11 +315,11 @@ JOB = (
     SIGNAL
     + """
 import json
-from metaformer_ablate.launchers import Order
+from metaformer_ablate.launchers import RunRequest
 from metaformer_ablate.run import execute
-from metaformer_ablate.signals import Interrupted, Stop
-order = Order(**json.loads(sys.argv[1]))
-with Stop().catching(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2) as stop:
+from metaformer_ablate.signals import Interrupted, StopRequest
+order = RunRequest(**json.loads(sys.argv[1]))
+with StopRequest().catching(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2) as stop:
     try:
         ended = execute(order, stop)
     except Interrupted as interruption:
@@ -370,9 +370,9 @@ def test_a_job_that_is_stopped_while_a_checkpoint_is_written_saves_its_place(
     number: signal.Signals, undisturbed: Record, tmp_path: Path
 ) -> None:
     spec = disturbed_spec()
-    order = Order(spec.with_execution(), str(tmp_path), None, "cpu", "a job", spec.run_id, checkpoint_seconds=0)
+    order = RunRequest(spec.with_execution(), str(tmp_path), None, "cpu", "a job", spec.run_id, checkpoint_seconds=0)
     done = signalled(JOB, "a checkpoint", "before", number, json.dumps(asdict(order)), cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "Ended stopped\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "RunResult stopped\n"), done.stderr
     assert (Store(tmp_path).folder(spec.run_id) / LAST).exists()
     assert content(runner(tmp_path).run(spec)) == content(undisturbed)
 
@@ -391,7 +391,7 @@ def test_a_trial_that_is_stopped_while_a_checkpoint_is_written_saves_its_place(t
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims_module, "BEAT", 0.05)
+    monkeypatch.setattr(claims_module, "HEARTBEAT_SECONDS", 0.05)
 
 
 def test_a_claim_is_for_one(tmp_path: Path) -> None:
@@ -428,7 +428,7 @@ def test_the_claim_of_a_process_that_is_gone_is_taken_over_at_once(tmp_path: Pat
     code += "Claims(Path(sys.argv[1])).take('0123456789ab'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     observer = Claims(tmp_path)
-    assert observer.top("0123456789ab") is not None
+    assert observer.current("0123456789ab") is not None
     assert observer.held() == {}
     claim = observer.take("0123456789ab")
     assert claim is not None and claim.generation == 1
@@ -482,15 +482,15 @@ def test_a_run_whose_claim_was_lost_writes_nothing(tmp_path: Path, monkeypatch: 
     claim = Claims(tmp_path).take(spec.run_id)
     assert claim is not None
     claim.lost = True
-    monkeypatch.setattr("metaformer_ablate.runs.callback.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("metaformer_ablate.runs.callback.PROGRESS_SECONDS", 0.0)
     with pytest.raises(ClaimLost):
-        runner(tmp_path).run(spec, Handling(claim=claim))
+        runner(tmp_path).run(spec, RunOptions(claim=claim))
     assert Store(tmp_path).read(spec.run_id) is None
 
 
 def test_of_two_that_finish_one_run_the_first_record_stands(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first = made_up(store, spec_of(), top1=50.0)
+    first = fake_record(store, spec_of(), top1=50.0)
     data = {key: value for key, value in first.data.items() if key != "checksums"}
     second = store.write(spec_of(), {**data, "metrics": {"top1": 60.0}}, [], first.predictions())
     assert second.top1 == 50.0 and store.read(first.run_id).data == first.data

@@ -22,9 +22,9 @@ from benchmarks.training import Case, Setting
 from metaformer_ablate.cost.cost import count
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_model
-from metaformer_ablate.records.claims import Claims, Holder
+from metaformer_ablate.records.claims import ClaimOwner, Claims
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.request import Order
+from metaformer_ablate.runs.request import RunRequest
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.sweep.scheduler import Limits
 
@@ -33,7 +33,9 @@ ROWS = ("pool3", "pool5", "pool7", "pool9")
 NAMES = [f"pooling_size/{row} seed {seed}" for seed in range(SEEDS) for row in ROWS]  # as they are to begin
 
 
-def sweep(cluster: Cluster, timing: Callable[[Order], Timing], folder: Path, *words: str, **more: object) -> Outcome:
+def sweep(
+    cluster: Cluster, timing: Callable[[RunRequest], Timing], folder: Path, *words: str, **more: object
+) -> Outcome:
     """Pooling sizes with five seeds."""
     return simulate([plan("pooling_size", "digits", words)], range(SEEDS), cluster, timing, folder, **more)  # type: ignore[arg-type]
 
@@ -136,7 +138,7 @@ def test_a_run_that_dies_three_times_is_failed_and_the_others_go_on(tmp_path: Pa
 
 
 def test_a_run_that_makes_no_step_is_killed_and_given_up(tmp_path: Path) -> None:
-    def timing(order: Order) -> Timing:
+    def timing(order: RunRequest) -> Timing:
         return Timing(100.0, start=1e6 if order.name == NAMES[0] else 0.0)
 
     outcome = sweep(Cluster(32), timing, tmp_path, limits=Limits(stall_seconds=1800.0))
@@ -195,8 +197,8 @@ def test_checkpoints_further_apart_than_failures_are_given_up(tmp_path: Path) ->
 
 def test_a_run_of_an_owner_that_died_elsewhere_is_taken_over(tmp_path: Path) -> None:
     run_id = plan("pooling_size").specs["pool3"].with_seed(0).run_id
-    hold(Claims(tmp_path), Holder(run_id, 0, "a-token", 7, "another", "another machine", 1, 1, "1"))
-    top = Claims(tmp_path).top(run_id)
+    hold(Claims(tmp_path), ClaimOwner(run_id, 0, "a-token", 7, "another", "another machine", 1, 1, "1"))
+    top = Claims(tmp_path).current(run_id)
     assert top is not None and (top.token, top.beat, top.host) == ("a-token", 7, "another")
     outcome = sweep(Cluster(64), lambda order: Timing(10.0), tmp_path)
     assert len(outcome.ended) == len(NAMES)

@@ -21,9 +21,9 @@ from conftest import REPOSITORY, TINY_WORDS, Result
 from specs import spec_of
 from sweeps import begin, contents, end, kill_all, trained_here, under_way, wait_until, went_on
 
-from metaformer_ablate.records.claims import Claims, Holder
+from metaformer_ablate.records.claims import ClaimOwner, Claims
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.request import Order
+from metaformer_ablate.runs.request import RunRequest
 from metaformer_ablate.sweep.launchers import slurm as launcher_module
 from metaformer_ablate.sweep.launchers.slurm import _executor, _former_owner, queue
 from metaformer_ablate.sweep.launchers.slurm_options import read_options
@@ -53,7 +53,7 @@ def test_options_of_slurm_are_for_slurm(ablate: Callable[..., Result]) -> None:
 
 def test_a_requeued_job_takes_over_what_it_held_on_another_node(tmp_path: Path) -> None:
     spec = spec_of()
-    order = Order(spec.with_execution(), str(tmp_path), None, "cpu", "a run", spec.run_id)
+    order = RunRequest(spec.with_execution(), str(tmp_path), None, "cpu", "a run", spec.run_id)
     notes = tmp_path / "7_owner.json"
     assert _former_owner(order, notes) is None
     held = Claims(tmp_path).take(spec.run_id)
@@ -131,7 +131,7 @@ def jobs() -> dict[str, list[str]]:
     return {line.split("|")[0]: line.split("|")[1:] for line in lines}
 
 
-def job_of(holder: Holder) -> str:
+def job_of(holder: ClaimOwner) -> str:
     """The job whose process holds a claim."""
     environment = Path(f"/proc/{holder.pid}/environ").read_bytes().split(b"\0")
     found = dict(line.decode().partition("=")[::2] for line in environment if line)
@@ -172,7 +172,7 @@ def test_ctrl_c_takes_the_jobs_back_and_both_nodes_finish_them(
 def test_jobs_that_are_disturbed_go_on(cluster: None, expected: dict[str, Any], tmp_path: Path) -> None:
     """One is requeued, one killed, then one cancelled and one told that its time is nearly over."""
     sweep = begin(tmp_path, "--launcher", "slurm")
-    found: list[tuple[Holder, str, float]] = []
+    found: list[tuple[ClaimOwner, str, float]] = []
     for disturb in (
         lambda holder, job: tell("scontrol", "requeue", job),
         lambda holder, job: os.kill(holder.pid, signal.SIGKILL),

@@ -30,7 +30,7 @@ from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import SECTIONS, SEMANTICS, RunSpec
 
-LEAVES = merge._LEAVES  # every field that a layer may set, by dotted path
+LEAVES = merge.LEAVES  # every field that a layer may set, by dotted path
 # What is not part of the id: where and how a run executes, and a path whose content is.
 EXECUTION = {
     *(f"train.{key}" for key in ("devices", "nodes", "strategy", "micro_batch", "grad_checkpointing")),

@@ -18,19 +18,19 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY_WORDS, Result, Trained, command
-from specs import made_up, spec_of
+from specs import fake_record, spec_of
 
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.records.claims import Claims, Holder
+from metaformer_ablate.records.claims import ClaimOwner, Claims
 from metaformer_ablate.records.compare import compare
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.run_spec import SEMANTICS
-from metaformer_ablate.sweep.jobs import Job, order_of
-from metaformer_ablate.sweep.launchers.local import Inline
+from metaformer_ablate.sweep.jobs import Job, make_request
+from metaformer_ablate.sweep.launchers.local import InProcess
 from metaformer_ablate.sweep.scheduler import Sweep
 from metaformer_ablate.system.processes import process_started
-from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.system.signals import Interrupted, StopRequest
 
 Ablate = Callable[..., Result]
 # A run of some seconds, so that there is a middle to disturb.
@@ -59,7 +59,7 @@ def sweep(*words: object, cwd: Path, **env: str) -> Iterator[subprocess.Popen[st
         process.communicate()
 
 
-def wait_for_training(results: Path, runs: int = 1, seconds: float = 60) -> list[Holder]:
+def wait_for_training(results: Path, runs: int = 1, seconds: float = 60) -> list[ClaimOwner]:
     """The owners of the claims once so many runs have made steps."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -70,7 +70,7 @@ def wait_for_training(results: Path, runs: int = 1, seconds: float = 60) -> list
     raise AssertionError("nothing trains")
 
 
-def is_alive(holder: Holder) -> bool:
+def is_alive(holder: ClaimOwner) -> bool:
     return process_started(holder.pid) == holder.started
 
 
@@ -161,10 +161,10 @@ DRIVER = """
 import sys
 import metaformer_ablate.runs.runner
 train = metaformer_ablate.runs.runner.Runner.run
-def counted(self, spec, handling=None):
+def counted(self, spec, options=None):
     with open("trained.txt", "a") as stream:
         stream.write(spec.run_id + "\\n")
-    return train(self, spec, handling)
+    return train(self, spec, options)
 metaformer_ablate.runs.runner.Runner.run = counted
 from metaformer_ablate.cli.main import main
 main()
@@ -218,7 +218,7 @@ def test_status_of_an_experiment(ablate: Ablate, trained: Trained) -> None:
 
 
 def test_a_failed_run_is_in_the_status(ablate: Ablate, tmp_path: Path) -> None:
-    record = made_up(Store(tmp_path / "results"), spec_of(), status="failed")
+    record = fake_record(Store(tmp_path / "results"), spec_of(), status="failed")
     tree = ablate("status", "--json").json
     assert tree["failed"] == [
         {"run_id": record.run_id, "reason": "it failed", "log": f"results/runs/{record.run_id}/log.txt"}
@@ -228,19 +228,19 @@ def test_a_failed_run_is_in_the_status(ablate: Ablate, tmp_path: Path) -> None:
 def test_a_results_folder_that_is_removed_ends_the_sweep(
     ablate: Ablate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from metaformer_ablate.runs.callback import _Watch
+    from metaformer_ablate.runs.callback import RunCallback
 
-    step, steps = _Watch.on_train_batch_end, 0
+    step, steps = RunCallback.on_train_batch_end, 0
 
-    def remove(self: _Watch, *arguments: object) -> None:
+    def remove(self: RunCallback, *arguments: object) -> None:
         nonlocal steps
         steps += 1
         if steps == 22 + 5:  # in the second run
             shutil.rmtree(tmp_path / "results")
         step(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_Watch, "on_train_batch_end", remove)
-    monkeypatch.setattr("metaformer_ablate.runs.callback.TELL_SECONDS", 0.0)
+    monkeypatch.setattr(RunCallback, "on_train_batch_end", remove)
+    monkeypatch.setattr("metaformer_ablate.runs.callback.PROGRESS_SECONDS", 0.0)
     done = ablate("run", "pooling_size", *TINY_WORDS)
     assert (done.code, done.out) == (1, "")
     assert "the results folder was removed while run" in done.err.splitlines()[-1]
@@ -284,7 +284,7 @@ def test_what_differs_is_told_with_what_could_explain_it(
 def test_a_record_of_other_semantics_is_said_to_be_one(ablate: Ablate, tmp_path: Path) -> None:
     """Trained by the code of then, which no longer is: what differs is explained, and no record of it is kept."""
     spec = spec_of(words=TINY_WORDS).model_copy(update={"semantics": SEMANTICS - 1})
-    record = made_up(Store(tmp_path / "results"), spec, 12.5)
+    record = fake_record(Store(tmp_path / "results"), spec, 12.5)
     told = f"run {spec.run_id} has semantics {SEMANTICS - 1}, and this code {SEMANTICS}"
     done = ablate("reproduce", record.run_id, "--json")
     assert done.code == 1 and f"warning: {told}, which trains the same spec otherwise" in done.err
@@ -330,8 +330,8 @@ def test_merge_keeps_ours_where_results_differ_and_takes_theirs_for_a_failed_one
 ) -> None:
     ours, theirs = Store(tmp_path / "results"), Store(tmp_path / "theirs")
     differs, failed = spec_of(seed=0), spec_of(seed=1)
-    made_up(ours, differs, 90.0), made_up(theirs, differs, 91.0)
-    made_up(ours, failed, status="failed"), made_up(theirs, failed, 92.0)
+    fake_record(ours, differs, 90.0), fake_record(theirs, differs, 91.0)
+    fake_record(ours, failed, status="failed"), fake_record(theirs, failed, 92.0)
     done = ablate("merge", "theirs", "--json")
     assert done.code == 1
     assert (done.json["conflicts"], done.json["brought"]) == ([differs.run_id], [failed.run_id])
@@ -339,7 +339,7 @@ def test_merge_keeps_ours_where_results_differ_and_takes_theirs_for_a_failed_one
 
 
 def test_what_is_being_trained_is_not_removed(ablate: Ablate, tmp_path: Path) -> None:
-    record = made_up(Store(tmp_path / "results"), spec_of())
+    record = fake_record(Store(tmp_path / "results"), spec_of())
     claim = Claims(tmp_path / "results").take(record.run_id)
     assert claim is not None
     assert "is being trained by" in ablate("rm", record.run_id).sentence
@@ -363,7 +363,7 @@ def test_options_of_execution(ablate: Ablate, words: list[str], parts: list[str]
 
 
 def test_a_sweep_that_is_stopped_in_its_last_run_is_interrupted_and_not_done(tmp_path: Path) -> None:
-    class StopAfter(Stop):
+    class StopAfter(StopRequest):
         left = 5
 
         def __call__(self) -> bool:
@@ -373,6 +373,6 @@ def test_a_sweep_that_is_stopped_in_its_last_run_is_interrupted_and_not_done(tmp
 
     store, folder, stop = Store(tmp_path), DataFolder.choose(None), StopAfter()
     jobs = [Job(spec_of(words=TINY_WORDS), ("one/row",))]
-    order = partial(order_of, store=store, folder=folder, device="cpu")
+    order = partial(make_request, store=store, folder=folder, device="cpu")
     with pytest.raises(Interrupted):
-        Sweep(jobs, order, Inline("cpu", stop), store, stop=stop).run()
+        Sweep(jobs, order, InProcess("cpu", stop), store, stop=stop).run()

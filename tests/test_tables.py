@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import scipy.stats
-from specs import made_up
+from specs import fake_record
 
 from metaformer_ablate.analysis.tables.render import FORMATS, render
 from metaformer_ablate.analysis.tables.table import build_table
@@ -43,7 +43,7 @@ Results = Mapping[str, Mapping[int, float | str]]
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """make(results, seeds): the table of EXPERIMENT after runs that ended so."""
-    (tmp_path / "made_up.yaml").write_text(EXPERIMENT)
+    (tmp_path / "fake_record.yaml").write_text(EXPERIMENT)
     store = Store(tmp_path / "results")
 
     def table(results: Results, seeds: tuple[int, ...] | None = None, **of: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
                 if outcome == "stale":
                     ok, options["fingerprint"] = True, "0123456789abcdef"
                 number = outcome if isinstance(outcome, float) else 50.0
-                made_up(store, chosen.spec(row, seed), number, "ok" if ok else str(outcome), **options)
+                fake_record(store, chosen.spec(row, seed), number, "ok" if ok else str(outcome), **options)
         return build_table(chosen, store, folder, seeds)
 
     return table
@@ -64,7 +64,7 @@ def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 def made_up_plan(folder: Path, overrides: tuple[str, ...] = ()) -> Plan:
     experiment.load_experiment.cache_clear()
-    return plan(str(folder / "made_up.yaml"), overrides=overrides)
+    return plan(str(folder / "fake_record.yaml"), overrides=overrides)
 
 
 def by_name(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -86,7 +86,7 @@ def test_a_table_has_the_keys_of_the_contract(make: Callable[..., dict[str, Any]
     table = make(FULL)
     assert list(table)[:5] == ["experiment", "recipe", "metric", "rows", "warnings"]
     assert list(table)[5:] == ["audit", "resolution", "agreement"]
-    assert (table["experiment"], table["recipe"], table["metric"]) == ("made_up", "digits", "top1")
+    assert (table["experiment"], table["recipe"], table["metric"]) == ("fake_record", "digits", "top1")
     assert [row["name"] for row in table["rows"]] == ["pool3", "pool5", "none"], "not in the order of the file"
     for row in table["rows"]:
         assert list(row) == ROW_KEYS
@@ -233,7 +233,7 @@ def test_data_of_an_override_is_not_stale(make: Callable[..., dict[str, Any]], t
     fingerprint = folder.fingerprint("fashion_mnist")
     assert fingerprint not in (None, folder.fingerprint("digits"))
     store = Store(tmp_path / "results")
-    made_up(store, chosen.spec("pool3", 0), 90.0, fingerprint=fingerprint)
+    fake_record(store, chosen.spec("pool3", 0), 90.0, fingerprint=fingerprint)
     assert by_name(build_table(chosen, store, folder))["pool3"]["status"] == "ok"
 
 
@@ -258,14 +258,14 @@ def test_a_run_at_chance_is_marked(make: Callable[..., dict[str, Any]]) -> None:
 
 
 def test_a_row_that_is_not_applicable_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "made_up.yaml").write_text(
+    (tmp_path / "fake_record.yaml").write_text(
         "baseline: pool\nrows:\n  pool: {set: {}}\n  swin: {set: {model.name: swin_mixer_b_d24}}\n"
     )
     chosen = made_up_plan(tmp_path)
     assert set(chosen.not_applicable) == {"swin"}
     store = Store(tmp_path / "results")
     for seed in (0, 1):
-        made_up(store, chosen.spec("pool", seed), 96.0 + seed)
+        fake_record(store, chosen.spec("pool", seed), 96.0 + seed)
     table = build_table(chosen, store, DataFolder.choose(None))
     row = by_name(table)["swin"]
     assert (row["status"], row["n"], row["delta"], row["runs"]) == ("missing", 0, None, [])
@@ -372,7 +372,7 @@ def test_csv_is_read_by_pandas(make: Callable[..., dict[str, Any]]) -> None:
     assert frame["mean"].isna().tolist() == [False, False, True]
     assert rows["pool3"]["paper_top1"] == 77.2
     assert rows["pool3"]["run_ids"].split() == [run["run_id"] for run in by_name(table)["pool3"]["runs"]]
-    assert set(frame["experiment"]) == {"made_up"} and set(frame["recipe"]) == {"digits"}
+    assert set(frame["experiment"]) == {"fake_record"} and set(frame["recipe"]) == {"digits"}
     full = pd.read_csv(io.StringIO(render(make(FULL), "csv")))
     delta = by_name(make(FULL))["none"]["delta"]
     line = full[full["name"] == "none"].iloc[0]
@@ -407,11 +407,11 @@ def test_a_person_reads_mean_spread_and_count(style: str, make: Callable[..., di
 
 def test_long_labels_are_folded_and_not_cut(tmp_path: Path) -> None:
     label = "Pooling with a label that goes on and on and would not fit beside the numbers of any table whatever"
-    (tmp_path / "made_up.yaml").write_text(EXPERIMENT.replace("label: Pooling 3", f"label: {label}"))
+    (tmp_path / "fake_record.yaml").write_text(EXPERIMENT.replace("label: Pooling 3", f"label: {label}"))
     chosen, store = made_up_plan(tmp_path), Store(tmp_path / "results")
     for row, runs in FULL.items():
         for seed, top1 in runs.items():
-            made_up(store, chosen.spec(row, seed), top1, frozen_params=21_134_000)
+            fake_record(store, chosen.spec(row, seed), top1, frozen_params=21_134_000)
     table = build_table(chosen, store, DataFolder.choose(None))
     text = render(table, "text", width=132)
     assert max(map(len, text.splitlines())) <= 132 < max(map(len, render(table, "text").splitlines()))

@@ -31,16 +31,16 @@ from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.records.record import HISTORY_COLUMNS, Record
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.options import Handling
+from metaformer_ablate.runs.options import RunOptions
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.spec import experiment
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.sweep.jobs import Job, order_of
-from metaformer_ablate.sweep.launchers.local import Inline
+from metaformer_ablate.sweep.jobs import Job, make_request
+from metaformer_ablate.sweep.launchers.local import InProcess
 from metaformer_ablate.sweep.scheduler import Sweep
 from metaformer_ablate.system.devices import choose_device
-from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.system.signals import Interrupted, StopRequest
 from metaformer_ablate.tasks.classification.data.augment import Augment
 from metaformer_ablate.tasks.classification.data.in_memory import load_images, train_loader
 from metaformer_ablate.tasks.classification.metrics import measure
@@ -80,7 +80,7 @@ def train(tmp_path: Path) -> Callable[..., Record]:
     count = iter(range(1000))
 
     def run(spec: RunSpec, report: Callable[[Progress], None] = lambda progress: None) -> Record:
-        return Runner(Store(tmp_path / str(next(count))), DataFolder.choose(None), CPU).run(spec, Handling(report))
+        return Runner(Store(tmp_path / str(next(count))), DataFolder.choose(None), CPU).run(spec, RunOptions(report))
 
     return run
 
@@ -371,8 +371,8 @@ def test_a_sweep_goes_on_after_runs_that_diverge_or_fail(
     store = Store(tmp_path)
     sweep = Sweep(
         jobs=[Job(spec, ("e/r",)) for spec in specs],
-        order=partial(order_of, store=store, folder=DataFolder.choose(None), device="cpu"),
-        launcher=Inline("cpu", Stop()),
+        order=partial(make_request, store=store, folder=DataFolder.choose(None), device="cpu"),
+        launcher=InProcess("cpu", StopRequest()),
         store=store,
     )
     assert sweep.run() is None

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from conftest import TINY_WORDS, Result, command
 from offline_wandb import PRIVATE, OfflineRun, offline_runs
-from specs import made_up, seal, spec_of
+from specs import fake_record, seal, spec_of
 from test_resume import StopAfter
 
 from metaformer_ablate.errors import RequestError
@@ -28,11 +28,11 @@ from metaformer_ablate.records.claims import Claims
 from metaformer_ablate.records.compare import compare
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.system.signals import Stop
+from metaformer_ablate.system.signals import StopRequest
 from metaformer_ablate.tracking import sent
 from metaformer_ablate.tracking import tracker as tracking
 from metaformer_ablate.tracking.trial import plan_of, read_trial, split_trial
@@ -140,7 +140,7 @@ def test_groups_hold_seeds_of_one_spec_only(tmp_path: Path) -> None:
     store = Store(tmp_path)
     how = {"project": "p", "entity": None, "mode": "offline", "rows": ["e/row"]}
     for recipe, spec in (("digits", spec_of()), ("digits", spec_of(seed=1)), ("digits", spec_of({"train.epochs": 7}))):
-        with tracking.follow({**how, "recipe": recipe}, spec, store, None, {}):
+        with tracking.track_run({**how, "recipe": recipe}, spec, store, None, {}):
             pass
     groups = [run.group for run in offline_runs(tmp_path)]
     assert len(groups) == 3 and len(set(groups)) == 2
@@ -160,17 +160,17 @@ def test_losses_of_single_steps(ablate: Ablate, one: str, tmp_path: Path, monkey
 # Resuming
 
 
-def execute(spec: RunSpec, results: Path, stop: Stop) -> Ended:
+def execute(spec: RunSpec, results: Path, stop: StopRequest) -> RunResult:
     from metaformer_ablate.runs.worker import execute
 
     how = {"project": "p", "entity": None, "mode": "offline", "rows": ["one/pool3"], "recipe": "digits"}
-    return execute(Order(spec.with_execution(), str(results), None, "cpu", "a run", spec.run_id, wandb=how), stop)
+    return execute(RunRequest(spec.with_execution(), str(results), None, "cpu", "a run", spec.run_id, wandb=how), stop)
 
 
 def test_a_run_that_is_resumed_goes_on_in_the_same_wandb_run(tmp_path: Path) -> None:
     spec = spec_of({"train.epochs": 3}, words=TINY_WORDS)
     assert execute(spec, tmp_path, StopAfter(30)).outcome == "stopped"
-    assert execute(spec, tmp_path, Stop()).outcome == "recorded"
+    assert execute(spec, tmp_path, StopRequest()).outcome == "recorded"
     record = Store(tmp_path).read(spec.run_id)
     before, after = offline_runs(tmp_path)
     assert record is not None and before.id == after.id
@@ -196,7 +196,7 @@ class Online:
 
 
 def test_what_wandb_has_already_is_not_told_again(tmp_path: Path) -> None:
-    record = made_up(Store(tmp_path), spec_of())  # steps 44 and 88
+    record = fake_record(Store(tmp_path), spec_of())  # steps 44 and 88
     for known, told in ((0, [44, 88]), (45, [88]), (89, [])):
         run = Online(known)
         tracker = tracking.Tracker(run)
@@ -246,13 +246,13 @@ def test_after_a_failure_the_next_run_does_not_go_into_the_same_wandb_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, how = Store(tmp_path), {"project": "p", "entity": None, "mode": "offline"}
-    with tracking.follow(how, spec_of(), store, None, {}) as tracker, monkeypatch.context() as patch:
+    with tracking.track_run(how, spec_of(), store, None, {}) as tracker, monkeypatch.context() as patch:
         assert tracker is not None
         patch.setattr("wandb.sdk.wandb_run.Run.log", broken)
-        tracker.end(made_up(store, spec_of()))
+        tracker.end(fake_record(store, spec_of()))
         assert tracker.run is None
-    record = made_up(store, spec_of(seed=1), top1=12.0)
-    with tracking.follow(how, spec_of(seed=1), store, None, {}) as tracker:
+    record = fake_record(store, spec_of(seed=1), top1=12.0)
+    with tracking.track_run(how, spec_of(seed=1), store, None, {}) as tracker:
         assert tracker is not None
         tracker.end(record)
     first, second = offline_runs(tmp_path)
@@ -278,7 +278,7 @@ def test_online_only_with_a_login_and_a_network(
 ) -> None:
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setattr(wandb, "login", login)
-    how = tracking.settle(None, recipe="digits")
+    how = tracking.resolve_tracking(None, recipe="digits")
     assert how == {"project": "metaformer_ablate", "entity": None, "mode": mode, "recipe": "digits"}
     assert (capsys.readouterr().err == "") == (mode == "online")
 
@@ -288,8 +288,10 @@ def test_a_run_that_cannot_begin_online_is_logged_offline(
 ) -> None:
     true_init = wandb.init
     monkeypatch.setattr(wandb, "init", lambda **k: broken() if k["mode"] == "online" else true_init(**k))
-    record = made_up(Store(tmp_path), spec_of())
-    with tracking.follow({"project": "p", "entity": None, "mode": "online"}, spec_of(), Store(tmp_path), None, {}) as t:
+    record = fake_record(Store(tmp_path), spec_of())
+    with tracking.track_run(
+        {"project": "p", "entity": None, "mode": "online"}, spec_of(), Store(tmp_path), None, {}
+    ) as t:
         assert t is not None
         t.end(record)
     check_told(offline_runs(tmp_path)[0], record)
@@ -470,7 +472,7 @@ def test_a_trial_without_a_row_is_the_baseline_with_the_overrides(ablate: Ablate
 def test_the_exit_code_of_a_trial_whose_record_is_there(
     status: str, code: int, ablate: Ablate, one: str, tmp_path: Path
 ) -> None:
-    record = made_up(Store(tmp_path / "results"), spec_of(words=TINY_WORDS), status=status)
+    record = fake_record(Store(tmp_path / "results"), spec_of(words=TINY_WORDS), status=status)
     done = ablate("trial", one, *TINY_WORDS, "--wandb", "p")
     assert done.code == code, done.err
     (run,) = offline_runs(tmp_path)
@@ -499,7 +501,7 @@ def test_a_trial_waits_for_a_run_that_somebody_else_trains(ablate: Ablate, one: 
     assert claim is not None
 
     def train_elsewhere() -> None:
-        made_up(Store(tmp_path / "results"), spec, top1=12.0)
+        fake_record(Store(tmp_path / "results"), spec, top1=12.0)
         claim.release()
 
     timer = threading.Timer(1.5, train_elsewhere)
@@ -512,7 +514,7 @@ def test_a_trial_waits_for_a_run_that_somebody_else_trains(ablate: Ablate, one: 
 
 
 def test_what_only_asks_loads_no_torch(tmp_path: Path) -> None:
-    made_up(Store(tmp_path / "results"), spec_of())
+    fake_record(Store(tmp_path / "results"), spec_of())
     program = "import sys; from metaformer_ablate.cli.main import main\ntry: main(sys.argv[1:])\n"
     program += "except SystemExit as stop: assert not stop.code\nassert not {'torch', 'wandb'} & set(sys.modules)"
     for words in (["sweep", "pooling_size"], ["trial", "pooling_size", "row=pool3"], ["sync-wandb", "--help"]):
@@ -523,10 +525,10 @@ def test_what_only_asks_loads_no_torch(tmp_path: Path) -> None:
 
 SUPERVISED = """
 import os, signal, sys, time
-from metaformer_ablate.system.signals import PatientStop, supervised
+from metaformer_ablate.system.signals import PatientStop, run_supervised
 def work():
     {}
-sys.exit(supervised(work))
+sys.exit(run_supervised(work))
 """
 
 
@@ -732,8 +734,8 @@ def test_a_sweep_is_registered_only_with_a_login(
 
 def test_records_are_sent_once_each(ablate: Ablate, tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
-    records = [made_up(store, spec_of()), made_up(store, spec_of(seed=1), status="diverged")]
-    records.append(made_up(store, spec_of({"train.epochs": 7}), status="failed"))
+    records = [fake_record(store, spec_of()), fake_record(store, spec_of(seed=1), status="diverged")]
+    records.append(fake_record(store, spec_of({"train.epochs": 7}), status="failed"))
     done = ablate("sync-wandb", records[0].run_id[:8], "--project", "p")
     assert (done.code, done.out) == (0, "1 records written to W&B's offline files, for `wandb sync`; 0 were there\n")
     done = ablate("sync-wandb", "--project", "p")
@@ -746,7 +748,7 @@ def test_records_are_sent_once_each(ablate: Ablate, tmp_path: Path) -> None:
         assert runs[record.run_id].exit_code == (record.status == "failed")
     assert "pooling_size/pool3" in runs[records[0].run_id].config["rows"]  # an experiment shows it
     assert runs[records[2].run_id].config["rows"] == [] and runs[records[2].run_id].name.startswith(records[2].run_id)
-    changed = made_up(store, spec_of(), top1=11.0)
+    changed = fake_record(store, spec_of(), top1=11.0)
     assert ablate("sync-wandb", "--project", "p").out.startswith("1 records written")
     assert offline_runs(tmp_path)[-1].summary["metrics"]["top1"] == changed.top1
     assert ablate("sync-wandb", "--project", "other").out.startswith("3 records written")
@@ -760,10 +762,10 @@ def test_what_a_run_told_wandb_is_not_sent_again(ablate: Ablate, one: str, tmp_p
 
 def test_what_lies_in_offline_files_is_sent_once_one_is_online(tmp_path: Path) -> None:
     store, how = Store(tmp_path), {"project": "p", "mode": "online"}
-    record = made_up(store, spec_of())
+    record = fake_record(store, spec_of())
     for mode, online, offline in ((None, False, False), ("offline", False, True), ("online", True, True)):
         if mode:
-            sent._mark(store, record, {"project": "p", "id": "x", "mode": mode})
+            sent.mark_sent(store, record, {"project": "p", "id": "x", "mode": mode})
         assert sent.is_sent(store, record, how) == online
         assert sent.is_sent(store, record, {**how, "mode": "offline"}) == offline
     assert not sent.is_sent(store, record, {**how, "project": "q"})
@@ -771,10 +773,10 @@ def test_what_lies_in_offline_files_is_sent_once_one_is_online(tmp_path: Path) -
 
 def test_a_record_of_other_code_keeps_no_other_from_being_sent(ablate: Ablate, tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
-    made_up(store, spec_of(seed=1))
+    fake_record(store, spec_of(seed=1))
     tree = {**spec_of().to_dict(), "unheard": 1}
     folder = store.folder(digest(tree)[:12])
-    made_up(store, spec_of()).folder.rename(folder)
+    fake_record(store, spec_of()).folder.rename(folder)
     (folder / "spec.yaml").write_text(json.dumps(tree))
     seal(folder, run_id=folder.name)
     done = ablate("sync-wandb")
@@ -831,7 +833,7 @@ def order(run_id: str, kind: str = "run", **values: Any) -> dict[str, Any]:
 
 
 def test_an_agent_runs_a_trial_and_sees_one_fail(agent: Any, tmp_path: Path) -> None:
-    failed = made_up(Store(tmp_path / "results"), spec_of(words=TINY_WORDS), status="failed")
+    failed = fake_record(Store(tmp_path / "results"), spec_of(words=TINY_WORDS), status="failed")
     commands = [order("first", row="pool5", seed=3), order("second", row="pool3", seed=0)]
     assert agent(commands, "pooling_size", *TINY_WORDS) == [0, 1]
     first, second = offline_runs(tmp_path)

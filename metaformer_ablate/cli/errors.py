@@ -113,11 +113,11 @@ def _check_probes(probes: tuple[str, ...]) -> None:
 
 def _images(record: Record, folder: DataFolder) -> Any:
     """The images of a run, or a sentence that says why they are not at hand."""
-    from metaformer_ablate.trained.load import NotAtHand, load_images_of
+    from metaformer_ablate.trained.load import NotAvailable, load_images_of
 
     try:
         return load_images_of(record, folder)
-    except NotAtHand as error:
+    except NotAvailable as error:
         return str(error)
 
 
@@ -136,7 +136,7 @@ def _with_weights(
     """Adds Grad-CAM and probes to a result and its figures; says what lacks. False where that was asked for."""
     from metaformer_ablate.records.checkpoints import LAST
     from metaformer_ablate.system.console import say
-    from metaformer_ablate.trained.load import NotAtHand, load_images_of, load_trained
+    from metaformer_ablate.trained.load import NotAvailable, load_images_of, load_trained
 
     asked_cam = gradcam or layer is not None
     if not (record.folder / LAST).is_file() and not (probes or asked_cam):
@@ -148,13 +148,13 @@ def _with_weights(
 
         chosen = choose_device(device)
         trained, result["weights"] = load_trained(record, images, chosen)
-    except NotAtHand as error:
+    except NotAvailable as error:
         say(f"no Grad-CAM and no probes: {error}")
         return not (probes or asked_cam)
     if result["mistakes"]:
         try:
             _add_gradcam(trained, images, layer, result, figures)
-        except NotAtHand as error:
+        except NotAvailable as error:
             say(f"no Grad-CAM: {error}")
             complete = not asked_cam
     if not probes:
@@ -165,7 +165,7 @@ def _with_weights(
             images_of_other = images if _same_size(record, other) else load_images_of(other, folder)
             other_trained, result["against"]["weights"] = load_trained(other, images_of_other, chosen)
             runs.append((other_trained, images_of_other))
-        except NotAtHand as error:
+        except NotAvailable as error:
             say(f"probes without run {other.run_id}: {error}")
             complete = False
     _add_probes(runs, probes, result, figures)

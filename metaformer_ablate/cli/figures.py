@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, tell_problems
+from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 
@@ -38,7 +38,7 @@ def plot_command(
     from metaformer_ablate.analysis.figures.style import FORMATS, to_bytes
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.errors import unknown
-    from metaformer_ablate.records.status import none_of
+    from metaformer_ablate.records.status import no_records_hint
     from metaformer_ablate.settings.layers import digest
     from metaformer_ablate.spec.plan import plan
     from metaformer_ablate.system.console import say
@@ -68,8 +68,8 @@ def plot_command(
     for one in kinds:
         of_kind = {key: value for key, value in chosen_options.items() if key in KINDS[one].options}
         figures[one] = figure_data(one, plan_, store, folder, wanted_seeds, **of_kind)
-    tell_problems(store)
-    if (hint := none_of(plan_, store, wanted_seeds)) is not None:
+    warn_problems(store)
+    if (hint := no_records_hint(plan_, store, wanted_seeds)) is not None:
         say(f"warning: {hint}")
     if as_json:
         tree = {"experiment": plan_.experiment.name, "recipe": plan_.recipe.name, "figures": figures}

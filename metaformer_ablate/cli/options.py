@@ -218,7 +218,7 @@ def seeds_of(option: str | None) -> tuple[int, ...] | None:
     return None if option is None else parse_seeds(option)
 
 
-def tell_problems(store: Any) -> None:
+def warn_problems(store: Any) -> None:
     from metaformer_ablate.system.console import say
 
     for problem in store.problems.values():

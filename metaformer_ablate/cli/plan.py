@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from metaformer_ablate.cli.options import INTEGER, one_name, options, seeds_of, store_of, tell_problems
+from metaformer_ablate.cli.options import INTEGER, one_name, options, seeds_of, store_of, warn_problems
 from metaformer_ablate.errors import RequestError, visible, visible_lines
 
 
@@ -27,13 +27,13 @@ def show_command(
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.status import as_dict, seeds_with_records
     from metaformer_ablate.spec.plan import plan, row_notes
-    from metaformer_ablate.sweep.jobs import estimate_seconds, jobs_of
+    from metaformer_ablate.sweep.jobs import estimate_seconds, plan_jobs
 
     name, overrides = one_name(words, "experiment")
     chosen = plan(name, recipe or "digits", overrides)
     store, folder = store_of(results), DataFolder.choose(data)
     wanted = seeds_of(seeds) or seeds_with_records(chosen, store)
-    jobs, states = jobs_of([chosen], wanted, store, folder)
+    jobs, states = plan_jobs([chosen], wanted, store, folder)
     by_id = {state.run_id: state for state in states}
     rows = []
     for row in chosen.experiment.rows.values():
@@ -64,7 +64,7 @@ def show_command(
         "to_run": len(jobs),
         "estimated_seconds": round(estimate_seconds(jobs, states, lambda spec: count(spec).macs), 1),
     }
-    tell_problems(store)
+    warn_problems(store)
     click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree)), nl=as_json)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from metaformer_ablate.cli.options import options, store_of, tell_problems
+from metaformer_ablate.cli.options import options, store_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 
@@ -28,7 +28,7 @@ def report_command(recipes: tuple[str, ...], results: str | None, data: str | No
         Path(out).write_text(page, encoding="utf-8")
     except OSError as error:
         raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from None
-    tell_problems(store)
+    warn_problems(store)
     for sentence in report.unreadable:
         say(f"warning: {sentence}")
     runs = sum(len(variant.records) for found in report.variants.values() for variant in found)

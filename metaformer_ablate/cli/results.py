@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from metaformer_ablate.cli.options import options, seeds_of, split_words, store_of, tell_problems
+from metaformer_ablate.cli.options import options, seeds_of, split_words, store_of, warn_problems
 from metaformer_ablate.errors import RequestError, visible
 
 
@@ -31,8 +31,8 @@ def status_command(
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.claims import Claims
     from metaformer_ablate.spec.plan import plan
-    from metaformer_ablate.sweep.jobs import jobs_of
-    from metaformer_ablate.sweep.scheduler import sweeps_at_work
+    from metaformer_ablate.sweep.jobs import plan_jobs
+    from metaformer_ablate.sweep.scheduler import active_sweeps
 
     names, overrides = split_words(words)
     store = store_of(results)
@@ -47,11 +47,11 @@ def status_command(
         }
         for holder in Claims(store.path).held().values()
     ]
-    sweeps = sweeps_at_work(store)
+    sweeps = active_sweeps(store)
     left = sum(sweep["left"] + sweep["running"] for sweep in sweeps) if sweeps else None
     if names:
         plans = [plan(name, recipe or "digits", overrides) for name in dict.fromkeys(names)]
-        jobs, states = jobs_of(plans, seeds_of(seeds) or (0,), store, DataFolder.choose(data))
+        jobs, states = plan_jobs(plans, seeds_of(seeds) or (0,), store, DataFolder.choose(data))
         of_plan = {state.run_id for state in states}
         running = [run for run in running if run["run_id"] in of_plan]
         counts = {status: [i for i in ids if i in of_plan] for status, ids in counts.items()}
@@ -74,7 +74,7 @@ def status_command(
         "sweeps": sweeps,
         "left": left,
     }
-    tell_problems(store)
+    warn_problems(store)
     click.echo(json.dumps(tree, indent=1) if as_json else "\n".join(map(visible, _status_text(tree))))
 
 
@@ -122,12 +122,12 @@ def reproduce_command(
     from metaformer_ablate.records.compare import compare, spec_of_record
     from metaformer_ablate.records.store import Store
     from metaformer_ablate.spec.run_spec import SEMANTICS
-    from metaformer_ablate.sweep.jobs import Job, order_of
-    from metaformer_ablate.sweep.launchers.local import Inline, devices_of
+    from metaformer_ablate.sweep.jobs import Job, make_request
+    from metaformer_ablate.sweep.launchers.local import InProcess, devices_of
     from metaformer_ablate.sweep.progress import LiveLine, PlainLines
     from metaformer_ablate.sweep.scheduler import Sweep
     from metaformer_ablate.system.console import say
-    from metaformer_ablate.system.signals import Stop
+    from metaformer_ablate.system.signals import StopRequest
 
     store, folder = store_of(results), DataFolder.choose(data)
     record = store.find(run)
@@ -138,7 +138,7 @@ def reproduce_command(
         if keep is not None:
             raise RequestError(f"--keep {keep}: {changed}: its new record would not be what its id says")
         say(f"warning: {changed}, which trains the same spec otherwise; CHANGELOG.md says how")
-    with TemporaryDirectory(prefix="ablate-reproduce-") as scratch, Stop().catching() as stop:
+    with TemporaryDirectory(prefix="ablate-reproduce-") as scratch, StopRequest().catching() as stop:
         again = Store(Path(keep or scratch))
         again.check_writable()
         if again.read(spec.run_id) is not None:
@@ -147,9 +147,9 @@ def reproduce_command(
         job = Job(spec, (f"reproduce {record.run_id}",))
         listener.begin([job], record.data["seconds"])
         keeps = keep is not None
-        order = partial(order_of, store=again, folder=folder, device=device, keep_checkpoints=keeps)
+        make = partial(make_request, store=again, folder=folder, device=device, keep_checkpoints=keeps)
         try:
-            Sweep([job], order, Inline(devices_of(device)[0], stop), again, listener, stop=stop).run()
+            Sweep([job], make, InProcess(devices_of(device)[0], stop), again, listener, stop=stop).run()
         finally:
             if isinstance(listener, LiveLine):
                 listener.close()
@@ -221,7 +221,7 @@ def merge_command(folder: str, results: str | None, as_json: bool) -> int:
                 tree["conflicts"].append(run_id)
         except RequestError as error:
             theirs.problems[run_id] = str(error)
-    tell_problems(theirs)
+    warn_problems(theirs)
     if as_json:
         click.echo(json.dumps({**tree, "problems": list(theirs.problems.values())}, indent=1))
     else:

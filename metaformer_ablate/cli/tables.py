@@ -16,7 +16,7 @@ from metaformer_ablate.cli.options import (
     seeds_of,
     split_words,
     store_of,
-    tell_problems,
+    warn_problems,
 )
 from metaformer_ablate.errors import RequestError, visible, visible_lines
 
@@ -37,7 +37,7 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals of 
 @_format
 @click.option("--columns", metavar="LIST", help="Columns and their order: row,top1,n,difference,p,...")
 @_digits
-@click.option("--sort", metavar="COLUMN", help="Order the rows by a column; -COLUMN from the largest.")
+@click.option("--sort", metavar="COLUMN", help="RunRequest the rows by a column; -COLUMN from the largest.")
 @click.option("--transposed", is_flag=True, help="Rows become columns.")
 @click.option("--images", is_flag=True, help="Also: do the trained models differ on these images (McNemar)?")
 @click.option(
@@ -83,7 +83,7 @@ def table_command(
     store = store_of(results)
     images = images or "images" in (chosen_columns or ())
     table = build_table(chosen, store, DataFolder.choose(data), seeds_of(seeds), images, power)
-    tell_problems(store)
+    warn_problems(store)
     table = table if sort is None else sort_rows(table, sort)
     if list_runs:
         from metaformer_ablate.analysis.tables.runs import list_runs as runs_of
@@ -128,7 +128,7 @@ def compare_command(
     store = store_of(results)
     names = (recipe_a, recipe_b)
     comparison = build_comparison(name, names, overrides, store, DataFolder.choose(data), seeds_of(seeds))
-    tell_problems(store)
+    warn_problems(store)
     _write(render_comparison(comparison, style, DIGITS if digits is None else digits), out)
 
 
@@ -194,7 +194,7 @@ def _explain_text(tree: dict[str, Any]) -> str:
 
 def _style(style: str, digits: int | None, shaping: dict[str, bool], allowed: Any = None) -> str:
     """The format, checked together with the options that only tables for people have."""
-    from metaformer_ablate.analysis.tables.render import FOR_PEOPLE, FORMATS
+    from metaformer_ablate.analysis.tables.render import FORMATS, HUMAN_FORMATS
     from metaformer_ablate.errors import unknown
 
     if style not in FORMATS:
@@ -202,7 +202,7 @@ def _style(style: str, digits: int | None, shaping: dict[str, bool], allowed: An
     if allowed and style not in allowed:
         raise RequestError(f"--format is {style!r}; allowed with --runs: {', '.join(allowed)}")
     given = [option for option, there in shaping.items() if there]
-    if given and (allowed or style not in FOR_PEOPLE):
+    if given and (allowed or style not in HUMAN_FORMATS):
         what = "--runs" if allowed else style
         raise RequestError(f"{given[0]} has no meaning for {what}, which holds every number unrounded")
     if digits is not None and not 0 <= digits <= 6:

@@ -18,7 +18,7 @@ from metaformer_ablate.cli.options import (
     seeds_of,
     split_words,
     store_of,
-    tell_problems,
+    warn_problems,
 )
 from metaformer_ablate.errors import RequestError
 
@@ -26,7 +26,7 @@ from metaformer_ablate.errors import RequestError
 @click.command("run")
 @click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...")
 @options("recipe", "seeds", "results", "data", "device", "execution")
-@click.option("--dry-run", is_flag=True, help="Stop after the plan.")
+@click.option("--dry-run", is_flag=True, help="StopRequest after the plan.")
 @click.option("--retry-failed", is_flag=True, help="Train failed runs again; diverged ones are results.")
 @click.option("--max-hours", type=NUMBER, metavar="H", help="Begin no run after H hours.")
 @options("wandb", "json")
@@ -49,7 +49,7 @@ def run_command(
     from metaformer_ablate.analysis.tables.table import build_table
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.spec.plan import plan
-    from metaformer_ablate.sweep.jobs import jobs_of
+    from metaformer_ablate.sweep.jobs import plan_jobs
     from metaformer_ablate.system.console import say
 
     everything, project = names_and_project(words, wandb)
@@ -64,14 +64,14 @@ def run_command(
     plans = [plan(name, recipe or "digits", overrides) for name in dict.fromkeys(names)]
     wanted = seeds_of(seeds) or (0,)
     store, folder = store_of(results), DataFolder.choose(data)
-    jobs, states = jobs_of(plans, wanted, store, folder, retry_failed)
-    tell_problems(store)
+    jobs, states = plan_jobs(plans, wanted, store, folder, retry_failed)
+    warn_problems(store)
     code = 0
     tracked = None
     if project is not None and not dry_run:
-        from metaformer_ablate.tracking.tracker import settle
+        from metaformer_ablate.tracking.tracker import resolve_tracking
 
-        tracked = settle(project, recipe=plans[0].recipe.name, overrides=overrides)
+        tracked = resolve_tracking(project, recipe=plans[0].recipe.name, overrides=overrides)
     if dry_run:
         _announce(jobs, states)
         for job in jobs:
@@ -138,23 +138,23 @@ def _train(
     wandb: dict[str, Any] | None,
 ) -> int:
     """Trains jobs with a live view; says how to go on where it is stopped."""
-    from metaformer_ablate.sweep.jobs import order_of
+    from metaformer_ablate.sweep.jobs import make_request
     from metaformer_ablate.sweep.launchers.base import choose
     from metaformer_ablate.sweep.progress import LiveLine, PlainLines
     from metaformer_ablate.sweep.scheduler import Limits, Sweep
     from metaformer_ablate.system.console import say
-    from metaformer_ablate.system.signals import Interrupted, Stop
+    from metaformer_ablate.system.signals import Interrupted, StopRequest
 
     listener = LiveLine() if sys.stderr.isatty() else PlainLines()
     limits = Limits(hours=max_hours, stall_seconds=60 * execution.stall_minutes)
     launcher = None
-    with Stop().catching() as stop:
+    with StopRequest().catching() as stop:
         try:
             specs = [job.spec for job in jobs]
             launcher = choose(execution.launcher, specs=specs, device=device, stop=stop, **execution.options())
             listener.begin(jobs, _announce(jobs, states, min(launcher.capacity, len(jobs))))
-            order = partial(
-                order_of,
+            make = partial(
+                make_request,
                 store=store,
                 folder=folder,
                 device=device,
@@ -162,7 +162,7 @@ def _train(
                 checkpoint_seconds=execution.checkpoint_seconds,
                 wandb=wandb,
             )
-            why = Sweep(jobs, order, launcher, store, listener, limits, stop).run()
+            why = Sweep(jobs, make, launcher, store, listener, limits, stop).run()
             if why:
                 left = len(jobs) - listener.finished
                 say(f"{why}: {left} runs are left; the same command goes on with them")

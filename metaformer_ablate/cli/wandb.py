@@ -19,7 +19,7 @@ from metaformer_ablate.cli.options import (
     options,
     seeds_of,
     store_of,
-    tell_problems,
+    warn_problems,
 )
 from metaformer_ablate.errors import RequestError
 
@@ -119,8 +119,8 @@ def trial_command(
     """
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.settings.layers import as_words
-    from metaformer_ablate.sweep.jobs import Job, jobs_of
-    from metaformer_ablate.system.signals import supervised
+    from metaformer_ablate.sweep.jobs import Job, plan_jobs
+    from metaformer_ablate.system.signals import run_supervised
     from metaformer_ablate.tracking.tracker import in_agent
     from metaformer_ablate.tracking.trial import plan_of, read_trial, split_trial
 
@@ -133,8 +133,8 @@ def trial_command(
     only = replace(chosen, specs={row: chosen.specs[row]})
     overrides = as_words(trial.overrides)
     store, folder = store_of(results), DataFolder.choose(data)
-    jobs, _ = jobs_of([only], [trial.seed], store, folder, retry_failed)
-    tell_problems(store)
+    jobs, _ = plan_jobs([only], [trial.seed], store, folder, retry_failed)
+    warn_problems(store)
     store.problems.clear()
     label = f"{chosen.experiment.name}/{row}"
     if trial.row is None and overrides:  # a point of a product, which is not the baseline any more
@@ -144,9 +144,9 @@ def trial_command(
     if not jobs and not tracked:
         return _tell(job, store)
     labels = {"recipe": chosen.recipe.name, "overrides": overrides, "agent": in_agent()}
-    handling = {"keep_checkpoints": keep_checkpoints, "checkpoint_seconds": checkpoint_seconds}
-    work = partial(_trial, job, bool(jobs), store, folder, device, handling, project, labels if tracked else None)
-    return work() if os.environ.get("ABLATE_WORKERS") == "0" else supervised(work)
+    options = {"keep_checkpoints": keep_checkpoints, "checkpoint_seconds": checkpoint_seconds}
+    work = partial(_trial, job, bool(jobs), store, folder, device, options, project, labels if tracked else None)
+    return work() if os.environ.get("ABLATE_WORKERS") == "0" else run_supervised(work)
 
 
 def _trial(
@@ -155,35 +155,35 @@ def _trial(
     store: Any,
     folder: Any,
     device: str,
-    handling: dict[str, Any],
+    options: dict[str, Any],
     project: str | None,
     labels: dict[str, Any] | None,
 ) -> int:
     """Trains a job unless its record is there, and tells W&B of it. Asked to stop, it saves its place first."""
-    from metaformer_ablate.sweep.jobs import order_of
+    from metaformer_ablate.sweep.jobs import make_request
     from metaformer_ablate.sweep.launchers.base import choose
     from metaformer_ablate.sweep.progress import PlainLines
     from metaformer_ablate.sweep.scheduler import Sweep
     from metaformer_ablate.system.signals import PatientStop
-    from metaformer_ablate.tracking.tracker import follow, settle
+    from metaformer_ablate.tracking.tracker import resolve_tracking, track_run
 
     with PatientStop().catching() as stop:
         how = versions = None
         if labels is not None:
             from metaformer_ablate.system.provenance import versions as of_packages
 
-            how, versions = settle(project, **labels), of_packages()
+            how, versions = resolve_tracking(project, **labels), of_packages()
             how = how and {**how, "rows": list(job.rows)}
         # From here on, for W&B takes a run back that has not begun within the hour, and another sweep may train it.
         fingerprint = folder.fingerprint(job.spec.data.name, job.spec.data.reader)
-        with follow(how, job.spec, store, fingerprint, versions) as tracker:
+        with track_run(how, job.spec, store, fingerprint, versions) as tracker:
             if to_train:
                 make_ready([job], store, folder)
                 launcher = choose("local", specs=[job.spec], device=device, stop=stop, workers=0)
                 listener = PlainLines()
                 listener.begin([job], 0.0)
-                order = partial(order_of, store=store, folder=folder, device=device, wandb=how, **handling)
-                Sweep([job], order, launcher, store, listener, stop=stop).run()
+                make = partial(make_request, store=store, folder=folder, device=device, wandb=how, **options)
+                Sweep([job], make, launcher, store, listener, stop=stop).run()
             if tracker is not None:
                 tracker.end(store.read(job.spec.run_id))
     return _tell(job, store)
@@ -208,12 +208,12 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
     from metaformer_ablate.records.compare import read_spec
     from metaformer_ablate.system.console import say
     from metaformer_ablate.tracking.sent import is_sent, names_of_rows
-    from metaformer_ablate.tracking.tracker import follow, settle
+    from metaformer_ablate.tracking.tracker import resolve_tracking, track_run
 
     store = store_of(results)
     records = [store.find(run) for run in dict.fromkeys(runs)] or list(store)
-    tell_problems(store)
-    how = settle(project, entity)
+    warn_problems(store)
+    how = resolve_tracking(project, entity)
     if how is None:
         say("nothing is sent: W&B is not there or switched off")
         return 1
@@ -229,7 +229,7 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
         if (spec := specs.get(record.run_id)) is None:
             continue
         of_record = (record.data["data_fingerprint"], record.data.get("versions"))
-        with follow({**how, **names[spec.run_id]}, spec, store, *of_record) as tracker:
+        with track_run({**how, **names[spec.run_id]}, spec, store, *of_record) as tracker:
             if tracker is not None:
                 tracker.end(record)
     sent = sum(is_sent(store, record, how) for record in left)

@@ -16,7 +16,7 @@ from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.spec.checks import not_applicable, stage_sizes
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.system.cache import cache_folder, write_quietly
+from metaformer_ablate.system.cache import cache_dir, write_cache
 
 if TYPE_CHECKING:
     pass
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 
 def count(spec: RunSpec, image_size: int | None = None) -> Cost:
     """Counts the model of a spec at its own resolution or at `image_size` pixels. Remembered by what it depends on."""
-    if (known := remembered(spec, image_size)) is not None:
+    if (known := cached_cost(spec, image_size)) is not None:
         return known
     from metaformer_ablate.models.build import build_model
 
     size = image_size or spec.data.image_size
     image = (DATASETS[spec.data.name].channels, size, size)
     cost = count_model(build_model(spec, image_size=image_size), image, all_norms=spec.model.timm is not None)
-    write_quietly(_memory(spec, image_size), json.dumps(asdict(cost)))
+    write_cache(_cache_path(spec, image_size), json.dumps(asdict(cost)))
     return cost
 
 
-def remembered(spec: RunSpec, image_size: int | None = None) -> Cost | None:
+def cached_cost(spec: RunSpec, image_size: int | None = None) -> Cost | None:
     """The counts of a spec if they were made before on this machine. Loads no torch."""
     try:
-        return Cost(**_CostShape.model_validate(read_json(_memory(spec, image_size))).model_dump())
+        return Cost(**_CostShape.model_validate(read_json(_cache_path(spec, image_size))).model_dump())
     except (OSError, ValueError):
         return None
 
 
-def _memory(spec: RunSpec, image_size: int | None) -> Path:
+def _cache_path(spec: RunSpec, image_size: int | None) -> Path:
     key = digest([spec.cost_key(), image_size, COUNTING, _fvcore_version()])
-    return cache_folder() / "costs" / f"{key[:24]}.json"
+    return cache_dir() / "costs" / f"{key[:24]}.json"
 
 
 def macs_at_224(spec: RunSpec) -> int | None:

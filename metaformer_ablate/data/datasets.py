@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class DataSet:
+class DatasetInfo:
     """Facts of a data set. `files` are relative to the data folder; their bytes make the data fingerprint."""
 
     about: str
@@ -41,8 +41,8 @@ CIFAR100_CLASSES = tuple(
 )
 
 
-DATASETS: dict[str, DataSet] = {
-    "digits": DataSet(
+DATASETS: dict[str, DatasetInfo] = {
+    "digits": DatasetInfo(
         "scikit-learn's 1,797 handwritten digits of 8 x 8, embedded; every fifth of each class is evaluated on",
         num_classes=10,
         channels=1,
@@ -52,7 +52,7 @@ DATASETS: dict[str, DataSet] = {
         classes=tuple("0123456789"),
         plain_background=True,
     ),
-    "fashion_mnist": DataSet(
+    "fashion_mnist": DatasetInfo(
         "Fashion-MNIST, 28 x 28 grey, the official 60,000 / 10,000 split",
         num_classes=10,
         channels=1,
@@ -78,7 +78,7 @@ DATASETS: dict[str, DataSet] = {
         ),
         plain_background=True,
     ),
-    "cifar10": DataSet(
+    "cifar10": DatasetInfo(
         "CIFAR-10, 32 x 32 colour, the official 50,000 / 10,000 split",
         num_classes=10,
         channels=3,
@@ -91,7 +91,7 @@ DATASETS: dict[str, DataSet] = {
         ),
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
-    "cifar100": DataSet(
+    "cifar100": DatasetInfo(
         "CIFAR-100, 32 x 32 colour, the official 50,000 / 10,000 split",
         num_classes=100,
         channels=3,
@@ -101,7 +101,7 @@ DATASETS: dict[str, DataSet] = {
         files=("cifar-100-python/train", "cifar-100-python/test", "cifar-100-python/meta"),
         classes=CIFAR100_CLASSES,
     ),
-    "imagenet": DataSet(
+    "imagenet": DatasetInfo(
         "ImageNet-1K, 1,281,167 training and 50,000 validation images",
         num_classes=1000,
         channels=3,

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.settings.typed_files import read_json
-from metaformer_ablate.system.cache import cache_folder, write_quietly
+from metaformer_ablate.system.cache import cache_dir, write_cache
 
 if TYPE_CHECKING:
-    from metaformer_ablate.data.listings import Place
+    from metaformer_ablate.data.listings import DatasetLocation
 
 
 TORCHVISION_CLASS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -34,7 +34,7 @@ class DataFolder:
         """--data, else $ABLATE_DATA, else a folder in the user's cache."""
         named = option or os.environ.get("ABLATE_DATA")
         if not named:
-            return cls(cache_folder() / "data", given=False)
+            return cls(cache_dir() / "data", given=False)
         path = Path(named)
         if not os.path.isdir(path):  # says no also of a name that is too long
             raise RequestError(f"{'--data' if option else 'ABLATE_DATA'} is {named!r}, which is not a folder")
@@ -51,11 +51,11 @@ class DataFolder:
     def missing(self, name: str) -> list[Path]:
         return [path for path in self.files(name) if not path.is_file()]
 
-    def place(self, name: str, reader: str | None = None) -> Place | None:
+    def place(self, name: str, reader: str | None = None) -> DatasetLocation | None:
         """Where a data set lies that is read image by image. Raises RequestError where that cannot be told."""
-        from metaformer_ablate.data.listings import find_place
+        from metaformer_ablate.data.listings import find_location
 
-        return find_place(self.path, name, reader or "auto")
+        return find_location(self.path, name, reader or "auto")
 
     def require(self, name: str, reader: str | None = None) -> None:
         """Raises RequestError where a data set cannot be trained on from here, as far as that shows without reading."""
@@ -85,8 +85,8 @@ class DataFolder:
     def fingerprint(self, name: str, reader: str | None = None) -> str | None:
         """First 16 hex digits of a SHA-256 over the data set's files; None while they are not all there.
 
-        Hashes are remembered by size and time of change, so that asking again costs no reading. Of a data set that is
-        read image by image names and sizes are hashed (`Place.fingerprint`).
+        Hashes are cached_cost by size and time of change, so that asking again costs no reading. Of a data set that is
+        read image by image names and sizes are hashed (`DatasetLocation.fingerprint`).
         """
         if not DATASETS[name].in_memory:
             try:
@@ -97,7 +97,7 @@ class DataFolder:
         files = self.files(name)
         if not files or self.missing(name):
             return None
-        memory = cache_folder() / "fingerprints.json"
+        memory = cache_dir() / "fingerprints.json"
         try:
             found = read_json(memory)
             known = {key: value for key, value in found.items() if isinstance(value, str)}
@@ -113,5 +113,5 @@ class DataFolder:
                 learnt = True
             parts.append(f"{path.name}:{known[key]}")
         if learnt:
-            write_quietly(memory, json.dumps(known))
+            write_cache(memory, json.dumps(known))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -61,7 +61,7 @@ LAYOUTS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class DatasetLocation:
     """A data set that was found: `kind` is folder, tar or hf. `parts` are of each split the folder or the files."""
 
     root: Path
@@ -87,7 +87,7 @@ def natural(name: str) -> tuple[list[int | str], str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())], name
 
 
-def find_place(folder: Path, name: str, reader: str = "auto") -> Place | None:
+def find_location(folder: Path, name: str, reader: str = "auto") -> DatasetLocation | None:
     """What lies in `folder/name`, or else in `folder` itself; None where nothing does.
 
     Raises RequestError where a split is missing, where a file is not a regular one, where files of a split lie in two
@@ -100,7 +100,7 @@ def find_place(folder: Path, name: str, reader: str = "auto") -> Place | None:
         return _find_place(root, name, reader)
 
 
-def _find_place(root: Path, name: str, reader: str) -> Place | None:
+def _find_place(root: Path, name: str, reader: str) -> DatasetLocation | None:
     left_out = {kind: LeftOut() for kind in LAYOUTS}
     found: dict[str, dict[str, tuple[Path, ...]]] = {
         "folder": _folders(root),
@@ -128,7 +128,7 @@ def _find_place(root: Path, name: str, reader: str) -> Place | None:
                 )
             for path in paths:
                 require_regular(path)
-    return Place(root, kind, {split: found[kind][split] for split in SPLITS}, left_out[kind])
+    return DatasetLocation(root, kind, {split: found[kind][split] for split in SPLITS}, left_out[kind])
 
 
 def _folders(root: Path) -> dict[str, tuple[Path, ...]]:
@@ -201,7 +201,7 @@ class FolderListing:
     def of(cls, root: Path) -> FolderListing:
         """Walks through a folder, unless it is known. Raises RequestError where it cannot be read, where an image lies
         in no class, and where the classes cannot be told (`natural_classes`)."""
-        memory = _memory(root)
+        memory = _cache_path(root)
         known = _read(memory, ("folders", "text", "ends", "labels", "classes", "digest", "left_out"))
         if known is not None and _unchanged(root, known["folders"]):
             names, left_out = Names(known["text"], known["ends"]), LeftOut(known["left_out"])
@@ -316,7 +316,7 @@ class ShardListing:
         images of it would be lost (`_Samples`)."""
         with readable(shards[0]):
             state = [[str(path), (found := path.stat()).st_size, found.st_mtime_ns] for path in shards]
-        memory = _memory(*shards)
+        memory = _cache_path(*shards)
         columns = ("shard", "offset", "size", "labels")
         known = _read(memory, ("shards", "text", "ends", "left_out", *columns))
         if known is not None and known["shards"] == state:
@@ -427,11 +427,11 @@ def _members(path: Path, left_out: LeftOut) -> Iterator[tuple[str, int, int, int
     yield from samples.finish(left_out)
 
 
-def _memory(*paths: Path) -> Path:
-    from metaformer_ablate.system.cache import cache_folder
+def _cache_path(*paths: Path) -> Path:
+    from metaformer_ablate.system.cache import cache_dir
 
     text = "\n".join([f"rules {RULES}", *(str(path.resolve()) for path in paths)])
-    return cache_folder() / "listings" / f"{hashlib.sha256(os.fsencode(text)).hexdigest()[:16]}.npz"
+    return cache_dir() / "listings" / f"{hashlib.sha256(os.fsencode(text)).hexdigest()[:16]}.npz"
 
 
 def _read(memory: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:

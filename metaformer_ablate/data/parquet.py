@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from timm.data.readers.reader import Reader
 
-from metaformer_ablate.data.listings import Place, natural
+from metaformer_ablate.data.listings import DatasetLocation, natural
 from metaformer_ablate.data.rules import same_classes, shown, some
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.files import open_regular
@@ -33,7 +33,7 @@ class ParquetReader(Reader):
         return self.dataset[index]["image"]["path"] or f"row {index}"
 
 
-def open_parquet(place: Place) -> tuple[dict[str, ParquetReader], tuple[str, ...]]:
+def open_parquet(place: DatasetLocation) -> tuple[dict[str, ParquetReader], tuple[str, ...]]:
     """A reader of each split, and the names of the classes where the labels are text; their order is the natural one.
 
     Raises RequestError where the files cannot be read, or labels are neither whole numbers nor text.
@@ -55,7 +55,7 @@ def open_parquet(place: Place) -> tuple[dict[str, ParquetReader], tuple[str, ...
     return {split: ParquetReader(datasets[split], columns[split]) for split in place.parts}, classes
 
 
-def _dataset(place: Place, split: str) -> Any:
+def _dataset(place: DatasetLocation, split: str) -> Any:
     """With the rows of the files that were found, and of no others: the package looks for files by its own rules."""
     try:
         from pyarrow.parquet import read_metadata
@@ -78,7 +78,7 @@ def _dataset(place: Place, split: str) -> Any:
     return dataset
 
 
-def _labels(place: Place, split: str, dataset: Any) -> np.ndarray:
+def _labels(place: DatasetLocation, split: str, dataset: Any) -> np.ndarray:
     """[N] int64, or objects where they are text."""
     from pyarrow import types
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from timm.data.readers.reader import Reader
 
-from metaformer_ablate.data.listings import LAYOUTS, FolderListing, Place, ShardListing
+from metaformer_ablate.data.listings import LAYOUTS, DatasetLocation, FolderListing, ShardListing
 from metaformer_ablate.data.parquet import open_parquet
 from metaformer_ablate.data.rules import LeftOut, same_classes, some
 from metaformer_ablate.data.spec import DataSpec
@@ -77,7 +77,7 @@ class Source:
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
-def open_sources(place: Place) -> dict[str, Source]:
+def open_sources(place: DatasetLocation) -> dict[str, Source]:
     """Both splits. Raises RequestError where they cannot be read, or the evaluation has classes that training lacks."""
     if place.kind == "hf":
         readers, classes = open_parquet(place)
@@ -101,7 +101,7 @@ def open_sources(place: Place) -> dict[str, Source]:
     }
 
 
-def _check_counts(place: Place, sources: dict[str, Source], spec: DataSpec) -> None:
+def check_counts(place: DatasetLocation, sources: dict[str, Source], spec: DataSpec) -> None:
     for split, key in (("train", "train_images"), ("evaluation", "test_images")):
         found, wanted, left_out = len(sources[split].labels), getattr(spec, key), sources[split].left_out
         if not found:

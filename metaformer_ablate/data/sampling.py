@@ -17,7 +17,7 @@ def derive_seed(seed: int, *of: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def part_of(whole: Tensor, count: int, at: int) -> Tensor:
+def micro_batch_rows(whole: Tensor, count: int, at: int) -> Tensor:
     """[B, ...] -> [B / count, ...]: part `at` of the `count` of one size that a batch is taken in.
 
     Mixup and CutMix pair image i with image B - 1 - i, so a part is rows from both ends of the batch, in which each
@@ -31,7 +31,7 @@ def part_of(whole: Tensor, count: int, at: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Share:
+class RankShare:
     """What a device takes of each batch: `takes` of `parts`, one after another from `first` on."""
 
     parts: int
@@ -55,7 +55,7 @@ class EpochBatches(Sampler):
         first_epoch: int = 0,
         first_batch: int = 0,
         repeats: int = 1,
-        share: Share | None = None,
+        share: RankShare | None = None,
     ):
         self.count, self.batch_size, self.seed, self.device = count, batch_size, seed, device
         self.steps, self.repeats, self.share = count // batch_size, share.takes if share else repeats, share
@@ -76,10 +76,10 @@ class EpochBatches(Sampler):
         batches = batches[self.first_batch if self.epoch == self.first_epoch else 0 :]
         if (share := self.share) is None:
             return (batch for batch in batches for _ in range(self.repeats))
-        return (part_of(batch, share.parts, share.first + i) for batch in batches for i in range(share.takes))
+        return (micro_batch_rows(batch, share.parts, share.first + i) for batch in batches for i in range(share.takes))
 
 
-def shares_of(count: int, batch_size: int, share: int, shares: int) -> list[slice]:
+def rank_slices(count: int, batch_size: int, share: int, shares: int) -> list[slice]:
     """The batches of one of `shares` that `count` images are divided in."""
     begin, end = (count * number // shares for number in (share, share + 1))
     return [slice(i, min(i + batch_size, end)) for i in range(begin, end, batch_size)]

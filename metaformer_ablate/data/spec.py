@@ -8,61 +8,63 @@ from pydantic import Field
 
 from metaformer_ablate.data.datasets import DATASETS, split_sizes
 from metaformer_ablate.settings.schema import (
+    Float,
+    Fraction,
     NotNegative,
     Pair,
     Positive,
-    Real,
-    Share,
-    _execution,
-    _f,
-    _name_in,
-    _Strict,
+    Strict,
+    execution_setting,
+    name_in,
+    setting,
 )
 
 
-class DataSpec(_Strict):
+class DataSpec(Strict):
     """The images: which set, at what size, how augmented, and which split is evaluated.
 
     A set that is read image by image (`imagenet`) has the numbers of classes and images of the original unless others
     are set: for a subset, or for another set that lies in folders as it does.
     """
 
-    name: Annotated[str, _name_in("data set", DATASETS)] = _f(..., "one of: " + ", ".join(DATASETS))
-    image_size: Annotated[int, Field(ge=4, le=4096)] = _f(..., "an integer from 4 to 4096: pixels a side")
-    evaluate_on: Annotated[str, _name_in("split", ("test", "holdout"))] = _f(
+    name: Annotated[str, name_in("data set", DATASETS)] = setting(..., "one of: " + ", ".join(DATASETS))
+    image_size: Annotated[int, Field(ge=4, le=4096)] = setting(..., "an integer from 4 to 4096: pixels a side")
+    evaluate_on: Annotated[str, name_in("split", ("test", "holdout"))] = setting(
         "test", "test, or holdout (every tenth training image, for choosing a recipe)"
     )
-    num_classes: Annotated[int, Field(ge=2, le=65_536)] | None = _f(None, "an integer from 2 to 65536")
-    train_images: Positive | None = _f(None, "an integer of at least 1: training images there are")
-    test_images: Positive | None = _f(None, "an integer of at least 1: evaluation images there are")
-    flip: bool | None = _f(False, "true or false: flip left to right at random")
-    crop_padding: Annotated[int, Field(ge=0)] | None = _f(
+    num_classes: Annotated[int, Field(ge=2, le=65_536)] | None = setting(None, "an integer from 2 to 65536")
+    train_images: Positive | None = setting(None, "an integer of at least 1: training images there are")
+    test_images: Positive | None = setting(None, "an integer of at least 1: evaluation images there are")
+    flip: bool | None = setting(False, "true or false: flip left to right at random")
+    crop_padding: Annotated[int, Field(ge=0)] | None = setting(
         0, "an integer of at least 0: pixels of padding before a random crop"
     )
-    crop_scale: Pair[Share] | None = _f((0.08, 1.0), "two numbers from 0 to 1: the share of the picture in a crop")
-    interpolation: Annotated[str, _name_in("interpolation", ("random", "bilinear", "bicubic"))] | None = _f(
+    crop_scale: Pair[Fraction] | None = setting(
+        (0.08, 1.0), "two numbers from 0 to 1: the share of the picture in a crop"
+    )
+    interpolation: Annotated[str, name_in("interpolation", ("random", "bilinear", "bicubic"))] | None = setting(
         "random", "random (bilinear or bicubic, drawn for each image), bilinear or bicubic: of training crops"
     )
-    rand_augment: str | None = _f(None, "a policy string as timm reads it, or null for none")
-    random_erasing: Share | None = _f(0.0, "a number from 0 to 1: probability of a rectangle of noise")
-    eval_crop: Annotated[Real, Field(gt=0, le=1)] | None = _f(
+    rand_augment: str | None = setting(None, "a policy string as timm reads it, or null for none")
+    random_erasing: Fraction | None = setting(0.0, "a number from 0 to 1: probability of a rectangle of noise")
+    eval_crop: Annotated[Float, Field(gt=0, le=1)] | None = setting(
         0.9, "a number above 0 and at most 1: the share of the resized side that the centre crop keeps"
     )
-    eval_interpolation: Annotated[str, _name_in("interpolation", ("bilinear", "bicubic"))] | None = _f(
+    eval_interpolation: Annotated[str, name_in("interpolation", ("bilinear", "bicubic"))] | None = setting(
         "bicubic", "bilinear or bicubic"
     )
-    mixup: NotNegative = _f(0.0, "a number of at least 0: alpha, 0 for none")
-    cutmix: NotNegative = _f(0.0, "a number of at least 0: alpha, 0 for none")
-    cutmix_switch: Share | None = _f(0.5, "a number from 0 to 1: how often CutMix is drawn where both are on")
+    mixup: NotNegative = setting(0.0, "a number of at least 0: alpha, 0 for none")
+    cutmix: NotNegative = setting(0.0, "a number of at least 0: alpha, 0 for none")
+    cutmix_switch: Fraction | None = setting(0.5, "a number from 0 to 1: how often CutMix is drawn where both are on")
     # How a set that is read image by image gets here.
-    reader: Annotated[str, _name_in("reader", ("auto", "folder", "tar", "hf"))] | None = _execution(
+    reader: Annotated[str, name_in("reader", ("auto", "folder", "tar", "hf"))] | None = execution_setting(
         "auto", "auto, folder (of images), tar (WebDataset shards) or hf (a Hugging Face datasets folder)"
     )
-    workers: Annotated[int, Field(ge=0, le=1024)] | None = _execution(
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = execution_setting(
         None,
         "an integer from 0 to 1024: processes that read images, of each device; null for as many as there are cores",
     )
-    max_unreadable: Annotated[int, Field(ge=0)] | None = _execution(
+    max_unreadable: Annotated[int, Field(ge=0)] | None = execution_setting(
         50, "an integer of at least 0: images that may be missing or damaged before the run fails"
     )
 
@@ -83,14 +85,14 @@ class DataSpec(_Strict):
         )
 
 
-def _inert_data(data: DataSpec) -> dict[str, str]:
+def unread_data(data: DataSpec) -> dict[str, str]:
     if data.in_memory:
         of_files = ("num_classes", "train_images", "test_images", "reader", "workers", "max_unreadable")
         of_large = ("crop_scale", "interpolation", "rand_augment", "random_erasing", "eval_crop", "eval_interpolation")
-        inert = dict.fromkeys(of_files, f"{data.name} is not read image by image")
-        inert |= dict.fromkeys(of_large, f"the images of {data.name} are small")
+        unread_fields = dict.fromkeys(of_files, f"{data.name} is not read image by image")
+        unread_fields |= dict.fromkeys(of_large, f"the images of {data.name} are small")
     else:
-        inert = {"crop_padding": f"the images of {data.name} are cropped by crop_scale"}
+        unread_fields = {"crop_padding": f"the images of {data.name} are cropped by crop_scale"}
     if not (data.mixup and data.cutmix):
-        inert["cutmix_switch"] = "mixup and cutmix are not both on"
-    return inert
+        unread_fields["cutmix_switch"] = "mixup and cutmix are not both on"
+    return unread_fields

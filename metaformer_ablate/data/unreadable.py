@@ -62,7 +62,7 @@ class Unreadable:
                 f"they are {some}"
             )
 
-    def of_record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """{"unreadable": {split: {"images": count, "names": the first ones}}}, and "remarks" the same by kind and
         split; without what there is none of."""
         told = {split: _told(self.found[split]) for split in SPLITS if self.found[split]}

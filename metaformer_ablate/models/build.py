@@ -9,7 +9,7 @@ from torch import nn
 
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.components import Part
+from metaformer_ablate.models.components import Component
 from metaformer_ablate.models.metaformer import MetaFormer, MetaFormerBlock
 from metaformer_ablate.models.user_components import (
     cannot_be_built,
@@ -59,7 +59,7 @@ def build_model(spec: RunSpec, *, image_size: int | None = None, kernels: str = 
     return net
 
 
-def _own_parts(spec: RunSpec) -> dict[str, Part]:
+def _own_parts(spec: RunSpec) -> dict[str, Component]:
     """The parts of the user's own that a spec names. Raises RequestError for one whose class is another by now."""
     own = own_names(spec.model)
     if own:

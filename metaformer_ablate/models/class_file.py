@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 _told: set[str] = set()
 
 
-def _read(path: Path, where: str) -> bytes:
+def read_source(path: Path, where: str) -> bytes:
     try:
         return read_regular(path)
     except OSError as error:
         raise RequestError(f"{where}: {path} cannot be read: {error.strerror}") from None
 
 
-def _digest(source: bytes, class_name: str) -> str:
+def source_digest(source: bytes, class_name: str) -> str:
     return hashlib.sha256(source + b"\n" + class_name.encode()).hexdigest()[:12]
 
 
@@ -40,8 +40,8 @@ def load_class(target: str, digest: str) -> Any:
     file, _, class_name = target.rpartition(":")
     name = f"metaformer_ablate_own_{digest}"
     if name not in sys.modules:
-        source = _read(Path(file), target)
-        if _digest(source, class_name) != digest:
+        source = read_source(Path(file), target)
+        if source_digest(source, class_name) != digest:
             raise RequestError(f"{file} was changed since the run was planned; plan it again")
         module = ModuleType(name)
         module.__file__ = file

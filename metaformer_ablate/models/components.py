@@ -14,7 +14,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """One line of a table: the class, the fields of the model spec that it reads, and what it is."""
 
     target: str  # "module.Class" in this package, or "path/of/file.py:Class"
@@ -38,88 +38,94 @@ class Part:
         return getattr(import_module(f"metaformer_ablate.models.{module}"), name)
 
 
-MIXERS: dict[str, Part] = {
-    "pooling": Part(
+MIXERS: dict[str, Component] = {
+    "pooling": Component(
         "mixers.Pooling",
         "average pooling minus its input (PoolFormer)",
         reads=("pool_size",),
         window="pool_size",
         pools=True,
     ),
-    "identity": Part("mixers.Identity", "nothing: every token keeps to itself (IdentityFormer)", mixes=False),
-    "random": Part("mixers.RandomMatrix", "a frozen random matrix over all tokens (RandFormer)", fixed_resolution=True),
-    "depthwise_conv": Part(
+    "identity": Component("mixers.Identity", "nothing: every token keeps to itself (IdentityFormer)", mixes=False),
+    "random": Component(
+        "mixers.RandomMatrix", "a frozen random matrix over all tokens (RandFormer)", fixed_resolution=True
+    ),
+    "depthwise_conv": Component(
         "mixers.DepthwiseConv",
         "a depthwise convolution",
         reads=("kernel_size", "mixer_bias"),
         defaults={"kernel_size": 3},
         window="kernel_size",
     ),
-    "separable_conv": Part(
+    "separable_conv": Component(
         "mixers.SeparableConv",
         "an inverted separable convolution (ConvFormer)",
         reads=("kernel_size", "mixer_expansion", "mixer_bias", "activation"),
         defaults={"kernel_size": 7},
         window="kernel_size",
     ),
-    "attention": Part(
+    "attention": Component(
         "mixers.Attention", "multi-head self-attention over all tokens", reads=("head_dim", "mixer_bias")
     ),
-    "spatial_fc": Part("mixers.SpatialFC", "one linear layer over all tokens", fixed_resolution=True),
-    "max_pooling": Part(
+    "spatial_fc": Component("mixers.SpatialFC", "one linear layer over all tokens", fixed_resolution=True),
+    "max_pooling": Component(
         "mixers.MaxPooling", "max pooling minus its input", reads=("pool_size",), window="pool_size", pools=True
     ),
-    "window_attention": Part(
+    "window_attention": Component(
         "mixers.WindowAttention",
         "self-attention within windows that do not overlap (Swin, without the shift)",
         reads=("window", "head_dim", "mixer_bias"),
     ),
-    "token_mlp": Part(
+    "token_mlp": Component(
         "mixers.TokenMLP",
         "an MLP with a hidden layer over all tokens (MLP-Mixer)",
         reads=("token_mlp_ratio", "mixer_bias"),
         fixed_resolution=True,
     ),
-    "fourier": Part("mixers.Fourier", "the real part of a Fourier transform over channels and tokens (FNet)"),
-    "shift": Part("mixers.Shift", "a third of the channels moved by one token, four ways (ShiftViT)"),
+    "fourier": Component("mixers.Fourier", "the real part of a Fourier transform over channels and tokens (FNet)"),
+    "shift": Component("mixers.Shift", "a third of the channels moved by one token, four ways (ShiftViT)"),
 }
 
 
-NORMS: dict[str, Part] = {
-    "mln": Part(
+NORMS: dict[str, Component] = {
+    "mln": Component(
         "norms.ModifiedLayerNorm",
         "Modified Layer Normalization: over channels and positions, GroupNorm with one group",
         reads=("norm_eps", "norm_bias"),
     ),
-    "layer_norm": Part(
+    "layer_norm": Component(
         "norms.LayerNorm", "Layer Normalization: over channels at each position", reads=("norm_eps", "norm_bias")
     ),
-    "batch_norm": Part(
+    "batch_norm": Component(
         "norms.BatchNorm", "Batch Normalization: over the batch and positions", reads=("norm_eps", "norm_bias")
     ),
-    "rms_norm": Part(
+    "rms_norm": Component(
         "norms.RMSNorm", "root mean square over channels at each position, no mean, no shift", reads=("norm_eps",)
     ),
-    "affine": Part("norms.Affine", "a learned scale and shift a channel, no statistics (ResMLP)", reads=("norm_bias",)),
-    "none": Part("norms.NoNorm", "no normalization"),
+    "affine": Component(
+        "norms.Affine", "a learned scale and shift a channel, no statistics (ResMLP)", reads=("norm_bias",)
+    ),
+    "none": Component("norms.NoNorm", "no normalization"),
 }
 
 
-ACTIVATIONS: dict[str, Part] = {
-    "gelu": Part("activations.GELU", "GELU, the exact one"),
-    "relu": Part("activations.ReLU", "ReLU"),
-    "silu": Part("activations.SiLU", "SiLU, also called Swish"),
-    "star_relu": Part("activations.StarReLU", "learned scale * ReLU squared + learned shift (MetaFormer Baselines)"),
-    "squared_relu": Part("activations.SquaredReLU", "ReLU squared (Primer)"),
+ACTIVATIONS: dict[str, Component] = {
+    "gelu": Component("activations.GELU", "GELU, the exact one"),
+    "relu": Component("activations.ReLU", "ReLU"),
+    "silu": Component("activations.SiLU", "SiLU, also called Swish"),
+    "star_relu": Component(
+        "activations.StarReLU", "learned scale * ReLU squared + learned shift (MetaFormer Baselines)"
+    ),
+    "squared_relu": Component("activations.SquaredReLU", "ReLU squared (Primer)"),
 }
 
 
-def readers(field: str, table: Mapping[str, Part]) -> list[str]:
+def readers(field: str, table: Mapping[str, Component]) -> list[str]:
     """The names of the parts that read a field of the model spec."""
     return [name for name, part in table.items() if field in part.reads]
 
 
-def readable(table: Mapping[str, Part]) -> tuple[str, ...]:
+def readable(table: Mapping[str, Component]) -> tuple[str, ...]:
     """The fields of the model spec that parts of a table read."""
     return tuple(dict.fromkeys(option for part in table.values() for option in part.reads))
 
@@ -129,6 +135,6 @@ def own_name(name: str, digest: str) -> str:
     return f"{name}@{digest}"
 
 
-def full_name(name: str, table: Mapping[str, Part]) -> str | None:
+def full_name(name: str, table: Mapping[str, Component]) -> str | None:
     """A part's name as the table has it, from that or from a name without its digest; None where there is none."""
     return name if name in table else next((key for key in table if key.startswith(f"{name}@")), None)

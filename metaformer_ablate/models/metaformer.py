@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from metaformer_ablate.models.activations import SquaredReLU
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
 from metaformer_ablate.models.cpu_ops import Linear
-from metaformer_ablate.models.mixers import OneResolution, Site
+from metaformer_ablate.models.mixers import FixedResolution, Site
 from metaformer_ablate.models.spec import MIXER_OPTIONS, ConvSpec, ModelSpec
 
 
@@ -52,7 +52,7 @@ class ChannelScale(nn.Module):
         return x * self.scale.view(-1, 1, 1)
 
 
-class PositionEmbedding(OneResolution):
+class PositionEmbedding(FixedResolution):
     """A learned vector for each position, zero at first, added to the map: [B, C, H, W]. Fits one resolution."""
 
     def __init__(self, dim: int, height: int, width: int):

@@ -40,7 +40,7 @@ class Site:
         return self.height * self.width
 
 
-class OneResolution(nn.Module):
+class FixedResolution(nn.Module):
     """Base of what has weights for one size of feature map. `check` refuses any other."""
 
     def __init__(self, height: int, width: int):
@@ -93,7 +93,7 @@ class Identity(nn.Module):
         return x
 
 
-class RandomMatrix(OneResolution):
+class RandomMatrix(FixedResolution):
     """X' = W X over all tokens, one frozen N x N matrix a block (paper, table 5, "Global random matrix": 75.8%).
 
     W is uniform over [0, 1), then softmax over each row. It is drawn from a generator of its own, seeded by (seed,
@@ -196,7 +196,7 @@ class WindowAttention(Attention):
         return x.reshape(batch, dim, down * self.rows, across * self.columns)[:, :, :height, :width]
 
 
-class SpatialFC(OneResolution):
+class SpatialFC(FixedResolution):
     """One linear layer over all tokens, shared by the channels, without bias (paper, table 5, "SpatialFC": 77.5%).
 
     Fits one resolution.
@@ -211,7 +211,7 @@ class SpatialFC(OneResolution):
         return self.fc(x.flatten(2)).view(x.shape)  # over [B, C, N]
 
 
-class TokenMLP(OneResolution):
+class TokenMLP(FixedResolution):
     """Two linear layers over all tokens with GELU between, shared by the channels (MLP-Mixer, arXiv 2105.01601).
 
     Hidden width: token_mlp_ratio x channels, as there. Fits one resolution.

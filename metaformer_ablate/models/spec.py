@@ -8,13 +8,23 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from metaformer_ablate.errors import unknown
-from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS, Part, full_name, readable, readers
+from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS, Component, full_name, readable, readers
 from metaformer_ablate.models.presets import COMPARATORS
 from metaformer_ablate.models.user_components import own_parts_file
-from metaformer_ablate.settings.schema import AboveZero, Odd, Positive, Rate, Stages, _execution, _f, _name_in, _Strict
+from metaformer_ablate.settings.schema import (
+    AboveZero,
+    Odd,
+    Positive,
+    Probability,
+    Stages,
+    Strict,
+    execution_setting,
+    name_in,
+    setting,
+)
 
 
-def _part_in(what: str, table: Mapping[str, Part]) -> AfterValidator:
+def _part_in(what: str, table: Mapping[str, Component]) -> AfterValidator:
     """A name of a table; of the user's own parts it may lack the digest, which the resolved spec has."""
 
     def check(value: str) -> str:
@@ -42,63 +52,65 @@ NormName = Annotated[str, _part_in("norm", NORMS)]
 ActivationName = Annotated[str, _part_in("activation", ACTIVATIONS)]
 
 
-class ConvSpec(_Strict):
+class ConvSpec(Strict):
     """Geometry of an embedding: one convolution, with a norm after it (stem) or before it (down-sampling)."""
 
-    kernel: Positive = _f(3, "an integer of at least 1")
-    stride: Positive = _f(2, "an integer of at least 1")
-    padding: Annotated[int, Field(ge=0)] = _f(1, "an integer of at least 0")
-    norm: NormName = _f("none", "one of: " + ", ".join(NORMS))
+    kernel: Positive = setting(3, "an integer of at least 1")
+    stride: Positive = setting(2, "an integer of at least 1")
+    padding: Annotated[int, Field(ge=0)] = setting(1, "an integer of at least 0")
+    norm: NormName = setting("none", "one of: " + ", ".join(NORMS))
 
 
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """The MetaFormer (paper, section 3 and table 1), or a comparator. A field that nothing reads is null.
 
     Fields with one entry a stage may be written as one value for all stages. Where `timm` or `comparator` names a
     model, only `drop_path` and `init_from` are read beside it.
     """
 
-    timm: str | None = _f(None, "the name of a model of timm")
-    comparator: Annotated[str, _name_in("comparator", COMPARATORS)] | None = _f(
+    timm: str | None = setting(None, "the name of a model of timm")
+    comparator: Annotated[str, name_in("comparator", COMPARATORS)] | None = setting(
         None, "one of: " + ", ".join(COMPARATORS)
     )
-    depths: Stages[Positive] | None = _f((2, 2, 6, 2), "a list of integers of at least 1, one a stage")
-    dims: Stages[Positive] | None = _f((64, 128, 320, 512), "a list of integers of at least 1, one a stage")
-    token_mixer: Stages[MixerName] | None = _f("pooling", "one name or one a stage, of: " + ", ".join(MIXERS))
-    pool_size: Stages[Odd | None] | None = _f(3, "an odd integer of at least 1, or one a stage")
-    kernel_size: Stages[Odd | None] | None = _f(
+    depths: Stages[Positive] | None = setting((2, 2, 6, 2), "a list of integers of at least 1, one a stage")
+    dims: Stages[Positive] | None = setting((64, 128, 320, 512), "a list of integers of at least 1, one a stage")
+    token_mixer: Stages[MixerName] | None = setting("pooling", "one name or one a stage, of: " + ", ".join(MIXERS))
+    pool_size: Stages[Odd | None] | None = setting(3, "an odd integer of at least 1, or one a stage")
+    kernel_size: Stages[Odd | None] | None = setting(
         None, "an odd integer of at least 1, or one a stage; null for the mixer's own"
     )
-    window: Stages[Positive | None] | None = _f(7, "an integer of at least 1, or one a stage")
-    head_dim: Positive | None = _f(32, "an integer of at least 1 that divides the width of each stage with attention")
-    mixer_bias: bool | None = _f(True, "true or false")
-    mixer_expansion: AboveZero | None = _f(2.0, "a number above 0")
-    token_mlp_ratio: AboveZero | None = _f(0.5, "a number above 0: hidden width over channels")
-    norm: NormName | None = _f("mln", "one of: " + ", ".join(NORMS))
-    norm_eps: AboveZero | None = _f(1e-5, "a number above 0")
-    norm_bias: bool | None = _f(True, "true or false")
-    activation: ActivationName | None = _f("gelu", "one of: " + ", ".join(ACTIVATIONS))
-    residual: bool | None = _f(True, "true or false")
-    channel_mlp: bool | None = _f(True, "true or false")
-    mlp_ratio: AboveZero | None = _f(4.0, "a number above 0")
-    mlp_bias: bool | None = _f(True, "true or false")
-    layer_scale: AboveZero | None = _f(1e-5, "a number above 0, or null for none")
-    res_scale: Stages[AboveZero | None] | None = _f(None, "a number above 0 or null for none, or one a stage")
-    drop_path: Rate | None = _f(0.1, "a number of at least 0 and below 1: the rate of the last block")
-    position_embedding: Stages[bool] | None = _f(False, "true or false, or one a stage")
-    stem: ConvSpec | None = _f(ConvSpec(kernel=7, stride=4, padding=2), "kernel, stride, padding and norm")
-    downsample: ConvSpec | None = _f(ConvSpec(kernel=3, stride=2, padding=1), "kernel, stride, padding and norm")
-    head: Annotated[str, _name_in("head", ("linear", "mlp"))] | None = _f("linear", "linear or mlp")
-    head_norm: Annotated[str, _name_in("place", ("before_pool", "after_pool"))] | None = _f(
+    window: Stages[Positive | None] | None = setting(7, "an integer of at least 1, or one a stage")
+    head_dim: Positive | None = setting(
+        32, "an integer of at least 1 that divides the width of each stage with attention"
+    )
+    mixer_bias: bool | None = setting(True, "true or false")
+    mixer_expansion: AboveZero | None = setting(2.0, "a number above 0")
+    token_mlp_ratio: AboveZero | None = setting(0.5, "a number above 0: hidden width over channels")
+    norm: NormName | None = setting("mln", "one of: " + ", ".join(NORMS))
+    norm_eps: AboveZero | None = setting(1e-5, "a number above 0")
+    norm_bias: bool | None = setting(True, "true or false")
+    activation: ActivationName | None = setting("gelu", "one of: " + ", ".join(ACTIVATIONS))
+    residual: bool | None = setting(True, "true or false")
+    channel_mlp: bool | None = setting(True, "true or false")
+    mlp_ratio: AboveZero | None = setting(4.0, "a number above 0")
+    mlp_bias: bool | None = setting(True, "true or false")
+    layer_scale: AboveZero | None = setting(1e-5, "a number above 0, or null for none")
+    res_scale: Stages[AboveZero | None] | None = setting(None, "a number above 0 or null for none, or one a stage")
+    drop_path: Probability | None = setting(0.1, "a number of at least 0 and below 1: the rate of the last block")
+    position_embedding: Stages[bool] | None = setting(False, "true or false, or one a stage")
+    stem: ConvSpec | None = setting(ConvSpec(kernel=7, stride=4, padding=2), "kernel, stride, padding and norm")
+    downsample: ConvSpec | None = setting(ConvSpec(kernel=3, stride=2, padding=1), "kernel, stride, padding and norm")
+    head: Annotated[str, name_in("head", ("linear", "mlp"))] | None = setting("linear", "linear or mlp")
+    head_norm: Annotated[str, name_in("place", ("before_pool", "after_pool"))] | None = setting(
         "before_pool", "before_pool (the model's norm) or after_pool (Layer Normalization)"
     )
-    head_dropout: Rate | None = _f(0.0, "a number of at least 0 and below 1")
-    conv_init: Annotated[str, _name_in("initialisation", ("torch", "trunc_normal"))] | None = _f(
+    head_dropout: Probability | None = setting(0.0, "a number of at least 0 and below 1")
+    conv_init: Annotated[str, name_in("initialisation", ("torch", "trunc_normal"))] | None = setting(
         "torch", "torch (PyTorch's default) or trunc_normal (of 0.02)"
     )
     # The file is not part of a run's identity, its content is: `init_from` stays out of the id, its SHA-256 is in it.
-    init_from: str | None = _execution(None, "a path of weights to start from")
-    init_sha256: str | None = _f(None, "set by the file")
+    init_from: str | None = execution_setting(None, "a path of weights to start from")
+    init_sha256: str | None = setting(None, "set by the file")
 
     def stages(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
         """depths, dims and token mixers; all empty for a comparator."""
@@ -117,30 +129,34 @@ STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "pos
 MIXER_OPTIONS = readable(MIXERS)
 
 
-def _inert_model(model: ModelSpec) -> dict[str, str]:
+def unread_model(model: ModelSpec) -> dict[str, str]:
     """{field, or field.i for stage i: why nothing reads it}."""
     if (comparator := model.timm or model.comparator) is not None:
         read = {"timm", "comparator", "drop_path", "init_from", "init_sha256"}
         return {key: f"the model is {comparator}" for key in ModelSpec.model_fields if key not in read}
-    inert: dict[str, str] = {}
+    unread_fields: dict[str, str] = {}
     names = model.stages()[2]
     mixers = [MIXERS[name] for name in names]
     for option in MIXER_OPTIONS:
         unread = [i for i, mixer in enumerate(mixers) if option not in mixer.reads]
         can = ", ".join(readers(option, MIXERS))
         if option in STAGED:
-            inert |= {f"{option}.{i}": f"token_mixer {names[i]} does not read it (it is for {can})" for i in unread}
+            unread_fields |= {
+                f"{option}.{i}": f"token_mixer {names[i]} does not read it (it is for {can})" for i in unread
+            }
         elif len(unread) == len(mixers) and not (option == "activation" and model.channel_mlp):
             mlp = " and channel_mlp is false" if option == "activation" else ""
-            inert[option] = f"token_mixer {', '.join(dict.fromkeys(names))} does not read it (it is for {can}){mlp}"
+            unread_fields[option] = (
+                f"token_mixer {', '.join(dict.fromkeys(names))} does not read it (it is for {can}){mlp}"
+            )
     norms = {model.norm, *(conv.norm for conv in (model.stem, model.downsample) if conv)}
     for option in ("norm_eps", "norm_bias"):
         if not norms & set(readers(option, NORMS)):
-            inert[option] = f"norm {model.norm} does not read it"
+            unread_fields[option] = f"norm {model.norm} does not read it"
     if not model.residual:
-        inert |= dict.fromkeys(("layer_scale", "res_scale", "drop_path"), "residual is false")
+        unread_fields |= dict.fromkeys(("layer_scale", "res_scale", "drop_path"), "residual is false")
     if not model.channel_mlp:
-        inert |= dict.fromkeys(("mlp_ratio", "mlp_bias"), "channel_mlp is false")
+        unread_fields |= dict.fromkeys(("mlp_ratio", "mlp_bias"), "channel_mlp is false")
     if model.head != "mlp":
-        inert["head_dropout"] = f"head {model.head} does not read it"
-    return inert
+        unread_fields["head_dropout"] = f"head {model.head} does not read it"
+    return unread_fields

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.errors import RequestError, nearest, shown
-from metaformer_ablate.models.class_file import _digest, _read, described
-from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS, Part, own_name, readable
+from metaformer_ablate.models.class_file import described, read_source, source_digest
+from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS, Component, own_name, readable
 from metaformer_ablate.settings.yaml_reader import YamlFile, kind
 from metaformer_ablate.system.files import read_regular
 
@@ -66,7 +66,7 @@ def read_own_parts() -> None:
     Raises RequestError for a file that says anything else than the above.
     """
     path = own_parts_file()
-    found: dict[str, dict[str, Part]] = {section: {} for section in TABLES}
+    found: dict[str, dict[str, Component]] = {section: {} for section in TABLES}
     if path is not None:
         try:
             text = read_regular(path)
@@ -74,8 +74,8 @@ def read_own_parts() -> None:
             raise RequestError(f"ABLATE_PARTS is {str(path)!r}, which cannot be read: {error.strerror}") from None
         for section, name, target, options in _declared(path, text):
             file, _, class_name = target.rpartition(":")
-            digest = _digest(_read(path.parent / file, f"{path}: {section}.{name}"), class_name)
-            part = Part(f"{path.parent / file}:{class_name}", digest=digest, **options)
+            digest = source_digest(read_source(path.parent / file, f"{path}: {section}.{name}"), class_name)
+            part = Component(f"{path.parent / file}:{class_name}", digest=digest, **options)
             found[section][own_name(name, digest)] = part
     for section, table in TABLES.items():
         for gone in [name for name in table if "@" in name and name not in found[section]]:
@@ -85,7 +85,7 @@ def read_own_parts() -> None:
 
 @lru_cache(maxsize=8)
 def _declared(path: Path, text: bytes) -> list[tuple[str, str, Any, dict[str, Any]]]:
-    """(section, name, class, other fields of Part) of each part in a file, checked. `text` is what the file holds."""
+    """(section, name, class, other fields) of each component in a file, checked. `text` is the file's content."""
     file = YamlFile(path)
     parts: list[tuple[str, str, Any, dict[str, Any]]] = []
     for section, tree in file.data.items():
@@ -141,13 +141,13 @@ def own_names(model: Any) -> set[str]:
     return {name for name in names if name and "@" in name}
 
 
-def parts_of(model: Any) -> dict[str, Part]:
+def parts_of(model: Any) -> dict[str, Component]:
     """The user's own parts that a `ModelSpec` names, as far as the tables know them."""
     own = own_names(model)
     return {name: part for table in TABLES.values() for name, part in table.items() if name in own}
 
 
-def cannot_be_built(error: BaseException, parts: dict[str, Part]) -> RequestError:
+def cannot_be_built(error: BaseException, parts: dict[str, Component]) -> RequestError:
     """What to say where a model that holds one's own parts, by name, cannot be built."""
     said = f"the model with {_short(parts)} cannot be built: {described(error, _files(parts))}"
     if isinstance(error, TypeError):
@@ -159,11 +159,11 @@ def _short(parts: Iterable[str]) -> str:
     return ", ".join(name.partition("@")[0] for name in parts)
 
 
-def _files(parts: dict[str, Part]) -> list[str]:
+def _files(parts: dict[str, Component]) -> list[str]:
     return [part.target.rpartition(":")[0] for part in parts.values()]
 
 
-def check_own_parts(net: nn.Module, parts: dict[str, Part], image: tuple[int, int, int]) -> None:
+def check_own_parts(net: nn.Module, parts: dict[str, Component], image: tuple[int, int, int]) -> None:
     """Passes two random images [C, H, W] through a net that holds one's own parts, by name.
 
     Raises RequestError unless each part keeps the shape of its input, numbers stay finite, and in eval mode an image

@@ -3,8 +3,8 @@
 A claim on a run is a file `<results>/.claims/<run_id>.<generation>`, made by a hard link, which on any file system
 succeeds for one process only. Its owner rewrites it every few seconds with a higher `beat` and with how far the run
 is, which is also what `ablate status` and the live view read. Nobody's clock is compared with anybody else's: an
-owner is taken for dead when its process is gone (same machine), or when an observer has seen no new beat for LEASE
-seconds of the observer's own monotonic clock. A dead claim is not removed but outnumbered: the next owner links the
+owner is taken for dead when its process is gone (same machine), or when an observer has seen no new heartbeat
+for LEASE_SECONDS of its own monotonic clock. A dead claim is not removed but outnumbered: the next owner links the
 next generation, so two observers of one death cannot both get the run, and an owner that was only stalled sees that
 it was outnumbered.
 """
@@ -27,10 +27,10 @@ from pydantic import Field
 from metaformer_ablate.settings.typed_files import FileShape, read_json
 from metaformer_ablate.system.processes import is_gone, of_this_process
 
-BEAT = 2.0  # seconds between two beats of an owner
+HEARTBEAT_SECONDS = 2.0  # seconds between two beats of an owner
 
 
-LEASE = 60.0  # seconds without a beat, by the observer's clock, after which an owner elsewhere is taken for dead
+LEASE_SECONDS = 60.0  # without a heartbeat, by the observer's clock: an owner elsewhere is then taken for dead
 
 
 _NAME = re.compile(r"([0-9a-f]{12})\.(0|[1-9][0-9]{0,17})")
@@ -57,7 +57,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Holder:
+class ClaimOwner:
     """What a claim says of its owner. `progress` is None before the first step."""
 
     run_id: str
@@ -155,13 +155,13 @@ class Claim:
         return True
 
     def _keep(self) -> None:
-        while not self._end.wait(BEAT):
+        while not self._end.wait(HEARTBEAT_SECONDS):
             try:
-                self.beat()
+                self.heartbeat()
             except OSError:
                 continue  # the folder may come back; whoever takes the run over meanwhile outnumbers this claim
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Says that the owner lives and how far it is."""
         if self.holds():
             self._beat += 1
@@ -172,7 +172,7 @@ class Claim:
     def holds(self) -> bool:
         """Whether the run is still this process's to finish."""
         if not self.lost:
-            top = self.claims.top(self.run_id)
+            top = self.claims.current(self.run_id)
             self.lost = top is None or top.token != self.token
         return not self.lost
 
@@ -187,7 +187,7 @@ class Claims:
 
     def __init__(self, results: Path, lease: float | None = None, clock: Clock = time):
         self.folder = results / ".claims"
-        self.lease = LEASE if lease is None else lease
+        self.lease = LEASE_SECONDS if lease is None else lease
         self._clock = clock
         self._seen: dict[str, tuple[int, float]] = {}  # token: (beat, when it was first seen)
 
@@ -203,34 +203,34 @@ class Claims:
                 found.setdefault(match[1], []).append(int(match[2]))
         return found
 
-    def _read(self, run_id: str, generation: int) -> Holder | None:
+    def _read(self, run_id: str, generation: int) -> ClaimOwner | None:
         try:
             found = ClaimShape.model_validate(read_json(self.folder / f"{run_id}.{generation}")).model_dump()
             progress = found.pop("progress")
-            return Holder(run_id, generation, **found, progress=progress and Progress(**progress))
+            return ClaimOwner(run_id, generation, **found, progress=progress and Progress(**progress))
         except FileNotFoundError:
             return None
         except (OSError, ValueError):  # not readable: a beat that never changes, so it dies by the lease
-            return Holder(run_id, generation, f"{run_id}.{generation}", 0, "an unknown host", "", 0, 0, "")
+            return ClaimOwner(run_id, generation, f"{run_id}.{generation}", 0, "an unknown host", "", 0, 0, "")
 
-    def top(self, run_id: str) -> Holder | None:
+    def current(self, run_id: str) -> ClaimOwner | None:
         """The claim that counts for a run: the one of the highest generation; None where there is none."""
         for generation in sorted(self._generations(run_id).get(run_id, []), reverse=True):
             if (holder := self._read(run_id, generation)) is not None:
                 return holder
         return None
 
-    def tops(self) -> dict[str, Holder]:
+    def all_current(self) -> dict[str, ClaimOwner]:
         """`top` of every run that has one, by id, for one listing of the folder."""
         tops = {run_id: self._read(run_id, max(numbers)) for run_id, numbers in sorted(self._generations().items())}
         return {run_id: holder for run_id, holder in tops.items() if holder}
 
-    def held(self) -> dict[str, Holder]:
+    def held(self) -> dict[str, ClaimOwner]:
         """The runs that somebody alive seems to train, by id."""
-        return {run_id: holder for run_id, holder in self.tops().items() if not self.is_dead(holder)}
+        return {run_id: holder for run_id, holder in self.all_current().items() if not self.is_dead(holder)}
 
-    def is_dead(self, holder: Holder) -> bool:
-        """Whether an owner is gone: its process, or its beat over LEASE seconds between calls of this observer."""
+    def is_dead(self, holder: ClaimOwner) -> bool:
+        """Whether an owner is gone: its process, or no heartbeat for LEASE_SECONDS between calls of this observer."""
         if holder.is_gone():
             return True
         now = self._clock.monotonic()
@@ -246,7 +246,7 @@ class Claims:
         `dead` is the token of an owner that another observer has found dead: it has watched for longer.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        top = self.top(run_id)
+        top = self.current(run_id)
         if top is not None and top.token != dead and not self.is_dead(top):
             return None
         generation = 0 if top is None else top.generation + 1

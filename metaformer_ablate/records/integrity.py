@@ -28,11 +28,11 @@ def _unfinished(folder: Path) -> str | None:
     return "half-written: it has no record.json" if results else None
 
 
-def _sha256(path: str | Path) -> str:
+def file_digest(path: str | Path) -> str:
     return hashlib.sha256(read_regular(path, max(LARGEST.values()))).hexdigest()
 
 
-def _check(folder: Path, run_id: str) -> tuple[str | None, dict[str, Any] | None]:
+def check_record(folder: Path, run_id: str) -> tuple[str | None, dict[str, Any] | None]:
     """What is wrong with a run folder, and its record.json where nothing is; neither where the run has not ended."""
     home = str(folder)  # joining paths would take longer than reading the files
     try:
@@ -63,7 +63,7 @@ def _check(folder: Path, run_id: str) -> tuple[str | None, dict[str, Any] | None
         return "record.json was changed after it was written", None
     for name in needed:
         try:
-            if _sha256(f"{home}/{name}") != sums.get(name):
+            if file_digest(f"{home}/{name}") != sums.get(name):
                 return f"{name} was changed after it was written", None
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}", None

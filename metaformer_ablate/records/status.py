@@ -25,14 +25,14 @@ class RunState:
     seed: int
     status: str
     record: Record | None
-    pace: float | None = None  # seconds an image and multiply-add, where `jobs_of` left the record out
+    pace: float | None = None  # seconds an image and multiply-add, where `plan_jobs` left the record out
 
     @property
     def top1(self) -> float | None:
         return self.record.top1 if self.record is not None and self.status == "ok" else None
 
 
-def states_of(
+def run_states(
     spec: RunSpec, seeds: Iterable[int], store: Store, fingerprint: str | None, held: Container[str] = ()
 ) -> list[RunState]:
     """Looks a row's runs up, one a seed. A record of other data than today's is stale: shown, not reused.
@@ -64,7 +64,7 @@ def seeds_with_records(plan: Plan, store: Store) -> tuple[int, ...]:
     return tuple(sorted(found)) or (0,)
 
 
-def none_of(plan: Plan, store: Store, seeds: Sequence[int] | None = None) -> str | None:
+def no_records_hint(plan: Plan, store: Store, seeds: Sequence[int] | None = None) -> str | None:
     """A hint where there are runs and none of them is of a plan: easily its recipe or overrides were left out."""
     ids = set(store.ids())
     chosen = seeds if seeds is not None else seeds_with_records(plan, store)

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.checkpoints import FINAL, LAST
-from metaformer_ablate.records.integrity import _check, _sha256
+from metaformer_ablate.records.integrity import check_record, file_digest
 from metaformer_ablate.records.record import (
     FORMAT,
     FRAME_COLUMNS,
@@ -66,7 +66,7 @@ class Store:
         folder = self.folder(run_id)
         if not folder.is_dir():
             return None
-        problem, data = _check(folder, run_id)
+        problem, data = check_record(folder, run_id)
         if problem:
             self.problems[run_id] = f"{folder}: {problem}; not counted as a result"
         return None if data is None or problem else Record(folder, data)
@@ -192,7 +192,7 @@ class Store:
             if log is not None:
                 (temporary / "log.txt").write_text(log, encoding="utf-8")
             data = {"format": FORMAT, "run_id": run_id, **data}
-            sums = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+            sums = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
             data["checksums"] = {**sums, "record.json": digest(data)}
             with (temporary / "record.json").open("w", encoding="utf-8") as stream:
                 json.dump(data, stream, indent=1, allow_nan=False)
@@ -227,7 +227,7 @@ class Store:
         try:
             temporary.mkdir()
             left_out = _copy_files(record.folder, temporary)
-            problem, data = _check(temporary, record.run_id)
+            problem, data = check_record(temporary, record.run_id)
             if problem or data != record.data:
                 links = f" (left out: {', '.join(left_out)})" if left_out else ""
                 why = (problem or "it has no record.json").replace(f"{temporary}/", "")

@@ -15,19 +15,19 @@ from metaformer_ablate.data.unreadable import Unreadable
 from metaformer_ablate.records.checkpoints import FINAL, LAST, Checkpoints
 from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.records.record import StoreError
-from metaformer_ablate.runs.options import Handling
-from metaformer_ablate.runs.outcome import _now
+from metaformer_ablate.runs.options import RunOptions
+from metaformer_ablate.runs.outcome import now
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
 from metaformer_ablate.system.console import say
 from metaformer_ablate.system.signals import Interrupted
 from metaformer_ablate.tasks.classification.module import Classification
 from metaformer_ablate.tasks.module import Diverged
-from metaformer_ablate.training.compute import Computing
+from metaformer_ablate.training.compute import ComputeSettings
 from metaformer_ablate.training.optim import learning_rate
 
 # Between two reports of how far a run is.
-TELL_SECONDS = 0.5
+PROGRESS_SECONDS = 0.5
 
 
 def _not_ours(then: dict[str, Any], now: dict[str, Any]) -> str | None:
@@ -48,11 +48,11 @@ def _changes(then: dict[str, Any], now: dict[str, Any]) -> str:
     return "; ".join(f"{name} {then.get(name)}, now {now.get(name)}" for name in names)
 
 
-class _Otherwise(Exception):
+class OtherRun(Exception):
     """Why a checkpoint is not this run's: of another run, or of one that computed otherwise or from other data."""
 
 
-class _Watch(pl.Callback):
+class RunCallback(pl.Callback):
     """Writes the history and the checkpoints, stops a run that is not finite or not wanted, and reports how far it is.
 
     Its state is in each checkpoint, so that a run that is resumed has the history of one that was not disturbed.
@@ -63,22 +63,22 @@ class _Watch(pl.Callback):
     def __init__(
         self,
         spec: RunSpec,
-        handling: Handling,
+        options: RunOptions,
         checkpoints: Checkpoints,
         device: str,
-        computing: Computing,
+        computing: ComputeSettings,
         fingerprint: str | None,
     ):
-        self.spec, self.handling, self.checkpoints, self.computing = spec, handling, checkpoints, computing
+        self.spec, self.options, self.checkpoints, self.computing = spec, options, checkpoints, computing
         self.fingerprint = fingerprint
         self.history: list[dict[str, float]] = []
         self.epochs = spec.train.epochs + spec.train.cooldown_epochs
         self.steps = 0
         self.devices = [device]
-        self.started = _now()
-        self.place = (0, 0)  # epoch and batch to begin with
+        self.started = now()
+        self.resume_at = (0, 0)  # epoch and batch to begin with
         self.unreadable = Unreadable(spec.data.max_unreadable or 0)
-        self._start = self._told = self._saved = time.perf_counter()
+        self._start = self._last_report = self._saved = time.perf_counter()
         self._since = (0, self._start)
 
     @property
@@ -89,7 +89,7 @@ class _Watch(pl.Callback):
     # Checkpoints
 
     def find_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, and `place` and state as it has them; None to begin at the beginning.
+        """The checkpoint to go on from, and `resume_at` and state as it has them; None to begin at the beginning.
 
         One of another run, other data or versions, or another precision is set aside: a run would be half of each,
         and nobody could train it again. Raises StoreError where that cannot be done.
@@ -98,7 +98,7 @@ class _Watch(pl.Callback):
             try:
                 self._check(path)
                 return self.go_on(path)
-            except _Otherwise as error:
+            except OtherRun as error:
                 reason = str(error)
             except (KeyError, TypeError, AttributeError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
                 reason = f"cannot be read ({type(error).__name__})"
@@ -111,30 +111,30 @@ class _Watch(pl.Callback):
         return None
 
     def _check(self, path: Path) -> None:
-        """Raises _Otherwise for a checkpoint that is not this run's."""
+        """Raises OtherRun for a checkpoint that is not this run's."""
         callbacks = torch.load(path, map_location="cpu", weights_only=True)["callbacks"]
         if self.state_key not in callbacks:
-            raise _Otherwise("was written by other code, which did not note whose it is")
+            raise OtherRun("was written by other code, which did not note whose it is")
         if (reason := _not_ours(callbacks[self.state_key]["identity"], self.identity)) is not None:
-            raise _Otherwise(reason)
+            raise OtherRun(reason)
 
     def go_on(self, path: Path | None) -> Path | None:
-        """Takes `place` from a checkpoint of this run, if one is given, and returns it."""
+        """Takes `resume_at` from a checkpoint of this run, if one is given, and returns it."""
         if path is not None:
             state = torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key]
-            self.place = (state["epoch"], state["batch"])
+            self.resume_at = (state["epoch"], state["batch"])
         return path
 
     @property
     def identity(self) -> dict[str, Any]:
         """What has to be the same where a run goes on from a checkpoint."""
-        computing = self.computing.as_recorded()
+        computing = self.computing.to_record()
         run = {"run_id": self.spec.run_id, "data_fingerprint": self.fingerprint}
         return {**run, "versions": provenance.versions(), "computing": computing}
 
     def state_dict(self) -> dict[str, Any]:
         keys = ("history", "steps", "seconds", "devices", "started")
-        epoch, batch = self.place
+        epoch, batch = self.resume_at
         of_place = {"epoch": epoch, "batch": batch, "accumulation": self.spec.train.accumulation}
         found = {"identity": self.identity, "unreadable": self.unreadable.found}
         return {**{k: getattr(self, k) for k in keys}, **of_place, **found}
@@ -155,7 +155,7 @@ class _Watch(pl.Callback):
         self._start = time.perf_counter() - state["seconds"]
 
     def _save(self, trainer: pl.Trainer, epoch: int, batch: int, name: str = LAST) -> None:
-        self.place = (epoch, batch)
+        self.resume_at = (epoch, batch)
         self._gather_unreadable(trainer)
         try:
             if trainer.is_global_zero:
@@ -180,13 +180,13 @@ class _Watch(pl.Callback):
         now = time.perf_counter()
         if not self.steps:
             self._start = now
-        self._told = self._saved = now
+        self._last_report = self._saved = now
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self._since = (self.steps, time.perf_counter())
-        if self.handling.tracker is not None:
+        if self.options.tracker is not None:
             for line in self.history:
-                self.handling.tracker.epoch(line)
+                self.options.tracker.epoch(line)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self._since = (self.steps, time.perf_counter())
@@ -195,26 +195,26 @@ class _Watch(pl.Callback):
         if (i + 1) % self.spec.train.accumulation:
             return  # in the middle of a step
         self.steps += 1
-        if self.handling.tracker is not None:
-            self.handling.tracker.loss(self.steps, out["loss"])
+        if self.options.tracker is not None:
+            self.options.tracker.loss(self.steps, out["loss"])
         last = i + 1 == trainer.num_training_batches
-        stop, due = self._asked(trainer)
+        stop, due = self._poll_requests(trainer)
         # After the last step of an epoch the evaluation comes first: then the epoch's line of history is saved too.
         if not last and (stop or due):
             self._save(trainer, trainer.current_epoch, (i + 1) // self.spec.train.accumulation)
         if stop and not last:
-            raise Interrupted(self.handling.stop.number or 0)
-        if time.perf_counter() - self._told > TELL_SECONDS:
+            raise Interrupted(self.options.stop.number or 0)
+        if time.perf_counter() - self._last_report > PROGRESS_SECONDS:
             assert isinstance(task, Classification)
-            self._tell(self.steps / (self.epochs * task.steps_per_epoch))
+            self._report_progress(self.steps / (self.epochs * task.steps_per_epoch))
 
-    def _asked(self, trainer: pl.Trainer) -> tuple[bool, bool]:
+    def _poll_requests(self, trainer: pl.Trainer) -> tuple[bool, bool]:
         """Whether an end is asked for, and whether a checkpoint is due: on any device, so that all do the same."""
-        asked = self.handling.stop(), time.perf_counter() - self._saved >= self.handling.checkpoint_seconds
+        asked = self.options.stop(), time.perf_counter() - self._saved >= self.options.checkpoint_seconds
         if trainer.world_size > 1:
-            told = torch.tensor([*asked, self.handling.stop.number or 0], device=trainer.strategy.root_device)
+            told = torch.tensor([*asked, self.options.stop.number or 0], device=trainer.strategy.root_device)
             stop, due, number = trainer.strategy.all_gather(told).amax(0).tolist()
-            self.handling.stop.number = number or None
+            self.options.stop.number = number or None
             asked = bool(stop), bool(due)
         return asked
 
@@ -236,23 +236,23 @@ class _Watch(pl.Callback):
                 "seconds": round(self.seconds, 3),
             }
         )
-        if self.handling.tracker is not None:
-            self.handling.tracker.epoch(self.history[-1])
+        if self.options.tracker is not None:
+            self.options.tracker.epoch(self.history[-1])
         ended = len(self.history) == self.epochs
-        stop, due = self._asked(trainer)
-        if self.handling.keep_checkpoints if ended else (stop or due):
+        stop, due = self._poll_requests(trainer)
+        if self.options.keep_checkpoints if ended else (stop or due):
             self._save(trainer, trainer.current_epoch + 1, 0, FINAL if ended else LAST)
         if stop and not ended:
-            raise Interrupted(self.handling.stop.number or 0)
-        self._tell(len(self.history) / self.epochs)
+            raise Interrupted(self.options.stop.number or 0)
+        self._report_progress(len(self.history) / self.epochs)
 
-    def _tell(self, share: float) -> None:
-        self._told = time.perf_counter()
+    def _report_progress(self, share: float) -> None:
+        self._last_report = time.perf_counter()
         if not (runs := self.checkpoints.folder.parent).is_dir():  # whoever removed it wants no records
             raise StoreError(f"{runs.parent}: the results folder was removed while run {self.spec.run_id} trained")
         last = self.history[-1] if self.history else None
         steps, since = self._since
-        rate = (self.steps - steps) * self.spec.train.batch_size / max(self._told - since, 1e-9)
+        rate = (self.steps - steps) * self.spec.train.batch_size / max(self._last_report - since, 1e-9)
         progress = Progress(
             epoch=len(self.history),
             epochs=self.epochs,
@@ -261,4 +261,4 @@ class _Watch(pl.Callback):
             top1=last["val_top1"] if last else None,
             images_per_second=rate,
         )
-        self.handling.tell(progress)
+        self.options.tell(progress)

@@ -9,7 +9,7 @@ from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.training.spec import TrainSpec
 
 
-def check(spec: RunSpec, device: str, batch_norm: bool | None = None) -> None:
+def check_hardware(spec: RunSpec, device: str, batch_norm: bool | None = None) -> None:
     """Raises RequestError where a run cannot be carried out, or shared, by devices of a kind: cpu or cuda.
 
     Whether its model has batch norm is seen from the spec, unless given: a comparator's is seen once it is built.

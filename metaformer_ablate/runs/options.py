@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from metaformer_ablate.records.claims import Claim, Progress
-from metaformer_ablate.system.signals import Stop
+from metaformer_ablate.system.signals import StopRequest
 from metaformer_ablate.tracking.tracker import Tracker
 
 
@@ -15,7 +15,7 @@ class ClaimLost(Exception):
 
 
 @dataclass(frozen=True)
-class Handling:
+class RunOptions:
     """How a run is carried out; none of it can change its result.
 
     `stop` is asked after each step: once it says yes, the run saves its place and raises Interrupted. `claim` is kept
@@ -26,7 +26,7 @@ class Handling:
     report: Callable[[Progress], None] = lambda progress: None
     checkpoint_seconds: float = 15.0
     keep_checkpoints: bool = False
-    stop: Stop = field(default_factory=Stop)
+    stop: StopRequest = field(default_factory=StopRequest)
     claim: Claim | None = None
     tracker: Tracker | None = None
 

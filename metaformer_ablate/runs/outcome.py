@@ -17,7 +17,7 @@ from metaformer_ablate.system import provenance
 from metaformer_ablate.training.compute import is_compile_error
 
 # The keys of record.json, in their order; a run that ends early lacks values, not keys.
-_EMPTY: dict[str, Any] = dict.fromkeys(
+EMPTY_RECORD: dict[str, Any] = dict.fromkeys(
     (
         *("status", "reason", "metrics", "at_chance", "params", "frozen_params", "macs", "macs_224", "uncounted"),
         *("epochs", "images_seen", "seconds", "device", "precision", "compiled", "kernels", "cpu"),
@@ -30,15 +30,15 @@ _EMPTY: dict[str, Any] = dict.fromkeys(
 def failed_record(spec: RunSpec, reason: str) -> dict[str, Any]:
     """What there is to record of a run whose worker died, as another process sees it."""
     seen = {"epochs": spec.train.epochs + spec.train.cooldown_epochs, "images_seen": 0, "seconds": 0.0}
-    of_process = {"versions": provenance.versions(), "git": provenance.git_state(), "started": _now(), "ended": _now()}
-    return _EMPTY | seen | of_process | {"status": "failed", "reason": reason}
+    of_process = {"versions": provenance.versions(), "git": provenance.git_state(), "started": now(), "ended": now()}
+    return EMPTY_RECORD | seen | of_process | {"status": "failed", "reason": reason}
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _reason(error: Exception, spec: RunSpec) -> str:
+def failure_reason(error: Exception, spec: RunSpec) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in text:
         return f"out of memory with a batch of {spec.train.batch_size}; try a smaller model.size or data.image_size"
@@ -48,7 +48,7 @@ def _reason(error: Exception, spec: RunSpec) -> str:
 
 
 @dataclass(frozen=True)
-class Trained:
+class RunOutcome:
     """What training left behind: the content of a record."""
 
     record: dict[str, Any]

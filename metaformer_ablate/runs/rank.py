@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.system.signals import Interrupted, StopRequest
 
 
 def main() -> None:
@@ -33,43 +33,45 @@ def main() -> None:
         os._exit(1)  # the parent is gone
 
     first = json.loads(stdin.readline())
-    stop = Stop()
+    stop = StopRequest()
     threading.Thread(target=listen, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stop.catching(signal.SIGTERM):
         checkpoint = first["checkpoint"] and Path(first["checkpoint"])
-        code = _carry_out(Order(**first["order"]), checkpoint, stop, tell)
+        code = _carry_out(RunRequest(**first["order"]), checkpoint, stop, tell)
     os._exit(code)  # at once: others may be gone, and nothing may wait for them
 
 
-def _carry_out(order: Order, checkpoint: Path | None, stop: Stop, tell: Callable[[str, Any], None]) -> int:
+def _carry_out(
+    request: RunRequest, checkpoint: Path | None, stop: StopRequest, tell: Callable[[str, Any], None]
+) -> int:
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.record import StoreError
     from metaformer_ablate.records.store import Store
-    from metaformer_ablate.runs.options import Handling
+    from metaformer_ablate.runs.options import RunOptions
     from metaformer_ablate.runs.runner import Runner
     from metaformer_ablate.system.devices import choose_devices
 
-    spec = RunSpec.model_validate(order.spec)
+    spec = RunSpec.model_validate(request.spec)
     names = ("SLURM_PROCID", "SLURM_LOCALID") if spec.train.nodes > 1 else ("LOCAL_RANK", "LOCAL_RANK")
     rank, local = (int(os.environ[name]) for name in names)
 
     def end(outcome: str, text: str = "") -> int:
         if rank == 0 or outcome in ("request", "store"):
-            tell("ended", asdict(Ended(order.run_id, outcome, text)))
+            tell("ended", asdict(RunResult(request.run_id, outcome, text)))
         return 0 if outcome == "recorded" else 1
 
     try:
-        devices = choose_devices(order.device, spec.train.devices)
-        store = Store(Path(order.results))
-        runner = Runner(store, DataFolder.choose(order.data), devices[local], devices)
-        handling = Handling(
+        devices = choose_devices(request.device, spec.train.devices)
+        store = Store(Path(request.results))
+        runner = Runner(store, DataFolder.choose(request.data), devices[local], devices)
+        options = RunOptions(
             (lambda progress: tell("progress", asdict(progress))) if rank == 0 else (lambda progress: None),
-            checkpoint_seconds=order.checkpoint_seconds,
-            keep_checkpoints=order.keep_checkpoints,
+            checkpoint_seconds=request.checkpoint_seconds,
+            keep_checkpoints=request.keep_checkpoints,
             stop=stop,
         )
-        trained = runner.train(spec, handling, lambda watch: watch.go_on(checkpoint))
+        trained = runner.train(spec, options, lambda watch: watch.go_on(checkpoint))
         if trained.record["status"] == "failed":
             tell("failed", {"record": trained.record, "history": trained.history, "log": trained.log})
             return 1

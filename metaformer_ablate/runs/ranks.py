@@ -2,7 +2,7 @@
 
 The process that holds the claim on the run starts the ranks and trains nothing itself: on one machine as its children,
 on several with `srun`, inside a Slurm job that has been given the nodes. It writes to each rank's standard input the
-order, then `stop N` when signal N asks for an end; a rank that finds its input closed has lost its parent and ends. A
+request, then `stop N` when signal N asks for an end; a rank that finds its input closed has lost its parent and ends. A
 rank writes lines of JSON to its standard output: how far it is, how it ended, or what failed. Rank 0 writes the record.
 """
 
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from metaformer_ablate.records.claims import Progress
-from metaformer_ablate.runs.request import Ended, Order
-from metaformer_ablate.system.signals import Stop
+from metaformer_ablate.runs.request import RunRequest, RunResult
+from metaformer_ablate.system.signals import StopRequest
 from metaformer_ablate.training.spec import TrainSpec
 
 # How long the other ranks may take to end once one has ended; they may wait for it and never hear of it.
@@ -35,13 +35,13 @@ POLL_SECONDS = 0.2
 
 
 @dataclass
-class Ranks:
+class RankProcesses:
     """The ranks of a run, and what they tell. `failure` is the first record of a failure, with history and log."""
 
-    order: Order
+    request: RunRequest
     train: TrainSpec
     checkpoint: Path | None
-    ended: Ended | None = None
+    ended: RunResult | None = None
     failure: dict[str, Any] | None = None
     codes: dict[int, int] = field(default_factory=dict)  # of those that have ended
     _stop_told: bool = False
@@ -49,7 +49,7 @@ class Ranks:
     def __post_init__(self) -> None:
         self._told: queue.Queue[tuple[int, Any]] = queue.Queue()
         self._children = self._start()
-        first = {"order": asdict(self.order), "checkpoint": self.checkpoint and str(self.checkpoint)}
+        first = {"order": asdict(self.request), "checkpoint": self.checkpoint and str(self.checkpoint)}
         for number, child in enumerate(self._children):
             self._say(child, json.dumps(first))
             threading.Thread(target=self._listen, args=(number, child), daemon=True).start()
@@ -96,7 +96,7 @@ class Ranks:
                 sys.stderr.write(line.decode(errors="replace"))
         self._told.put((number, child.wait()))
 
-    def follow(self, stop: Stop, report: Callable[[Progress | None], None]) -> None:
+    def wait(self, stop: StopRequest, report: Callable[[Progress | None], None]) -> None:
         """Until all have ended. `report` is called often, with None where there is no progress; it may raise."""
         until = float("inf")
         try:
@@ -115,7 +115,7 @@ class Ranks:
                 elif "progress" in told:
                     report(Progress(**told["progress"]))
                 elif "ended" in told:
-                    self.ended = Ended(**told["ended"])
+                    self.ended = RunResult(**told["ended"])
                 elif self.failure is None:
                     self.failure = told["failed"]
                 if self.codes or self.ended or self.failure:
@@ -134,7 +134,7 @@ class Ranks:
             except OSError:
                 pass
 
-    def death(self) -> str | None:
+    def crash_reason(self) -> str | None:
         """Which rank died without a word, and how; None where none did. A rank that aborts has lost another one."""
         for number, code in self.codes.items():
             code = 128 - code if code > 128 else code  # srun's own way to tell of a signal

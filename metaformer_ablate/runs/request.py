@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Order:
+class RunRequest:
     """A run to be executed somewhere: plain values, so that it travels as JSON. Paths are absolute."""
 
     spec: dict[str, Any]  # RunSpec.to_dict() and what of the spec is not part of its id
@@ -19,12 +19,12 @@ class Order:
     replaces: str | None = None  # checksum of the record, failed or stale, that it is to replace
     keep_checkpoints: bool = False
     checkpoint_seconds: float = 15.0
-    dead: str | None = None  # token of a claim whose owner was seen to be dead
-    wandb: dict[str, Any] | None = None  # what `tracking.follow` tells W&B by
+    dead_claim: str | None = None  # token of a claim whose owner was seen to be dead
+    wandb: dict[str, Any] | None = None  # what `tracking.track_run` tells W&B by
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunResult:
     """How an order ended. Everything else there is to know of a run is in its record and its claim.
 
     recorded: its record is there; busy: somebody else trains it; stopped: asked to stop, its place is saved; died: the

@@ -21,29 +21,29 @@ from metaformer_ablate.models.build import build_model
 from metaformer_ablate.records.checkpoints import Checkpoints
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.callback import _Watch
-from metaformer_ablate.runs.constraints import check
-from metaformer_ablate.runs.options import ClaimLost, Handling
-from metaformer_ablate.runs.outcome import _EMPTY, Trained, _now, _reason
-from metaformer_ablate.runs.trainer import _environment, _has_batch_norm, _strategy
+from metaformer_ablate.runs.callback import RunCallback
+from metaformer_ablate.runs.constraints import check_hardware
+from metaformer_ablate.runs.options import ClaimLost, RunOptions
+from metaformer_ablate.runs.outcome import EMPTY_RECORD, RunOutcome, failure_reason, now
+from metaformer_ablate.runs.trainer import choose_strategy, cluster_environment, has_batch_norm
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
 from metaformer_ablate.system.console import say
 from metaformer_ablate.system.devices import device_name
-from metaformer_ablate.system.memory import keep_freed_memory, peak_memory, start_peak_memory
+from metaformer_ablate.system.memory import peak_memory, retain_freed_memory, start_peak_memory
 from metaformer_ablate.tasks.classification.data.augment import Augment
-from metaformer_ablate.tasks.classification.data.in_memory import ImageData, load_images
-from metaformer_ablate.tasks.classification.metrics import _predictions
+from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData, load_images
+from metaformer_ablate.tasks.classification.metrics import predictions_of
 from metaformer_ablate.tasks.classification.module import Classification
-from metaformer_ablate.tasks.classification.predictions import _at_chance
+from metaformer_ablate.tasks.classification.predictions import at_chance
 from metaformer_ablate.tasks.module import Diverged
-from metaformer_ablate.training.compute import Computing, checkpoint_activations
+from metaformer_ablate.training.compute import ComputeSettings, checkpoint_activations
 
 if TYPE_CHECKING:
-    from metaformer_ablate.tasks.classification.data.image_files import PictureData
+    from metaformer_ablate.tasks.classification.data.image_files import ImageFileData
 
 
-Data: TypeAlias = "ImageData | PictureData"
+Data: TypeAlias = "InMemoryData | ImageFileData"
 
 
 class Runner:
@@ -74,22 +74,22 @@ class Runner:
     def _load(self, spec: DataSpec) -> Data:
         if spec.in_memory:
             return load_images(spec, self.folder).to(self.device)
-        from metaformer_ablate.tasks.classification.data.image_files import open_pictures
+        from metaformer_ablate.tasks.classification.data.image_files import open_image_files
 
-        return open_pictures(spec, self.folder, self.device)
+        return open_image_files(spec, self.folder, self.device)
 
-    def run(self, spec: RunSpec, handling: Handling | None = None) -> Record:
+    def run(self, spec: RunSpec, options: RunOptions | None = None) -> Record:
         """Trains a spec, from its last checkpoint where there is one, and writes its record.
 
         A run that diverges is a result; one that fails is recorded as failed with its reason and log. Raises
         RequestError where its data is missing, StoreError where the results folder cannot be written, Interrupted
-        where the handling's stop was asked for, and ClaimLost.
+        where the options' stop was asked for, and ClaimLost.
         """
         self.data(spec.data)
         self.clear(spec)
-        handling = handling or Handling()
-        trained = self.train(spec, handling)
-        with handling.stop.polling():  # asked to end now, it ends with its record
+        options = options or RunOptions()
+        trained = self.train(spec, options)
+        with options.stop.polling():  # asked to end now, it ends with its record
             return trained.write(self.store, spec)
 
     def clear(self, spec: RunSpec) -> None:
@@ -100,16 +100,16 @@ class Runner:
     def train(
         self,
         spec: RunSpec,
-        handling: Handling,
-        find_checkpoint: Callable[[_Watch], Path | None] = lambda watch: watch.find_checkpoint(),
-    ) -> Trained:
+        options: RunOptions,
+        find_checkpoint: Callable[[RunCallback], Path | None] = lambda watch: watch.find_checkpoint(),
+    ) -> RunOutcome:
         """`run` without the record written, and from the checkpoint that is found."""
         data = self.data(spec.data)
         try:
             self.store.runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError.of(self.store.path, "its folder runs", error) from error
-        watch = self.watch(spec, handling)
+        watch = self.watch(spec, options)
         common = {
             "epochs": watch.epochs,
             "versions": provenance.versions(),
@@ -130,52 +130,52 @@ class Runner:
             }
             task = self._train(spec, data, watch, find_checkpoint)
             metrics = {key: watch.history[-1][f"val_{key}"] for key in ("top1", "top5", "loss")}
-            predictions = _predictions(task.logits, task.labels)
+            predictions = predictions_of(task.logits, task.labels)
             outcome = {"status": "ok", "reason": None, "metrics": metrics}
-            outcome["at_chance"] = _at_chance(metrics["top1"], len(predictions["label"]), spec)
+            outcome["at_chance"] = at_chance(metrics["top1"], len(predictions["label"]), spec)
         except Diverged as error:
             outcome = {"status": "diverged", "reason": str(error), "metrics": None, "at_chance": None}
         except (RequestError, StoreError, ClaimLost):
             raise
         except Exception as error:  # whatever it is, the runs after this one go on
-            outcome = {"status": "failed", "reason": _reason(error, spec), "metrics": None, "at_chance": None}
+            outcome = {"status": "failed", "reason": failure_reason(error, spec), "metrics": None, "at_chance": None}
             log = traceback.format_exc()
-        record = _EMPTY | common | outcome | watch.unreadable.of_record()
+        record = EMPTY_RECORD | common | outcome | watch.unreadable.to_record()
         record |= {
             "images_seen": watch.steps * spec.train.batch_size,
             "seconds": round(watch.seconds, 3),
             "device": "; then ".join(watch.devices),
-            **watch.computing.as_recorded(),
+            **watch.computing.to_record(),
             "peak_memory_bytes": peak_memory(self.device) if memory_before is not None else None,
             "started": watch.started,
-            "ended": _now(),
+            "ended": now(),
         }
-        kept = watch.checkpoints.final if handling.keep_checkpoints and outcome["status"] == "ok" else None
-        return Trained(record, watch.history, predictions, log, kept)
+        kept = watch.checkpoints.final if options.keep_checkpoints and outcome["status"] == "ok" else None
+        return RunOutcome(record, watch.history, predictions, log, kept)
 
-    def watch(self, spec: RunSpec, handling: Handling) -> _Watch:
+    def watch(self, spec: RunSpec, options: RunOptions) -> RunCallback:
         name, world = device_name(self.device), spec.train.world
         checkpoints = Checkpoints(self.store.folder(spec.run_id))
-        computing = Computing.on(self.device, spec.train)
+        computing = ComputeSettings.on(self.device, spec.train)
         fingerprint = self.folder.fingerprint(spec.data.name, spec.data.reader)
         device = name if world == 1 else f"{world} x {name}"
-        return _Watch(spec, handling, checkpoints, device, computing, fingerprint)
+        return RunCallback(spec, options, checkpoints, device, computing, fingerprint)
 
     def _train(
-        self, spec: RunSpec, data: Data, watch: _Watch, find_checkpoint: Callable[[_Watch], Path | None]
+        self, spec: RunSpec, data: Data, watch: RunCallback, find_checkpoint: Callable[[RunCallback], Path | None]
     ) -> Classification:
         train, computing = spec.train, watch.computing
         torch.set_num_threads(train.threads)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # what the run before kept to itself is for other workers on this GPU too
         else:
-            keep_freed_memory()
+            retain_freed_memory()
             if computing.precision == "bf16":
                 _warn_of_bf16()
         checkpoint = find_checkpoint(watch)
         net = build_model(spec, kernels=computing.kernels)
-        batch_norm = _has_batch_norm(net, train)
-        check(spec, self.device.type, batch_norm)
+        batch_norm = has_batch_norm(net, train)
+        check_hardware(spec, self.device.type, batch_norm)
         if train.grad_checkpointing:
             checkpoint_activations(net)
         if train.memory_format == "channels_last":
@@ -200,7 +200,7 @@ class Runner:
                 accelerator="gpu" if self.device.type == "cuda" else "cpu",
                 devices=[d.index or 0 for d in self.peers] if self.device.type == "cuda" else len(self.peers),
                 num_nodes=train.nodes,
-                strategy=_strategy(train),
+                strategy=choose_strategy(train),
                 accumulate_grad_batches=train.accumulation,
                 sync_batchnorm=batch_norm and train.world > 1,
                 use_distributed_sampler=False,  # the task takes its part of each batch
@@ -213,17 +213,17 @@ class Runner:
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
-                plugins=[_environment(train)],
+                plugins=[cluster_environment(train)],
             )
             # Lightning's handler of SIGTERM ends a run at its next step by SystemExit, whose code is 0, and its place
-            # is lost; in a signal's handler it also speaks to the other devices. The handling's stop is for that.
+            # is lost; in a signal's handler it also speaks to the other devices. The options' stop is for that.
             trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
             if batch_norm and train.world > 1 and trainer.is_global_zero:
                 say(f"run {spec.run_id}: batch norm is synchronised over {train.world} devices")
             rank, unreadable = trainer.global_rank, watch.unreadable
-            loader = data.train_loader(train, spec.seed, watch.place, rank, unreadable)
+            loader = data.train_loader(train, spec.seed, watch.resume_at, rank, unreadable)
             shares = data.evaluation_loader(train, rank, unreadable)
-            with watch.handling.stop.polling():
+            with watch.options.stop.polling():
                 trainer.fit(task, loader, shares, ckpt_path=checkpoint, weights_only=True)
         return task
 

@@ -12,7 +12,7 @@ from metaformer_ablate.models.norms import BatchNorm
 from metaformer_ablate.training.spec import TrainSpec
 
 
-def _has_batch_norm(net: nn.Module, train: TrainSpec) -> bool:
+def has_batch_norm(net: nn.Module, train: TrainSpec) -> bool:
     """Raises RequestError where several devices could not synchronise it without changing what it computes."""
     kinds = {type(module) for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
     # torch puts its own class in their place; timm has some that do more, such as an activation.
@@ -24,13 +24,13 @@ def _has_batch_norm(net: nn.Module, train: TrainSpec) -> bool:
     return bool(kinds)
 
 
-def _environment(train: TrainSpec) -> ClusterEnvironment:
+def cluster_environment(train: TrainSpec) -> ClusterEnvironment:
     if train.nodes > 1:
         return SLURMEnvironment(auto_requeue=False)
     return LightningEnvironment()  # not Slurm's, which would requeue the job by itself
 
 
-def _strategy(train: TrainSpec) -> Strategy | str:
+def choose_strategy(train: TrainSpec) -> Strategy | str:
     if train.world == 1:
         return "auto"
     if train.strategy == "fsdp":

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from metaformer_ablate.errors import unknown
 
 
-def _name_in(what: str, table: Mapping[str, Any] | tuple[str, ...]) -> AfterValidator:
+def name_in(what: str, table: Mapping[str, Any] | tuple[str, ...]) -> AfterValidator:
     def check(value: str) -> str:
         if value not in table:
             raise ValueError(unknown(what, value, table))
@@ -40,7 +40,7 @@ def _tuple(value: Any) -> Any:
 T = TypeVar("T")
 
 
-Real = Annotated[float, BeforeValidator(_float)]
+Float = Annotated[float, BeforeValidator(_float)]
 
 
 Odd = Annotated[int, Field(ge=1, lt=2**31), AfterValidator(_odd)]
@@ -49,16 +49,16 @@ Odd = Annotated[int, Field(ge=1, lt=2**31), AfterValidator(_odd)]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 
 
-Rate = Annotated[Real, Field(ge=0, lt=1)]
+Probability = Annotated[Float, Field(ge=0, lt=1)]
 
 
-Share = Annotated[Real, Field(ge=0, le=1)]
+Fraction = Annotated[Float, Field(ge=0, le=1)]
 
 
-NotNegative = Annotated[Real, Field(ge=0)]
+NotNegative = Annotated[Float, Field(ge=0)]
 
 
-AboveZero = Annotated[Real, Field(gt=0)]
+AboveZero = Annotated[Float, Field(gt=0)]
 
 
 Stages = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
@@ -67,15 +67,15 @@ Stages = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
 Pair = Annotated[tuple[T, ...], BeforeValidator(_tuple), Field(min_length=2, max_length=2)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def _f(default: Any, allowed: str) -> Any:
+def setting(default: Any, allowed: str) -> Any:
     """A field with its default and what it may be, in words: the end of every error message about it."""
     return Field(default=default, description=allowed)
 
 
-def _execution(default: Any, allowed: str) -> Any:
+def execution_setting(default: Any, allowed: str) -> Any:
     """A field that says how a run is carried out: it stays out of the id and of spec.yaml."""
     return Field(default=default, exclude=True, description=allowed)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.components import MIXERS
 from metaformer_ablate.models.presets import COMPARATORS
-from metaformer_ablate.spec.merge import _bad, _Merged
+from metaformer_ablate.spec.merge import Merged, invalid
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.training.spec import TrainSpec
 
 
-def _check_together(spec: RunSpec, merged: _Merged) -> None:
+def check_together(spec: RunSpec, merged: Merged) -> None:
     """What no single field can tell: the geometry leaves a map in every stage, the schedule fits the epochs."""
     model = spec.model
     if model.timm is not None and model.comparator is not None:
@@ -36,7 +36,7 @@ def _check_together(spec: RunSpec, merged: _Merged) -> None:
     for i, (_, dim, mixer) in enumerate(zip(*model.stages(), strict=True)):
         if "head_dim" in MIXERS[mixer].reads and (not model.head_dim or dim % model.head_dim):
             allowed = f"allowed for {mixer} in stage {i + 1}: a divisor of its width {dim}"
-            raise _bad("model.head_dim", model.head_dim, allowed, merged)
+            raise invalid("model.head_dim", model.head_dim, allowed, merged)
     train = spec.train
     if train.warmup_epochs >= train.epochs and train.warmup_epochs > 0:
         _, source = merged.explicit.get("train.warmup_epochs", (None, None))
@@ -62,7 +62,7 @@ def _check_together(spec: RunSpec, merged: _Merged) -> None:
         )
 
 
-def _check_sharing(train: TrainSpec, merged: _Merged) -> None:
+def _check_sharing(train: TrainSpec, merged: Merged) -> None:
     """The devices of a run get equal shares of each batch, and take them in equal parts."""
     if train.batch_size % train.world:
         where = next((found for key in ("devices", "nodes") if (found := merged.where(f"train.{key}"))), "")
@@ -73,10 +73,10 @@ def _check_sharing(train: TrainSpec, merged: _Merged) -> None:
     share = train.batch_size // train.world
     if share % (train.micro_batch or 1):
         allowed = f"allowed: a divisor of the {share} images of a batch that a device has"
-        raise _bad("train.micro_batch", train.micro_batch, allowed, merged)
+        raise invalid("train.micro_batch", train.micro_batch, allowed, merged)
     if train.strategy != "auto" and train.world == 1:
         allowed = "allowed on one device: auto"
-        raise _bad("train.strategy", train.strategy, allowed, merged)
+        raise invalid("train.strategy", train.strategy, allowed, merged)
 
 
 def stage_sizes(spec: RunSpec) -> list[tuple[int, int]]:

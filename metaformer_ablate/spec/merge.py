@@ -33,9 +33,9 @@ def _leaves(model: type[BaseModel], prefix: str) -> dict[str, Any]:
     return found
 
 
-_LEAVES: dict[str, Any] = {p: info for name, cls in SECTIONS.items() for p, info in _leaves(cls, name).items()}
+LEAVES: dict[str, Any] = {p: info for name, cls in SECTIONS.items() for p, info in _leaves(cls, name).items()}
 
-del _LEAVES["model.init_sha256"]  # follows from the file
+del LEAVES["model.init_sha256"]  # follows from the file
 
 
 # Short for other fields; none of them stays in the resolved spec.
@@ -52,7 +52,7 @@ _OPTIONS = {"seed": "--seeds N", "seeds": "--seeds N", "recipe": "--recipe NAME"
 
 def check_path(path: str, where: str) -> None:
     """Raises unless a dotted path is a setting."""
-    known = [*_LEAVES, *_SHORTHANDS]
+    known = [*LEAVES, *_SHORTHANDS]
     if path in known:
         return
     inside = [p for p in known if p.startswith(path + ".")]
@@ -75,7 +75,7 @@ def flatten(tree: Mapping[Any, Any], where: Callable[[str], str], prefix: str = 
         if not isinstance(key, str):
             raise RequestError(f"{where(prefix)}: the key {shown(key)} is not a string")
         path = f"{prefix}.{key}" if prefix else key
-        inner = flatten(value, where, path) if isinstance(value, Mapping) and path not in _LEAVES else {path: value}
+        inner = flatten(value, where, path) if isinstance(value, Mapping) and path not in LEAVES else {path: value}
         if isinstance(value, Mapping) and not inner:
             raise RequestError(f"{where(path)}: {path} is an empty mapping")
         if repeated := sorted(flat.keys() & inner.keys()):
@@ -102,7 +102,7 @@ def override_layer(words: Iterable[str]) -> Layer:
 
 
 @dataclass
-class _Merged:
+class Merged:
     """The settings of all layers, and which layer each came from."""
 
     explicit: dict[str, tuple[Any, Layer]] = field(default_factory=dict)
@@ -126,8 +126,8 @@ class _Merged:
         return f"{source.where(path)}: {about}"
 
 
-def _merge(layers: Iterable[Layer]) -> _Merged:
-    merged = _Merged()
+def merge(layers: Iterable[Layer]) -> Merged:
+    merged = Merged()
     for layer in layers:
         merged.home = merged.home or f"{layer.where('')}: "
         for path in layer.values:
@@ -167,7 +167,7 @@ def _merge(layers: Iterable[Layer]) -> _Merged:
     return merged
 
 
-def _with_presets(merged: _Merged) -> dict[str, Any]:
+def with_presets(merged: Merged) -> dict[str, Any]:
     """Nested values of the presets with the explicit settings over them."""
     flat: dict[str, Any] = {}
     named = dict(NAMED[merged.named[0]]) if merged.named else {}
@@ -196,13 +196,13 @@ def _with_presets(merged: _Merged) -> dict[str, Any]:
     return nested
 
 
-def _per_stage(values: dict[str, Any], merged: _Merged) -> dict[str, Any]:
+def per_stage(values: dict[str, Any], merged: Merged) -> dict[str, Any]:
     """Writes single values out for all stages and checks the lengths of lists."""
     fields = ModelSpec.model_fields
     lists = {key: values.get(key, fields[key].default) for key in ("depths", "dims", *STAGED)}
     depths = lists["depths"]
     if not isinstance(depths, (list, tuple)) or not depths:
-        raise _bad("model.depths", depths, f"allowed: {fields['depths'].description}", merged)
+        raise invalid("model.depths", depths, f"allowed: {fields['depths'].description}", merged)
     stages = len(depths)
     for key, value in lists.items():
         if key in STAGED and not isinstance(value, (list, tuple)):
@@ -221,11 +221,11 @@ def _per_stage(values: dict[str, Any], merged: _Merged) -> dict[str, Any]:
                 if f"model.{option}" in merged.explicit and "null" not in str(fields[option].description):
                     set_to = merged.explicit[f"model.{option}"][0]
                     reads = f"allowed in stage {i + 1}, where {mixer} reads it: {fields[option].description}"
-                    raise _bad(f"model.{option}", set_to, reads, merged)
+                    raise invalid(f"model.{option}", set_to, reads, merged)
                 lists[option][i] = MIXERS[name].defaults.get(option, fields[option].default)
     return {**values, **lists}
 
 
-def _bad(path: str, value: Any, allowed: str, merged: _Merged) -> RequestError:
+def invalid(path: str, value: Any, allowed: str, merged: Merged) -> RequestError:
     found = list(value) if isinstance(value, tuple) else value
     return RequestError(f"{merged.where(path)}{path} is {shown(found)} ({kind(found)}); {allowed}")

@@ -14,17 +14,17 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from metaformer_ablate.data.datasets import DATASETS
-from metaformer_ablate.data.spec import DataSpec, _inert_data
+from metaformer_ablate.data.spec import DataSpec, unread_data
 from metaformer_ablate.errors import RequestError, shown
-from metaformer_ablate.models.spec import ModelSpec, _inert_model
+from metaformer_ablate.models.spec import ModelSpec, unread_model
 from metaformer_ablate.models.user_components import read_own_parts
 from metaformer_ablate.settings.layers import Layer
-from metaformer_ablate.settings.schema import _Strict
-from metaformer_ablate.spec.checks import _check_together
-from metaformer_ablate.spec.merge import _LEAVES, _bad, _merge, _Merged, _per_stage, _with_presets
+from metaformer_ablate.settings.schema import Strict
+from metaformer_ablate.spec.checks import check_together
+from metaformer_ablate.spec.merge import LEAVES, Merged, invalid, merge, per_stage, with_presets
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.files import open_regular
-from metaformer_ablate.training.spec import TrainSpec, _inert_train
+from metaformer_ablate.training.spec import TrainSpec, unread_train
 
 
 def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
@@ -35,9 +35,9 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
     range or contradictory, and for a strict setting that the chosen parts do not read.
     """
     read_own_parts()
-    merged = _merge(layers)
-    values = _with_presets(merged)
-    model = _validate(ModelSpec, "model", _per_stage(values.get("model", {}), merged), merged)
+    merged = merge(layers)
+    values = with_presets(merged)
+    model = _validate(ModelSpec, "model", per_stage(values.get("model", {}), merged), merged)
     if model.init_from is not None:
         model = model.model_copy(update={"init_sha256": _file_digest(model.init_from, merged)})
     data = _validate(DataSpec, "data", values.get("data", {}), merged)
@@ -48,41 +48,41 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
         data = data.model_copy(update=numbers)
     train = _validate(TrainSpec, "train", values.get("train", {}), merged)
     spec = RunSpec(
-        model=_without_inert(model, "model", _inert_model(model), merged),
-        data=_without_inert(data, "data", _inert_data(data), merged),
-        train=_without_inert(train, "train", _inert_train(train), merged),
+        model=_null_unread(model, "model", unread_model(model), merged),
+        data=_null_unread(data, "data", unread_data(data), merged),
+        train=_null_unread(train, "train", unread_train(train), merged),
         seed=seed,
     )
-    _check_together(spec, merged)
+    check_together(spec, merged)
     return spec
 
 
-def _file_digest(path: str, merged: _Merged) -> str:
+def _file_digest(path: str, merged: Merged) -> str:
     try:
         with open_regular(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise _bad("model.init_from", path, f"the file cannot be read: {error.strerror}", merged) from None
+        raise invalid("model.init_from", path, f"the file cannot be read: {error.strerror}", merged) from None
 
 
-S = TypeVar("S", bound=_Strict)
+S = TypeVar("S", bound=Strict)
 
 
-def _validate(model: type[S], section: str, values: dict[str, Any], merged: _Merged) -> S:
+def _validate(model: type[S], section: str, values: dict[str, Any], merged: Merged) -> S:
     try:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         keys = [str(key) for key in first["loc"]]
         path = ".".join([section, *keys])
-        while path not in _LEAVES:  # inside a list: the field is what has a description
+        while path not in LEAVES:  # inside a list: the field is what has a description
             path = path.rpartition(".")[0]
             if not path:
                 raise RequestError(f"{section} must be a mapping with: {', '.join(model.model_fields)}") from None
         if first["type"] == "missing":
-            raise RequestError(f"{merged.home}{path} is not set; allowed: {_LEAVES[path].description}") from None
+            raise RequestError(f"{merged.home}{path} is not set; allowed: {LEAVES[path].description}") from None
         reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else ""
-        allowed = reason or f"allowed: {_LEAVES[path].description}"
+        allowed = reason or f"allowed: {LEAVES[path].description}"
         if first["type"] == "less_than" and first["ctx"]["lt"] == 2**31:
             allowed += f", below {2**31}"
         value: Any = values
@@ -90,18 +90,18 @@ def _validate(model: type[S], section: str, values: dict[str, Any], merged: _Mer
             value = value[key]
         if path in merged.explicit:  # as it was written, not spread over the stages
             value = merged.explicit[path][0]
-        raise _bad(path, value, allowed, merged) from None
+        raise invalid(path, value, allowed, merged) from None
 
 
-def _without_inert(section: S, name: str, inert: dict[str, str], merged: _Merged) -> S:
-    """The section with inert fields null. Raises where a row or the command line sets one of them, and for a null
+def _null_unread(section: S, name: str, unread_fields: dict[str, str], merged: Merged) -> S:
+    """The section with unread fields null. Raises where a row or the command line sets one of them, and for a null
     where something reads the field and its description allows none."""
     for key, info in type(section).model_fields.items():
         nullable = info.default is None or "null" in (info.description or "")
-        if getattr(section, key) is None and key not in inert and not nullable:
-            raise _bad(f"{name}.{key}", None, f"allowed: {info.description}", merged)
+        if getattr(section, key) is None and key not in unread_fields and not nullable:
+            raise invalid(f"{name}.{key}", None, f"allowed: {info.description}", merged)
     update: dict[str, Any] = {}
-    for key, why in inert.items():
+    for key, why in unread_fields.items():
         option, _, stage = key.partition(".")
         path = f"{name}.{option}"
         inside = [p for p in merged.explicit if p == path or p.startswith(path + ".")]
@@ -114,7 +114,7 @@ def _without_inert(section: S, name: str, inert: dict[str, str], merged: _Merged
             elif isinstance(value, list):
                 unread = value[int(stage)] is not None
             else:
-                unread = all(f"{option}.{i}" in inert for i in range(len(getattr(section, option))))
+                unread = all(f"{option}.{i}" in unread_fields for i in range(len(getattr(section, option))))
             if unread:
                 at = f" at stage {int(stage) + 1}" if stage and isinstance(value, list) else ""
                 raise RequestError(f"{merged.where(path)}{path} is {shown(value)}, but nothing reads it{at}: {why}")

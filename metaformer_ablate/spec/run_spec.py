@@ -12,17 +12,17 @@ from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.models.user_components import read_own_parts
 from metaformer_ablate.settings.layers import digest
-from metaformer_ablate.settings.schema import _Strict
+from metaformer_ablate.settings.schema import Strict
 from metaformer_ablate.training.spec import TrainSpec
 
 # Raised by hand whenever the same spec would train differently; CHANGELOG.md says why.
 SEMANTICS = 2
 
 
-SECTIONS: dict[str, type[_Strict]] = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec}
+SECTIONS: dict[str, type[Strict]] = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec}
 
 
-class RunSpec(_Strict):
+class RunSpec(Strict):
     """One run, fully resolved."""
 
     model: ModelSpec

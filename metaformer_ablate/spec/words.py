@@ -9,7 +9,7 @@ from typing import Any, get_args
 from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.yaml_reader import parse
-from metaformer_ablate.spec.merge import _LEAVES, flatten
+from metaformer_ablate.spec.merge import LEAVES, flatten
 
 
 def _types_of(annotation: Any) -> set[Any]:
@@ -18,10 +18,10 @@ def _types_of(annotation: Any) -> set[Any]:
 
 
 # Settings of one string or null, and those of integers, of null and of lists of these.
-TEXTS = {path for path, info in _LEAVES.items() if _types_of(info.annotation) - {type(None)} == {str}}
+TEXTS = {path for path, info in LEAVES.items() if _types_of(info.annotation) - {type(None)} == {str}}
 
 
-INTEGERS = {path for path, info in _LEAVES.items() if _types_of(info.annotation) - {type(None)} == {int}}
+INTEGERS = {path for path, info in LEAVES.items() if _types_of(info.annotation) - {type(None)} == {int}}
 
 
 def override_layer(words: Iterable[str]) -> Layer:

@@ -13,7 +13,7 @@ FEWEST_ROWS = 3
 
 
 @dataclass(frozen=True)
-class Column:
+class RankedColumn:
     """Top-1 by row, in percent. `seeds` holds what the means are of, {row: {seed: top1}}; None for printed numbers."""
 
     name: str
@@ -33,7 +33,7 @@ class Column:
         return {"mean": found.mean, "ci95": found.ci95 and list(found.ci95), "p": found.p}
 
 
-def measured(name: str, rows: Sequence[Mapping[str, Any]]) -> Column:
+def measured_column(name: str, rows: Sequence[Mapping[str, Any]]) -> RankedColumn:
     """The column of a table's rows. Where a seed diverged, the mean is of the fortunate ones and is left out."""
     seeds = {row["name"]: {r["seed"]: r["top1"] for r in row["runs"] if r["top1"] is not None} for row in rows}
     left_out = {}
@@ -44,15 +44,15 @@ def measured(name: str, rows: Sequence[Mapping[str, Any]]) -> Column:
             left_out[row["name"]] = "no run that counts"
     # Equal counts may differ in the last digit of their mean, which is no order.
     values = {row["name"]: round(row["mean"], 9) for row in rows if row["name"] not in left_out}
-    return Column(name, values, seeds, left_out)
+    return RankedColumn(name, values, seeds, left_out)
 
 
-def printed(rows: Sequence[Mapping[str, Any]]) -> Column:
+def paper_column(rows: Sequence[Mapping[str, Any]]) -> RankedColumn:
     """The paper's top-1, for the rows that have one."""
-    return Column("paper", {row["name"]: row["paper"]["top1"] for row in rows if "top1" in row["paper"]})
+    return RankedColumn("paper", {row["name"]: row["paper"]["top1"] for row in rows if "top1" in row["paper"]})
 
 
-def agreement(one: Column, other: Column) -> dict[str, Any] | None:
+def agreement(one: RankedColumn, other: RankedColumn) -> dict[str, Any] | None:
     """Rank correlation of two columns and the pairs of rows that they order differently; None below FEWEST_ROWS rows.
 
     The rows of a pair stand in the order of the other column, so a reversed pair's first difference is below 0. It is

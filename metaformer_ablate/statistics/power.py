@@ -11,7 +11,7 @@ from metaformer_ablate.statistics import stats
 Pairs = list[tuple[float, float]]  # top-1 of the row and of the baseline, a pair a seed
 
 
-def resolution(pairs: Sequence[Pairs]) -> dict[str, Any] | None:
+def detectable_difference(pairs: Sequence[Pairs]) -> dict[str, Any] | None:
     """What the seeds of a table can tell apart, from the spread of the paired differences of its typical row.
 
     `n` is the number of pairs that most rows have. `half_width` is that of the paired interval: smaller observed
@@ -39,9 +39,9 @@ def resolution(pairs: Sequence[Pairs]) -> dict[str, Any] | None:
     }
 
 
-def seeds_for(difference: float, pairs: Sequence[Pairs]) -> dict[str, Any]:
+def required_seeds(difference: float, pairs: Sequence[Pairs]) -> dict[str, Any]:
     """How many seeds find a true difference, in points, with probability 0.8; null where no spread is known."""
-    known = resolution(pairs)
+    known = detectable_difference(pairs)
     found: dict[str, Any] = {"difference": difference, "power": stats.POWER, "seeds": None}
     if known is None:
         return {**found, "text": "How many seeds are needed is not known: no row has two pairs of runs that differ."}

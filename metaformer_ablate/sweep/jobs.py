@@ -10,9 +10,9 @@ from typing import Any
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.claims import Claims
 from metaformer_ablate.records.record import Record
-from metaformer_ablate.records.status import RunState, states_of
+from metaformer_ablate.records.status import RunState, run_states
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.request import Order
+from metaformer_ablate.runs.request import RunRequest
 from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.spec.run_spec import RunSpec
 
@@ -37,7 +37,7 @@ class Job:
         return f"{self.rows[0]} seed {self.spec.seed}"
 
 
-def jobs_of(
+def plan_jobs(
     plans: Sequence[Plan], seeds: Sequence[int], store: Store, folder: DataFolder, retry_failed: bool = False
 ) -> tuple[list[Job], list[RunState]]:
     """What is left to train, seed by seed, each run once however many rows show it; and the state of every run.
@@ -57,7 +57,7 @@ def jobs_of(
     columns: list[list[tuple[RunState, Job | None]]] = []
     for key, spec in specs.items():
         column: list[tuple[RunState, Job | None]] = []
-        for state in states_of(spec, seeds, store, fingerprints[spec.data.name], held):
+        for state in run_states(spec, seeds, store, fingerprints[spec.data.name], held):
             job = None
             if state.status in wanted:
                 job = Job(spec.with_seed(state.seed), tuple(rows[key]), state.record.checksum if state.record else None)
@@ -89,11 +89,11 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
     return total
 
 
-def order_of(
-    job: Job, store: Store, folder: DataFolder, device: str, wandb: dict[str, Any] | None = None, **handling: Any
-) -> Order:
-    """The order for a job. `handling` is what of `Order` the command line decides, `wandb` is of `tracking.settle`."""
-    return Order(
+def make_request(
+    job: Job, store: Store, folder: DataFolder, device: str, wandb: dict[str, Any] | None = None, **options: Any
+) -> RunRequest:
+    """The request for a job; `options` is what the command line decides of it, `wandb` is of `resolve_tracking`."""
+    return RunRequest(
         spec=job.spec.with_execution(),
         results=str(store.path.resolve()),
         data=str(folder.path.resolve()) if folder.given else None,
@@ -102,5 +102,5 @@ def order_of(
         run_id=job.spec.run_id,
         replaces=job.replaces,
         wandb=None if wandb is None else {**wandb, "rows": list(job.rows)},
-        **handling,
+        **options,
     )

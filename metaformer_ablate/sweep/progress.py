@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.errors import visible
 from metaformer_ablate.sweep.jobs import Job
-from metaformer_ablate.sweep.scheduler import Listener
+from metaformer_ablate.sweep.scheduler import ProgressListener
 from metaformer_ablate.system.console import duration, say
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def describe_result(record: Record) -> str:
     return f"top-1 {record.top1:.2f}%{chance}"
 
 
-class _Clock(Listener):
+class _Clock(ProgressListener):
     """Time left: the first guess is the estimate; once runs report, what they took counts."""
 
     def begin(self, jobs: Sequence[Job], seconds: float) -> None:

@@ -16,13 +16,13 @@ from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.claims import Claims, Clock, Count, ProcessShape, Progress, ShortText
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.settings.typed_files import first_problem, read_json
 from metaformer_ablate.sweep.jobs import Job
 from metaformer_ablate.sweep.launchers.base import Launcher, NoWorkers
-from metaformer_ablate.system.cache import write_quietly
+from metaformer_ablate.system.cache import write_cache
 from metaformer_ablate.system.processes import is_gone, of_this_process
-from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.system.signals import Interrupted, StopRequest
 
 # How long runs may take to save their place when a sweep is stopped.
 STOP_SECONDS = 20.0
@@ -32,7 +32,7 @@ STOP_SECONDS = 20.0
 SIGN_SECONDS = 86_400.0
 
 
-class Listener:
+class ProgressListener:
     """What a sweep tells whoever watches. Does nothing by itself."""
 
     def begin(self, jobs: Sequence[Job], seconds: float) -> None: ...
@@ -60,12 +60,12 @@ class Sweep:
     """Jobs on their way through a launcher to records. Holds what is under way, not what is finished."""
 
     jobs: Sequence[Job]
-    order: Callable[[Job], Order]
+    request: Callable[[Job], RunRequest]
     launcher: Launcher
     store: Store
-    listener: Listener = field(default_factory=Listener)
+    listener: ProgressListener = field(default_factory=ProgressListener)
     limits: Limits = field(default_factory=Limits)
-    stop: Stop = field(default_factory=Stop)
+    stop: StopRequest = field(default_factory=StopRequest)
     clock: Clock = time
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class Sweep:
         self.finished = self.failed = 0
         self._reached: dict[str, float] = {}  # run: how far it was when it was stopped
         self._dead: dict[str, str] = {}  # run: token of the owner that was seen to die
-        self._looked = 0.0
+        self._last_poll = 0.0
         self._begun_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._sign = self.claims.folder / f"sweep-{socket.gethostname()}-{os.getpid()}.json"
         self.launcher.report = self._progress
@@ -98,7 +98,7 @@ class Sweep:
             self._sign.unlink(missing_ok=True)
 
     def _run(self) -> str | None:
-        sweeps_at_work(self.store)  # removes the signs of dead ones
+        active_sweeps(self.store)  # removes the signs of dead ones
         while self.waiting or self.running or self.elsewhere:
             if self.stop():
                 self._stop()
@@ -110,10 +110,10 @@ class Sweep:
                 if self.launcher.capacity == 1:
                     break  # a launcher that trains in this process has ended it by now
             for ended in self.launcher.wait(0.1 if self.running else 0.0):
-                self._take(ended)
+                self._handle_result(ended)
             if not self.running and not self.waiting and self.elsewhere:
                 self.clock.sleep(0.5)
-            self._look()
+            self._poll_claims()
         return None
 
     def _submit(self, job: Job) -> None:
@@ -121,21 +121,21 @@ class Sweep:
         self.running[run_id] = _Running(job, self.clock.monotonic())
         if not self.launcher.queues:
             self.listener.start(job)
-        self.launcher.submit(replace(self.order(job), dead=self._dead.pop(run_id, None)))
+        self.launcher.submit(replace(self.request(job), dead_claim=self._dead.pop(run_id, None)))
 
     def _progress(self, run_id: str, progress: Progress) -> None:
         running = self.running[run_id]
         running.progress, running.since = progress, self.clock.monotonic()
         self.listener.progress(running.job, progress)
 
-    def _take(self, ended: Ended) -> None:
+    def _handle_result(self, ended: RunResult) -> None:
         running = self.running.pop(ended.run_id)
         job = running.job
         if ended.outcome == "recorded":
             self._finish(job)
         elif ended.outcome == "busy":
             self.elsewhere[ended.run_id] = job
-            holder = self.claims.top(ended.run_id)
+            holder = self.claims.current(ended.run_id)
             self.listener.note(f"{job.name} is trained by {holder.host if holder else 'another sweep'}; waiting for it")
         elif ended.outcome == "died":
             self._died(job, ended.text)
@@ -154,7 +154,7 @@ class Sweep:
                 self._died(job, ended.text)
                 return
             self._reached[ended.run_id] = share
-            self._again(job, ended.text)
+            self._requeue(job, ended.text)
 
     def _finish(self, job: Job) -> None:
         record = self.store.read(job.spec.run_id)
@@ -172,7 +172,7 @@ class Sweep:
             return
         self.attempts[run_id] = self.attempts.get(run_id, 0) + 1
         if self.attempts[run_id] < self.limits.attempts:
-            self._again(job, why)
+            self._requeue(job, why)
             return
         from metaformer_ablate.runs.outcome import failed_record
 
@@ -181,19 +181,19 @@ class Sweep:
         self.store.write(job.spec, failed_record(job.spec, reason), [], None, reason)
         self._finish(job)
 
-    def _again(self, job: Job, why: str) -> None:
+    def _requeue(self, job: Job, why: str) -> None:
         self.listener.note(f"{job.name}: {why}; it goes on from its last checkpoint")
         self.waiting.append(job)
 
-    def _look(self) -> None:
+    def _poll_claims(self) -> None:
         """At what is under way, by its claims: how far it is, whether it hangs, whether its owner is still there."""
-        if self.clock.monotonic() - self._looked < 0.5:
+        if self.clock.monotonic() - self._last_poll < 0.5:
             return
-        self._looked = now = self.clock.monotonic()
+        self._last_poll = now = self.clock.monotonic()
         counts = {"finished": self.finished, "failed": self.failed, "running": len(self.running)}
         counts |= {"left": len(self.waiting) + len(self.elsewhere)}
-        write_quietly(self._sign, json.dumps(of_this_process() | {"since": self._begun_at, **counts}))
-        tops = self.claims.tops() if self.running or self.elsewhere else {}
+        write_cache(self._sign, json.dumps(of_this_process() | {"since": self._begun_at, **counts}))
+        tops = self.claims.all_current() if self.running or self.elsewhere else {}
         for run_id, running in self.running.items():
             holder = tops.get(run_id)
             if holder is not None and holder.token != running.token:  # before that it may have waited for a node
@@ -230,7 +230,7 @@ class Sweep:
         raise Interrupted(self.stop.number or 0)
 
 
-def sweeps_at_work(store: Store) -> list[dict[str, Any]]:
+def active_sweeps(store: Store) -> list[dict[str, Any]]:
     """What the sweeps over a results folder say of themselves; the signs of dead ones are removed.
 
     A sweep is dead when its process is gone from this machine, or when it has not renewed its sign for SIGN_SECONDS: on

@@ -8,7 +8,7 @@ from pathlib import Path
 from metaformer_ablate.errors import RequestError
 
 
-def cache_folder() -> Path:
+def cache_dir() -> Path:
     """The user's cache of this package: downloads, counts and checksums; anything in it can be made again.
 
     Raises RequestError where the user has no home.
@@ -21,7 +21,7 @@ def cache_folder() -> Path:
         ) from None
 
 
-def write_quietly(path: Path, text: str) -> None:
+def write_cache(path: Path, text: str) -> None:
     """Writes a cache file whole; a cache that cannot be written is no reason to stop."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

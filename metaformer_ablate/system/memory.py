@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @cache
-def keep_freed_memory() -> None:
+def retain_freed_memory() -> None:
     """Has the process keep the memory of freed tensors for those of the next step, where the C library is GNU's.
 
     By itself it hands large pieces back to the system, step after step, and is given each page again, empty: a tenth of

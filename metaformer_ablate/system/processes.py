@@ -62,7 +62,7 @@ def is_gone(machine: str, pid: int, started: str) -> bool:
     return machine == this_machine() and process_started(pid) != started
 
 
-def end_with(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Ends this process, a child, soon after its parent has gone; runs go on from their checkpoints elsewhere."""
 
     def follow() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from metaformer_ablate.system.processes import end_with
+from metaformer_ablate.system.processes import exit_with_parent
 
 
 class Interrupted(BaseException):
@@ -21,7 +21,7 @@ class Interrupted(BaseException):
         self.number = number
 
 
-class Stop:
+class StopRequest:
     """Whether an end was asked for, and by which signal.
 
     While `polled` is above 0 somebody looks at `number` often and ends in good order; else the signal raises.
@@ -51,7 +51,7 @@ class Stop:
         self.number = number
 
     @contextmanager
-    def catching(self, *numbers: int) -> Iterator[Stop]:
+    def catching(self, *numbers: int) -> Iterator[StopRequest]:
         """Handles signals, SIGINT and SIGTERM unless told otherwise; only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield self
@@ -70,7 +70,7 @@ class Stop:
             signal.signal(number, self._handle)
 
 
-class PatientStop(Stop):
+class PatientStop(StopRequest):
     """Asked twice is asked once: where a signal may come by two ways, and another process is there to kill this one."""
 
     def _handle(self, number: int, frame: Any) -> None:
@@ -86,7 +86,7 @@ def isolate_children() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
 
 
-def supervised(work: Callable[[], int]) -> int:
+def run_supervised(work: Callable[[], int]) -> int:
     """Does work in a child process and returns its exit code, or 128 + n where signal n killed it.
 
     Called before torch is loaded and threads run. In the child this returns, too, with the code of the work. SIGINT and
@@ -102,7 +102,7 @@ def supervised(work: Callable[[], int]) -> int:
     if child == 0:
         os.setpgid(0, 0)  # Ctrl-C on a terminal comes through the parent
         signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
-        end_with(parent)
+        exit_with_parent(parent)
         return work()
     seen = set()
 

@@ -12,10 +12,10 @@ from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.system.cache import write_quietly
+from metaformer_ablate.system.cache import write_cache
 
 
-def _marks(store: Store) -> Path:
+def marks_folder(store: Store) -> Path:
     """Where W&B's files lie, unless WANDB_DIR names another folder, and a file for each run that W&B was told of."""
     return store.path / ".wandb"
 
@@ -23,15 +23,15 @@ def _marks(store: Store) -> Path:
 def marks(store: Store, run_id: str) -> dict[str, dict[str, str]]:
     """{project: where the record of a run is in it}: id, project, mode (online or offline) and the checksum."""
     try:
-        tree = read_json(_marks(store) / f"{run_id}.json")
+        tree = read_json(marks_folder(store) / f"{run_id}.json")
         return {key: value for key, value in tree.items() if isinstance(value, dict)} if isinstance(tree, dict) else {}
     except (OSError, ValueError):
         return {}
 
 
-def _mark(store: Store, record: Record, where: Mapping[str, str]) -> None:
+def mark_sent(store: Store, record: Record, where: Mapping[str, str]) -> None:
     known = marks(store, record.run_id) | {where["project"]: {**where, "checksum": record.checksum}}
-    write_quietly(_marks(store) / f"{record.run_id}.json", json.dumps(known, indent=1))
+    write_cache(marks_folder(store) / f"{record.run_id}.json", json.dumps(known, indent=1))
 
 
 def is_sent(store: Store, record: Record, how: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_COLUMNS: list[str | int] = [
+COLUMNS: list[str | int] = [
     "row",
     "label",
     "group",
@@ -19,11 +19,11 @@ _COLUMNS: list[str | int] = [
     "ci95 high",
 ]
 
-_COLUMNS += ["difference", "difference low", "difference high", "p", "paper top1", "notes"]
+COLUMNS += ["difference", "difference low", "difference high", "p", "paper top1", "notes"]
 
 
-def _lines(table: Mapping[str, Any]) -> list[list[Any]]:
-    """A line for each row, with `_COLUMNS`."""
+def table_lines(table: Mapping[str, Any]) -> list[list[Any]]:
+    """A line for each row, with `COLUMNS`."""
     lines = []
     for row in table["rows"]:
         delta = row["delta"] or {"mean": None, "ci95": None, "p": None}

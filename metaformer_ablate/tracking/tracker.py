@@ -22,8 +22,8 @@ from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.signals import Interrupted
-from metaformer_ablate.tracking.sent import _mark, _marks
-from metaformer_ablate.tracking.table import _COLUMNS, _lines
+from metaformer_ablate.tracking.sent import mark_sent, marks_folder
+from metaformer_ablate.tracking.table import COLUMNS, table_lines
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,8 +69,8 @@ def _wandb() -> Any:
     return wandb
 
 
-def settle(project: str | None, entity: str | None = None, **labels: Any) -> dict[str, Any] | None:
-    """What runs are tracked by, as plain values for `Order.wandb`: project, entity, mode and the labels given.
+def resolve_tracking(project: str | None, entity: str | None = None, **labels: Any) -> dict[str, Any] | None:
+    """What runs are tracked by, as plain values for `RunRequest.wandb`: project, entity, mode and the labels given.
 
     Decides once for all runs whether they go online. A WANDB_MODE in the environment stands, but online without a
     login or a network is offline. None, with a warning, where wandb cannot be used; None where it is switched off.
@@ -170,7 +170,7 @@ class Tracker:
         """A table as `build_table` makes it."""
         import wandb
 
-        self.run.log({"table": wandb.Table(columns=_COLUMNS, data=_lines(table), allow_mixed_types=True)})
+        self.run.log({"table": wandb.Table(columns=COLUMNS, data=table_lines(table), allow_mixed_types=True)})
         self.run.summary.update({"warnings": table["warnings"]})
 
     @_quietly
@@ -181,7 +181,7 @@ class Tracker:
         where = {"id": run.id, "project": run.project, "mode": run.settings.mode}
         run.finish(exit_code=exit_code)
         if self.record is not None:
-            _mark(store, self.record, where)
+            mark_sent(store, self.record, where)
 
     def _tell(self, line: Mapping[str, float]) -> None:
         step = int(line["step"])
@@ -215,7 +215,7 @@ _NAMES = {
 
 
 @contextmanager
-def follow(
+def track_run(
     how: Mapping[str, Any] | None,
     spec: RunSpec,
     store: Store,
@@ -279,7 +279,9 @@ def _logger(how: Mapping[str, Any], store: Store, mode: str, of_run: dict[str, A
         wandb.finish(exit_code=1)
     if how.get("agent"):
         of_run = {**of_run, "id": None}  # the agent's, from the environment
-    _marks(store).mkdir(parents=True, exist_ok=True)  # W&B takes a folder `.wandb` for its own files where it finds one
+    marks_folder(store).mkdir(
+        parents=True, exist_ok=True
+    )  # W&B takes a folder `.wandb` for its own files where it finds one
     settings: dict[str, Any] = {
         "init_timeout": INIT_SECONDS,
         "finish_timeout": FINISH_SECONDS,

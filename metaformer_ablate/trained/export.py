@@ -20,7 +20,7 @@ from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.trained.load import NotAtHand, load_images_of, load_net, load_trained
+from metaformer_ablate.trained.load import NotAvailable, load_images_of, load_net, load_trained
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -148,7 +148,7 @@ def _load(record: Record, folder: DataFolder, notes: list[str]) -> _Trained:
     try:
         try:
             data = load_images_of(record, folder)
-        except NotAtHand as error:
+        except NotAvailable as error:
             notes.append(f"the weights were not held to the record's predictions: {error}")
             spec, net = load_net(record)
             mean = std = None
@@ -158,7 +158,7 @@ def _load(record: Record, folder: DataFolder, notes: list[str]) -> _Trained:
                 mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
             return _Trained(spec, net.eval(), None, mean, std)
         run, check = load_trained(record, data, torch.device("cpu"))
-    except NotAtHand as error:
+    except NotAvailable as error:
         raise RequestError(str(error)) from None
     net = run.net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return _Trained(run.spec, net, check, data.mean, data.std)

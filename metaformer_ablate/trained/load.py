@@ -20,30 +20,30 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from metaformer_ablate.tasks.classification.data.augment import Augment
-    from metaformer_ablate.tasks.classification.data.in_memory import ImageData
+    from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
 
 
 BATCH = 512  # of the evaluation loader: the same bits as in training need the same batches
 
 
-class NotAtHand(Exception):
+class NotAvailable(Exception):
     """Images or weights that are not there, or are not those of the record: one sentence."""
 
 
-def load_images_of(record: Record, folder: DataFolder) -> ImageData:
+def load_images_of(record: Record, folder: DataFolder) -> InMemoryData:
     """The images that a run was trained and evaluated on. Downloads nothing.
 
-    Raises NotAtHand where they are missing or are not those that the record's fingerprint and labels name.
+    Raises NotAvailable where they are missing or are not those that the record's fingerprint and labels name.
     """
     spec = _spec(record)
     name, recorded = spec.data.name, record.data["data_fingerprint"]
     if not DATASETS[name].in_memory:
-        raise NotAtHand(f"{name} is not read into memory; pictures are for the small data sets")
+        raise NotAvailable(f"{name} is not read into memory; pictures are for the small data sets")
     if missing := folder.missing(name):
         names = ", ".join(path.name for path in missing[:3]) + (" and others" if len(missing) > 3 else "")
-        raise NotAtHand(f"{name} is not in {folder.path} (missing {names}); name its folder with --data")
+        raise NotAvailable(f"{name} is not in {folder.path} (missing {names}); name its folder with --data")
     if (found := folder.fingerprint(name)) != recorded:
-        raise NotAtHand(
+        raise NotAvailable(
             f"{name} in {folder.path} has the data fingerprint {found}, run {record.run_id} was evaluated on "
             f"{recorded or 'unknown data'}"
         )
@@ -52,9 +52,9 @@ def load_images_of(record: Record, folder: DataFolder) -> ImageData:
     try:
         data = load_images(spec.data, folder)
     except RequestError as error:
-        raise NotAtHand(str(error)) from None
+        raise NotAvailable(str(error)) from None
     if not np.array_equal(data.evaluation.labels.numpy(), read_predictions(record)[0]):
-        raise NotAtHand(f"the labels of {name} in {folder.path} are not those of run {record.run_id}")
+        raise NotAvailable(f"the labels of {name} in {folder.path} are not those of run {record.run_id}")
     return data
 
 
@@ -63,7 +63,7 @@ def _spec(record: Record) -> RunSpec:
         return RunSpec.model_validate(record.spec())
     except ValueError as error:  # a record of another version of this package
         reason = str(error).splitlines()[0]
-        raise NotAtHand(f"{record.folder / 'spec.yaml'}: this version cannot build the run: {reason}") from None
+        raise NotAvailable(f"{record.folder / 'spec.yaml'}: this version cannot build the run: {reason}") from None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class TrainedRun:
 def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
     """A run's spec and its net on the CPU with the weights that `--keep-checkpoints` left, not yet held to anything.
 
-    Raises NotAtHand where there are no weights, or where they do not fit the model.
+    Raises NotAvailable where there are no weights, or where they do not fit the model.
     """
     import torch
 
@@ -104,30 +104,30 @@ def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
 
     spec, path = _spec(record), record.folder / LAST
     if not path.is_file():
-        raise NotAtHand(
+        raise NotAvailable(
             f"run {record.run_id} has no weights: train it with `ablate run ... --keep-checkpoints`, or again with "
             f"`ablate reproduce {record.run_id} --keep DIR`"
         )
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:  # whatever a damaged file makes of the unpickler
-        raise NotAtHand(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise NotAvailable(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     # The weights replace whatever the net would have started from, so that file is not needed.
     net = build_model(spec.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})}))
     try:
         net.load_state_dict(evaluated_weights(stored, spec.train.ema is not None))
     except RuntimeError as error:
-        raise NotAtHand(f"{path}: not the weights of this model: {' '.join(str(error).split())[:200]}") from None
+        raise NotAvailable(f"{path}: not the weights of this model: {' '.join(str(error).split())[:200]}") from None
     return spec, net
 
 
-def load_trained(record: Record, data: ImageData, device: torch.device) -> tuple[TrainedRun, dict[str, Any]]:
+def load_trained(record: Record, data: InMemoryData, device: torch.device) -> tuple[TrainedRun, dict[str, Any]]:
     """The net with the weights that `--keep-checkpoints` left, and how closely it repeats the record's predictions.
 
     On every evaluation image the net has to give the recorded class the recorded confidence, as its largest. The
     tolerance is one of rounding: 0.1 points of confidence on the same chip in fp32, 2 on another, 10 in bf16.
 
-    Raises NotAtHand where there are no weights, or where they are not those of the record.
+    Raises NotAvailable where there are no weights, or where they are not those of the record.
     """
     import torch
 
@@ -144,7 +144,7 @@ def load_trained(record: Record, data: ImageData, device: torch.device) -> tuple
     return run, _check_weights(run, data)
 
 
-def _check_weights(run: TrainedRun, data: ImageData) -> dict[str, Any]:
+def _check_weights(run: TrainedRun, data: InMemoryData) -> dict[str, Any]:
     from metaformer_ablate.system.devices import device_name
 
     _, predicted, confidence = read_predictions(run.record)
@@ -156,7 +156,7 @@ def _check_weights(run: TrainedRun, data: ImageData) -> dict[str, Any]:
     same_chip = device_name(run.device) == run.record.data["device"]
     tolerance = 10.0 if run.bf16 else 0.1 if same_chip else 2.0
     if not difference <= tolerance:
-        raise NotAtHand(
+        raise NotAvailable(
             f"{run.record.folder / LAST}: not the weights of the record: {len(predicted) - repeated:,} of "
             f"{len(predicted):,} predictions are others, and a confidence differs by {difference:.3g} points "
             f"(allowed: {tolerance:g})"

@@ -18,12 +18,12 @@ from torch import nn
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.cpu_ops import cpu_operators
-from metaformer_ablate.system.cache import cache_folder
+from metaformer_ablate.system.cache import cache_dir
 from metaformer_ablate.training.spec import TrainSpec
 
 
 @dataclass(frozen=True)
-class Computing:
+class ComputeSettings:
     """What `precision`, `compile` and `kernels` of a spec come to: fp32 or bf16, whether compiled, torch or triton.
 
     And what a CPU computes with (`cpu_operators`), which its name does not tell; None on a GPU.
@@ -35,7 +35,7 @@ class Computing:
     cpu: dict[str, str] | None = None
 
     @classmethod
-    def on(cls, device: torch.device, train: TrainSpec) -> Computing:
+    def on(cls, device: torch.device, train: TrainSpec) -> ComputeSettings:
         """Raises RequestError for kernels that the device cannot run."""
         gpu = device.type == "cuda"
         precision, kernels = train.precision, train.kernels
@@ -48,7 +48,7 @@ class Computing:
         compiled = gpu if train.compile == "auto" else bool(train.compile)
         return cls(precision, compiled, kernels, None if gpu else cpu_operators())
 
-    def as_recorded(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -64,7 +64,7 @@ def compile_in_place(*nets: nn.Module) -> None:
     What is compiled is kept in the user's cache folder, in a folder for each version of torch, and shared by all
     processes. What this process compiled for nets before is dropped, which would count against a limit of torch's.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled" / f"torch-{torch.__version__}"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled" / f"torch-{torch.__version__}"))
     torch.compiler.reset()
     for net in nets:
         net.compile(dynamic=False, options={"fallback_random": True})

@@ -1,4 +1,4 @@
-"""Parts of a batch: what a device computes at once, where devices share a batch or take it bit by bit."""
+"""MicroBatches of a batch: what a device computes at once, where devices share a batch or take it bit by bit."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from metaformer_ablate.data.sampling import part_of
+from metaformer_ablate.data.sampling import micro_batch_rows
 from metaformer_ablate.models.metaformer import StochasticDepth
 
 
-class Parts:
-    """A batch of so many images in `count` parts of one size (`part_of`); `at` is the one at work.
+class MicroBatches:
+    """A batch of so many images in `count` parts of one size (`micro_batch_rows`); `at` is the one at work.
 
     Installed on a net, makes stochastic depth (ours and timm's) and dropout draw for the whole batch, in each part the
     same, and keep the rows of the part at work: the masks are those of one device that takes the batch at once. What
@@ -39,11 +39,14 @@ class Parts:
     @at.setter
     def at(self, part: int) -> None:
         # Its rows are a tensor: of a number, a compiled net would be compiled again for each part.
-        self._at, self._rows = part, part_of(torch.arange(self.batch_size, device=self.device), self.count, part)
+        self._at, self._rows = (
+            part,
+            micro_batch_rows(torch.arange(self.batch_size, device=self.device), self.count, part),
+        )
 
     def take(self, whole: Tensor) -> Tensor:
         """[B * count, ...] -> [B, ...]."""
-        return part_of(whole, self.count, self.at)
+        return micro_batch_rows(whole, self.count, self.at)
 
     def _draw(self, module: nn.Module, draw: Callable[[Tensor], Tensor], each: bool, x: Tensor) -> Tensor:
         """`draw` of one part [B, ...]: a factor for `each` element, or for each row, drawn for the whole batch."""

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.analysis.figures.data import CURVES
-from metaformer_ablate.analysis.figures.style import _LINE, _ending, _Page, _seeds_said, _styles, _wrapped
+from metaformer_ablate.analysis.figures.style import LINE_HEIGHT, Page, ending_remark, row_styles, seeds_remark, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _draw_curves(data: dict[str, Any]) -> Figure:
+def draw_curves(data: dict[str, Any]) -> Figure:
     """A panel a row, the baseline's mean in each."""
-    rows, styles = data["rows"], _styles(data)
+    rows, styles = data["rows"], row_styles(data)
     baseline = next(row for row in rows if row["name"] == data["baseline"])
     columns = min(4, len(rows))
     lines = -(-len(rows) // columns)
@@ -26,9 +26,9 @@ def _draw_curves(data: dict[str, Any]) -> Figure:
         f"{CURVES[data['y']]} after each epoch: mean over seeds" + ("; band: lowest to highest." if several else "."),
         "Grey: the baseline." if len(rows) > 1 else "",
         "Dashed: runs that diverged, up to their last whole epoch." if diverged else "",
-        _seeds_said(data),
+        seeds_remark(data),
     ]
-    page = _Page(data, lines * ((1.6 if lines == 1 else 1.15) + _LINE * most) + 0.3, caption)
+    page = Page(data, lines * ((1.6 if lines == 1 else 1.15) + LINE_HEIGHT * most) + 0.3, caption)
     panels = page.figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, row in zip(panels, rows, strict=False):
         axes.set_title(titles[row["name"]], size=6.8, linespacing=1.05, pad=3)
@@ -58,8 +58,8 @@ def _draw_curves(data: dict[str, Any]) -> Figure:
 
 
 def _panel_title(row: dict[str, Any], width: int) -> str:
-    ending = _ending(row)
-    return _wrapped(row["label"], width) + (f"\n({ending})" if ending else "")
+    ending = ending_remark(row)
+    return wrapped(row["label"], width) + (f"\n({ending})" if ending else "")
 
 
 def _line(axes: Any, band: Sequence[dict[str, float]], **style: Any) -> None:

@@ -39,7 +39,7 @@ def _stated(row: dict[str, Any], records: dict[int, Record]) -> dict[str, Any]:
     }
 
 
-def _rows_data(table: dict[str, Any], rows: Rows) -> dict[str, Any]:
+def rows_data(table: dict[str, Any], rows: Rows) -> dict[str, Any]:
     return {
         "rows": [
             {
@@ -53,14 +53,14 @@ def _rows_data(table: dict[str, Any], rows: Rows) -> dict[str, Any]:
     }
 
 
-def _seeds_data(table: dict[str, Any], rows: Rows) -> dict[str, Any]:
+def seeds_data(table: dict[str, Any], rows: Rows) -> dict[str, Any]:
     def tops(row: dict[str, Any]) -> list[dict[str, Any]]:
         return [{"seed": run["seed"], "top1": run["top1"]} for run in row["runs"] if run["top1"] is not None]
 
     return {"rows": [{**_stated(row, records), "mean": row["mean"], "runs": tops(row)} for row, records in rows]}
 
 
-def _curves_data(table: dict[str, Any], rows: Rows, y: str) -> dict[str, Any]:
+def curves_data(table: dict[str, Any], rows: Rows, y: str) -> dict[str, Any]:
     """The history of every run, and at each epoch mean, lowest and highest over the runs that ended ok."""
     lines = []
     for row, records in rows:
@@ -86,7 +86,7 @@ def _curves_data(table: dict[str, Any], rows: Rows, y: str) -> dict[str, Any]:
     return {"y": y, "rows": lines}
 
 
-def _cost_data(table: dict[str, Any], rows: Rows, x: str) -> dict[str, Any]:
+def cost_data(table: dict[str, Any], rows: Rows, x: str) -> dict[str, Any]:
     """`x_low` and `x_high`: over the seeds, where the quantity is measured and not counted."""
     lines, devices = [], set()
     for row, records in rows:
@@ -102,7 +102,7 @@ def _cost_data(table: dict[str, Any], rows: Rows, x: str) -> dict[str, Any]:
     return {"x": x, "devices": sorted(devices), "rows": lines}
 
 
-def _paper_data(table: dict[str, Any], rows: Rows) -> dict[str, Any]:
+def paper_data(table: dict[str, Any], rows: Rows) -> dict[str, Any]:
     """Differences to the baseline, in points: the paper's as printed, ours paired by seed."""
     base = next(row["paper"].get("top1") for row, _ in rows if row["name"] == table["baseline"])
     lines = []

@@ -13,20 +13,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from metaformer_ablate.analysis.figures.curves import _draw_curves
+from metaformer_ablate.analysis.figures.curves import draw_curves
 from metaformer_ablate.analysis.figures.data import (
     COSTS,
     CURVES,
-    _cost_data,
-    _curves_data,
-    _paper_data,
-    _rows_data,
-    _seeds_data,
+    cost_data,
+    curves_data,
+    paper_data,
+    rows_data,
+    seeds_data,
 )
-from metaformer_ablate.analysis.figures.rows import _draw_nothing, _draw_rows, _has_numbers
-from metaformer_ablate.analysis.figures.scatter import _draw_cost, _draw_paper
-from metaformer_ablate.analysis.figures.seeds import _draw_seeds
-from metaformer_ablate.analysis.figures.style import _style
+from metaformer_ablate.analysis.figures.rows import draw_nothing, draw_rows, has_numbers
+from metaformer_ablate.analysis.figures.scatter import draw_cost, draw_paper
+from metaformer_ablate.analysis.figures.seeds import draw_seeds
+from metaformer_ablate.analysis.figures.style import styled
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError, unknown
@@ -75,8 +75,8 @@ def figure_data(
 
 def draw(data: dict[str, Any]) -> Figure:
     """The figure of what `figure_data` gave."""
-    with _style():
-        return KINDS[data["kind"]].draw(data) if _has_numbers(data) else _draw_nothing(data)
+    with styled():
+        return KINDS[data["kind"]].draw(data) if has_numbers(data) else draw_nothing(data)
 
 
 def figure(
@@ -100,11 +100,9 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "rows": Kind("mean top-1 and the difference to the baseline, with intervals", _rows_data, _draw_rows, {}),
-    "curves": Kind(
-        "every row's course of training, with the band over seeds", _curves_data, _draw_curves, {"y": CURVES}
-    ),
-    "cost": Kind("top-1 against multiply-adds, parameters or speed", _cost_data, _draw_cost, {"x": COSTS}),
-    "paper": Kind("differences to the baseline: ours against the paper's", _paper_data, _draw_paper, {}),
-    "seeds": Kind("every run as a point", _seeds_data, _draw_seeds, {}),
+    "rows": Kind("mean top-1 and the difference to the baseline, with intervals", rows_data, draw_rows, {}),
+    "curves": Kind("every row's course of training, with the band over seeds", curves_data, draw_curves, {"y": CURVES}),
+    "cost": Kind("top-1 against multiply-adds, parameters or speed", cost_data, draw_cost, {"x": COSTS}),
+    "paper": Kind("differences to the baseline: ours against the paper's", paper_data, draw_paper, {}),
+    "seeds": Kind("every run as a point", seeds_data, draw_seeds, {}),
 }

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from metaformer_ablate.analysis.figures.scale import _dot, _Scale
+from metaformer_ablate.analysis.figures.scale import Scale, draw_point
 from metaformer_ablate.analysis.figures.style import (
-    _GREY,
-    _LINE,
-    _ending,
-    _hollow_said,
-    _Page,
-    _seeds_said,
-    _styles,
-    _wrapped,
+    GREY,
+    LINE_HEIGHT,
+    Page,
+    ending_remark,
+    hollow_remark,
+    row_styles,
+    seeds_remark,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _columns(drawn: dict[str, tuple[float, Any]]) -> tuple[list[float], list[Any
     return [value for value, _ in drawn.values()], [ci95 for _, ci95 in drawn.values()]
 
 
-def _row_axis(data: dict[str, Any]) -> tuple[dict[str, float], list[tuple[float, str, bool]], float]:
+def row_axis(data: dict[str, Any]) -> tuple[dict[str, float], list[tuple[float, str, bool]], float]:
     """Where each row stands, from the top, in inches; the labels (place, text, whether a heading); the height."""
     places: dict[str, float] = {}
     labels: list[tuple[float, str, bool]] = []
@@ -39,15 +39,15 @@ def _row_axis(data: dict[str, Any]) -> tuple[dict[str, float], list[tuple[float,
             labels.append((y + 0.1, group, True))
             y += 0.2
         for row in rows:
-            label = _wrapped(row["label"], 36)
-            height = _LINE * (label.count("\n") + 1) + 0.075
+            label = wrapped(row["label"], 36)
+            height = LINE_HEIGHT * (label.count("\n") + 1) + 0.075
             places[row["name"]] = y + height / 2
             labels.append((places[row["name"]], label, False))
             y += height
     return places, labels, y
 
 
-def _set_row_axis(axes: Any, labels: Sequence[tuple[float, str, bool]], height: float) -> None:
+def set_row_axis(axes: Any, labels: Sequence[tuple[float, str, bool]], height: float) -> None:
     axes.set_ylim(height + 0.04, -0.04)
     axes.set_yticks([y for y, _, _ in labels], [text for _, text, _ in labels])
     for tick, (_, _, heading) in zip(axes.get_yticklabels(), labels, strict=False):  # none on a panel to the right
@@ -59,62 +59,62 @@ def _set_row_axis(axes: Any, labels: Sequence[tuple[float, str, bool]], height: 
     axes.grid(axis="x")
 
 
-def _remarks(axes: Any, data: dict[str, Any], places: dict[str, float]) -> None:
+def draw_remarks(axes: Any, data: dict[str, Any], places: dict[str, float]) -> None:
     """n of each row right of the axes, and what has to be said of its runs."""
     side = axes.get_yaxis_transform()
-    axes.text(1.03, -0.06, "n", transform=side, va="bottom", color=_GREY)
+    axes.text(1.03, -0.06, "n", transform=side, va="bottom", color=GREY)
     for row in data["rows"]:
-        ending = _ending(row)
-        text = "  ".join([str(row["n"]), *([_wrapped(ending, 18).replace("\n", "\n     ")] if ending else [])])
+        ending = ending_remark(row)
+        text = "  ".join([str(row["n"]), *([wrapped(ending, 18).replace("\n", "\n     ")] if ending else [])])
         axes.text(1.03, places[row["name"]], text, transform=side, va="center_baseline", size=7, linespacing=1.05)
 
 
-def _has_numbers(data: dict[str, Any]) -> bool:
+def has_numbers(data: dict[str, Any]) -> bool:
     return any(row["n"] or row.get("runs") for row in data["rows"])
 
 
-def _draw_nothing(data: dict[str, Any]) -> Figure:
+def draw_nothing(data: dict[str, Any]) -> Figure:
     """The rows and how their runs ended, where no run has a number."""
-    places, labels, height = _row_axis(data)
-    page = _Page(data, height + 0.2, ["No run has a result yet."])
+    places, labels, height = row_axis(data)
+    page = Page(data, height + 0.2, ["No run has a result yet."])
     axes = page.figure.subplots()
-    _set_row_axis(axes, labels, height)
+    set_row_axis(axes, labels, height)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    _remarks(axes, data, places)
+    draw_remarks(axes, data, places)
     return page.figure
 
 
-def _draw_rows(data: dict[str, Any]) -> Figure:
-    rows, styles = data["rows"], _styles(data)
-    places, labels, height = _row_axis(data)
+def draw_rows(data: dict[str, Any]) -> Figure:
+    rows, styles = data["rows"], row_styles(data)
+    places, labels, height = row_axis(data)
     baseline = next(row for row in rows if row["name"] == data["baseline"])
     means = {row["name"]: (row["mean"], row["ci95"]) for row in rows if row["mean"] is not None}
     deltas = {row["name"]: (row["delta"]["mean"], row["delta"]["ci95"]) for row in rows if row["delta"]}
-    scales = [_Scale.of(*_columns(means)), _Scale.of(*_columns(deltas), zero=True)]
+    scales = [Scale.of(*_columns(means)), Scale.of(*_columns(deltas), zero=True)]
     off = any(value not in scale for scale, of in zip(scales, (means, deltas), strict=True) for value, _ in of.values())
     caption = [
         "Left: mean top-1 over seeds with the 95% t interval of the mean; in grey the baseline's.",
         "Right: mean difference to the baseline over common seeds with the 95% paired t interval.",
-        _seeds_said(data),
-        _hollow_said(ci95 for drawn in (means, deltas) for _, ci95 in drawn.values()),
+        seeds_remark(data),
+        hollow_remark(ci95 for drawn in (means, deltas) for _, ci95 in drawn.values()),
         "No difference is shown where a seed diverged." if any("diverged" in row["seeds"] for row in rows) else "",
         "Triangle with a number: off the scale." if off else "",
     ]
-    page = _Page(data, height + 0.6, caption)
+    page = Page(data, height + 0.6, caption)
     left, right = page.figure.subplots(1, 2, sharey=True)
     if baseline["mean"] is not None:
         if baseline["ci95"]:
             left.axvspan(*map(scales[0].clip, baseline["ci95"]), color="#ececec", linewidth=0, zorder=0)
-        left.axvline(baseline["mean"], color=_GREY, linewidth=0.8, zorder=1)
-    right.axvline(0, color=_GREY, linewidth=0.8, zorder=1)
+        left.axvline(baseline["mean"], color=GREY, linewidth=0.8, zorder=1)
+    right.axvline(0, color=GREY, linewidth=0.8, zorder=1)
     for axes, scale, drawn in ((left, scales[0], means), (right, scales[1], deltas)):
-        _set_row_axis(axes, labels, height)
+        set_row_axis(axes, labels, height)
         axes.set_xlim(scale.low, scale.high)
         for name, (value, ci95) in drawn.items():
-            _dot(axes, scale, value, ci95, places[name], styles[name])
+            draw_point(axes, scale, value, ci95, places[name], styles[name])
     left.set_xlabel("Top-1 (%)")
     right.set_xlabel("Difference to the baseline (points)")
     right.tick_params(axis="y", labelleft=False)
-    _remarks(right, data, places)
+    draw_remarks(right, data, places)
     return page.figure

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
-from metaformer_ablate.analysis.figures.style import _number
+from metaformer_ablate.analysis.figures.style import format_number
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """The part of an axis that is drawn. What lies outside is drawn at its edge, with its number beside it."""
 
     low: float
     high: float
 
     @classmethod
-    def of(
-        cls, values: Sequence[float], intervals: Sequence[Sequence[float] | None] = (), zero: bool = False
-    ) -> _Scale:
+    def of(cls, values: Sequence[float], intervals: Sequence[Sequence[float] | None] = (), zero: bool = False) -> Scale:
         """Leaves out what lies far from the middle half of the values: a row that collapsed would flatten the others.
 
         The rule is Tukey's far fence (three times the distance between the quartiles); intervals more than three times
@@ -40,7 +38,7 @@ class _Scale:
         return cls(min(kept) - margin, max(kept) + margin)
 
     @classmethod
-    def all_of(cls, values: Sequence[float]) -> _Scale:
+    def all_of(cls, values: Sequence[float]) -> Scale:
         """Leaves nothing out."""
         low, high = min(values, default=0.0), max(values, default=1.0)
         margin = 0.08 * (high - low) or 0.1 * abs(high) or 0.5
@@ -53,7 +51,9 @@ class _Scale:
         return min(max(value, self.low), self.high)
 
 
-def _dot(axes: Any, scale: _Scale, value: float, ci95: Sequence[float] | None, y: float, style: dict[str, Any]) -> None:
+def draw_point(
+    axes: Any, scale: Scale, value: float, ci95: Sequence[float] | None, y: float, style: dict[str, Any]
+) -> None:
     """A dot with its horizontal interval, hollow without one; off the scale a triangle at the edge and the number."""
     colour = style["color"]
     if value not in scale:
@@ -61,9 +61,15 @@ def _dot(axes: Any, scale: _Scale, value: float, ci95: Sequence[float] | None, y
         edge = scale.low if left else scale.high
         axes.plot(edge, y, marker="<" if left else ">", color=colour, clip_on=False)
         axes.annotate(
-            _number(value, 2), (edge, y), (5 if left else -5, 0), textcoords="offset points", color=colour, size=7,
-            ha="left" if left else "right", va="center_baseline",
-        )  # fmt: skip
+            format_number(value, 2),
+            (edge, y),
+            (5 if left else -5, 0),
+            textcoords="offset points",
+            color=colour,
+            size=7,
+            ha="left" if left else "right",
+            va="center_baseline",
+        )
         return
     if ci95:
         axes.plot([scale.clip(end) for end in ci95], [y, y], color=colour, solid_capstyle="butt")

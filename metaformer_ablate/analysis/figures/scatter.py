@@ -7,32 +7,32 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.analysis.figures.data import COSTS
-from metaformer_ablate.analysis.figures.scale import _Scale
+from metaformer_ablate.analysis.figures.scale import Scale
 from metaformer_ablate.analysis.figures.style import (
-    _GREY,
-    _LINE,
-    _ending,
-    _hollow_said,
-    _number,
-    _Page,
-    _plain,
-    _seeds_said,
-    _styles,
-    _wrapped,
+    GREY,
+    LINE_HEIGHT,
+    Page,
+    ending_remark,
+    format_number,
+    hollow_remark,
+    plain_label,
+    row_styles,
+    seeds_remark,
+    wrapped,
 )
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _draw_cost(data: dict[str, Any]) -> Figure:
-    styles, speed = _styles(data), data["x"] == "images_per_second"
+def draw_cost(data: dict[str, Any]) -> Figure:
+    styles, speed = row_styles(data), data["x"] == "images_per_second"
     known = [row for row in data["rows"] if row["mean"] is not None and row["x"] is not None]
     largest = max((row["x"] for row in known), default=1)
     factor, unit = (1, "") if speed else (1e9, " (G)") if largest >= 1e9 else (1e6, " (M)")
     points = [
         _Point(
-            row["name"], _plain(row["label"]), row["x"] / factor, row["mean"],
+            row["name"], plain_label(row["label"]), row["x"] / factor, row["mean"],
             None if row["x_low"] == row["x_high"] else (row["x_low"] / factor, row["x_high"] / factor), row["ci95"],
             f"{row['mean']:.2f}",
         )
@@ -44,31 +44,36 @@ def _draw_cost(data: dict[str, Any]) -> Figure:
         "Speed: median over seeds, bar from slowest to fastest." if speed else "",
         f"Device: {devices[0]}." if speed and len(devices) == 1 else "",
         f"Not of one device, so speeds do not compare: {'; '.join(devices)}." if len(devices) > 1 else "",
-        _seeds_said(data),
-        _hollow_said(point.ci95 for point in points),
+        seeds_remark(data),
+        hollow_remark(point.ci95 for point in points),
     ]
     return _scatter(data, points, styles, caption, COSTS[data["x"]] + unit, "Top-1 (%)")
 
 
-def _draw_paper(data: dict[str, Any]) -> Figure:
+def draw_paper(data: dict[str, Any]) -> Figure:
     known = [row for row in data["rows"] if row["paper_delta"] is not None and row["delta"]]
     points = [
         _Point(
-            row["name"], _plain(row["label"]), row["paper_delta"], row["delta"]["mean"], None, row["delta"]["ci95"],
-            f"paper {_number(row['paper_delta'], 1, '+')}, here {_number(row['delta']['mean'], 2, '+')}",
+            row["name"],
+            plain_label(row["label"]),
+            row["paper_delta"],
+            row["delta"]["mean"],
+            None,
+            row["delta"]["ci95"],
+            f"paper {format_number(row['paper_delta'], 1, '+')}, here {format_number(row['delta']['mean'], 2, '+')}",
         )
         for row in known
-    ]  # fmt: skip
+    ]
     tau = ((data["agreement"] or {}).get("kendall") or {}).get("value")
     caption = [
         "Differences to the baseline: the paper's on ImageNet, as printed, against ours over common seeds with the 95% "
         "paired t interval. Dashed: the same difference. In the two shaded quarters the sign is the other one.",
-        "" if tau is None else f"Kendall's tau-b of top-1 over the rows: {_number(tau, 2)}.",
-        _seeds_said(data),
-        _hollow_said(point.ci95 for point in points),
+        "" if tau is None else f"Kendall's tau-b of top-1 over the rows: {format_number(tau, 2)}.",
+        seeds_remark(data),
+        hollow_remark(point.ci95 for point in points),
     ]
     x, y = "Difference in the paper (points)", "Difference here (points)"
-    return _scatter(data, points, _styles(data), caption, x, y, diagonal=True)
+    return _scatter(data, points, row_styles(data), caption, x, y, diagonal=True)
 
 
 @dataclass(frozen=True)
@@ -92,29 +97,29 @@ def _scatter(
     diagonal: bool = False,
 ) -> Figure:
     """Points with their intervals, their labels in a column at the side, from top to bottom as the points stand."""
-    ys = _Scale.of([p.y for p in points], [p.ci95 for p in points], zero=diagonal)
+    ys = Scale.of([p.y for p in points], [p.ci95 for p in points], zero=diagonal)
     if diagonal:  # of one scale along both axes, so that a point's place shows how large both differences are
-        xs = _Scale.of([p.x for p in points], zero=True)
-        xs = ys = _Scale(min(xs.low, ys.low), max(xs.high, ys.high))
+        xs = Scale.of([p.x for p in points], zero=True)
+        xs = ys = Scale(min(xs.low, ys.low), max(xs.high, ys.high))
     else:
-        xs = _Scale.all_of([x for p in points for x in p.x_range or [p.x]])
+        xs = Scale.all_of([x for p in points for x in p.x_range or [p.x]])
     off = any(p.x not in xs or p.y not in ys for p in points)
     absent = [row for row in data["rows"] if row["name"] not in {p.name for p in points}]
     if diagonal:
         absent = [row for row in absent if row["name"] != data["baseline"]]
-    endings = {row["name"]: _ending(row) for row in data["rows"]}
+    endings = {row["name"]: ending_remark(row) for row in data["rows"]}
     texts = {}
     for p in points:
         remark = ", ".join([p.number] * (p.x not in xs or p.y not in ys) + [endings[p.name]] * bool(endings[p.name]))
-        texts[p.name] = _wrapped(p.label + (f" ({remark})" if remark else ""), 48)
-    missing = [_wrapped(f"{row['label']} ({_why_absent(row, diagonal)})", 48) for row in absent]
+        texts[p.name] = wrapped(p.label + (f" ({remark})" if remark else ""), 48)
+    missing = [wrapped(f"{row['label']} ({_why_absent(row, diagonal)})", 48) for row in absent]
     lines = sum(text.count("\n") + 1 for text in texts.values())
     below = sum(text.count("\n") + 1 for text in missing)
-    foot = _LINE * (below + 1.8) if missing else 0.0
-    height = max(3.4, 0.5 + _LINE * 1.25 * lines + foot)
+    foot = LINE_HEIGHT * (below + 1.8) if missing else 0.0
+    height = max(3.4, 0.5 + LINE_HEIGHT * 1.25 * lines + foot)
     if len({p.x for p in points}) < len(points):
         caption = [*caption, "Rows with the same horizontal value stand side by side."]
-    page = _Page(data, height, [*caption, "Triangle: off the scale, with its numbers in the label." if off else ""])
+    page = Page(data, height, [*caption, "Triangle: off the scale, with its numbers in the label." if off else ""])
     axes, side = page.figure.subplots(1, 2, width_ratios=(1.25, 1))
     side.set_axis_off()
     side.set_xlim(0, 1)
@@ -125,9 +130,9 @@ def _scatter(
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if diagonal:
-        axes.axhline(0, color=_GREY, linewidth=0.6)
-        axes.axvline(0, color=_GREY, linewidth=0.6)
-        axes.axline((0, 0), slope=1, color=_GREY, linewidth=0.8, linestyle=(0, (4, 2)))
+        axes.axhline(0, color=GREY, linewidth=0.6)
+        axes.axvline(0, color=GREY, linewidth=0.6)
+        axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, linestyle=(0, (4, 2)))
         axes.fill_between([xs.low, 0], 0, ys.high, color="#f3f3f3", linewidth=0, zorder=0)
         axes.fill_between([0, xs.high], ys.low, 0, color="#f3f3f3", linewidth=0, zorder=0)
     places = _side_by_side(points, xs, ys)
@@ -145,12 +150,12 @@ def _scatter(
     _label_column(axes, side, points, texts, styles, places, foot, height)
     if missing:
         side.text(
-            0.06, 0.02, "Without a point:\n" + "\n".join(missing), va="bottom", size=7, color=_GREY, style="italic"
+            0.06, 0.02, "Without a point:\n" + "\n".join(missing), va="bottom", size=7, color=GREY, style="italic"
         )
     return page.figure
 
 
-def _side_by_side(points: Sequence[_Point], xs: _Scale, ys: _Scale) -> dict[str, tuple[float, float]]:
+def _side_by_side(points: Sequence[_Point], xs: Scale, ys: Scale) -> dict[str, tuple[float, float]]:
     """Where each point is drawn: those of one x a little beside each other, that intervals do not hide intervals."""
     places = {}
     for x in {p.x for p in points}:
@@ -162,7 +167,7 @@ def _side_by_side(points: Sequence[_Point], xs: _Scale, ys: _Scale) -> dict[str,
 
 
 def _why_absent(row: dict[str, Any], diagonal: bool) -> str:
-    if ending := _ending(row):
+    if ending := ending_remark(row):
         return ending
     if diagonal and row["paper_top1"] is None:
         return "no number in the paper"
@@ -183,10 +188,10 @@ def _label_column(
     from matplotlib.patches import ConnectionPatch
 
     ordered = sorted(points, key=lambda p: (-p.y, p.x, p.name))
-    sizes = [_LINE * (1.15 * (texts[p.name].count("\n") + 1) + 0.1) for p in ordered]
+    sizes = [LINE_HEIGHT * (1.15 * (texts[p.name].count("\n") + 1) + 0.1) for p in ordered]
     low, high = axes.get_ylim()
     wished = [height * (places[p.name][1] - low) / (high - low) for p in ordered]
-    centres = _apart(wished, sizes, foot, height)
+    centres = spread_apart(wished, sizes, foot, height)
     for p, centre in zip(ordered, centres, strict=True):
         side.text(0.06, centre, texts[p.name], va="center", size=7, linespacing=1.05)
         side.plot(0.03, centre, clip_on=False, markersize=4, linestyle="none", **styles[p.name])
@@ -198,7 +203,7 @@ def _label_column(
         axes.figure.add_artist(line)
 
 
-def _apart(wished: Sequence[float], sizes: Sequence[float], low: float, high: float) -> list[float]:
+def spread_apart(wished: Sequence[float], sizes: Sequence[float], low: float, high: float) -> list[float]:
     """Centres between low and high, from top to bottom, near to the wished ones: labels that touch move as one."""
     blocks: list[list[float]] = []  # [centre wished on average, size, labels]
     for wish, size in zip(wished, sizes, strict=True):

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from metaformer_ablate.analysis.figures.rows import _remarks, _row_axis, _set_row_axis
-from metaformer_ablate.analysis.figures.scale import _Scale
-from metaformer_ablate.analysis.figures.style import _COLOURS, _GREY, _MARKERS, _Page, _seeds_said
+from metaformer_ablate.analysis.figures.rows import draw_remarks, row_axis, set_row_axis
+from metaformer_ablate.analysis.figures.scale import Scale
+from metaformer_ablate.analysis.figures.style import COLOURS, GREY, MARKERS, Page, seeds_remark
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _draw_seeds(data: dict[str, Any]) -> Figure:
+def draw_seeds(data: dict[str, Any]) -> Figure:
     rows = data["rows"]
-    places, labels, height = _row_axis(data)
+    places, labels, height = row_axis(data)
     seeds = sorted({run["seed"] for row in rows for run in row["runs"]})
-    scale = _Scale.of([run["top1"] for row in rows for run in row["runs"]])
+    scale = Scale.of([run["top1"] for row in rows for run in row["runs"]])
     off = any(run["top1"] not in scale for row in rows for run in row["runs"])
     caption = [
         "Every run: top-1 at the last epoch. Lines join runs of the same seed, which sees the same images in the same "
         "order. Vertical tick: the row's mean.",
-        _seeds_said(data),
+        seeds_remark(data),
         "At the edge: off the scale, with the row's mean beside it." if off else "",
     ]
-    page = _Page(data, height + (0.9 if seeds else 0.6), caption)
+    page = Page(data, height + (0.9 if seeds else 0.6), caption)
     axes = page.figure.subplots()
-    _set_row_axis(axes, labels, height)
+    set_row_axis(axes, labels, height)
     axes.set_xlim(scale.low, scale.high)
     axes.set_xlabel("Top-1 (%)")
-    few = len(seeds) <= len(_COLOURS)
+    few = len(seeds) <= len(COLOURS)
     for i, seed in enumerate(seeds):
         # A little above and below each other, so that equal runs are both seen.
         shift = 0.07 * (2 * i / (len(seeds) - 1) - 1) if len(seeds) > 1 else 0.0
-        style: dict[str, Any] = (
-            {"color": _COLOURS[i], "marker": _MARKERS[i]} if few else {"color": _GREY, "marker": "o"}
-        )
+        style: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i]} if few else {"color": GREY, "marker": "o"}
         path: list[tuple[float, float]] = []
         for row in rows:
             top1 = next((run["top1"] for run in row["runs"] if run["seed"] == seed), None)
@@ -62,5 +60,5 @@ def _draw_seeds(data: dict[str, Any]) -> Figure:
             )  # fmt: skip
     if seeds:
         page.figure.legend(loc="outside upper center", ncols=min(len(seeds), 8), handletextpad=0.3, columnspacing=1.2)
-    _remarks(axes, data, places)
+    draw_remarks(axes, data, places)
     return page.figure

@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 # Okabe and Ito (2008), told apart by every kind of colour vision; without the yellow, which white paper swallows.
 # Groups differ in their marker too, for print in grey. Black is the baseline's.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-_MARKERS = ("o", "s", "D", "P", "X", "p", "h")  # triangles are for what is off the scale
+MARKERS = ("o", "s", "D", "P", "X", "p", "h")  # triangles are for what is off the scale
 
 
-_GREY = "#737373"
+GREY = "#737373"
 
 
 _WIDTH = 7.2  # inches: the text of a page
 
 
-_LINE = 0.135  # inches between two lines of text
+LINE_HEIGHT = 0.135  # inches between two lines of text
 
 
 _RC: Any = {
     "axes.axisbelow": True,
-    "axes.edgecolor": _GREY,
+    "axes.edgecolor": GREY,
     "axes.labelsize": 8,
     "axes.linewidth": 0.6,
     "axes.spines.right": False,
@@ -57,7 +57,7 @@ _RC: Any = {
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def styled() -> Iterator[None]:
     """matplotlib as it comes, with our settings over it, whatever the user has set."""
     import matplotlib
 
@@ -67,7 +67,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-class _Page:
+class Page:
     """A figure of the page's width with its caption at the foot."""
 
     def __init__(self, data: dict[str, Any], height: float, caption: Sequence[str]):
@@ -76,7 +76,7 @@ class _Page:
 
         words = " ".join([f"{data['experiment']} under {data['recipe']}", *data["overrides"]]) + "."
         lines = textwrap.wrap(" ".join([words, *(text for text in caption if text)]), 136)
-        foot = 0.07 + _LINE * 0.85 * len(lines)
+        foot = 0.07 + LINE_HEIGHT * 0.85 * len(lines)
         self.figure = Figure(figsize=(_WIDTH, height + foot), layout="constrained")
         FigureCanvasAgg(self.figure)
         engine: Any = self.figure.get_layout_engine()
@@ -86,23 +86,23 @@ class _Page:
         ).set_in_layout(False)
 
 
-def _number(value: float, digits: int, sign: str = "") -> str:
+def format_number(value: float, digits: int, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _plain(label: str) -> str:
+def plain_label(label: str) -> str:
     return label.replace("->", "\N{RIGHTWARDS ARROW}")
 
 
-def _wrapped(label: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(_plain(label), width))
+def wrapped(label: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(plain_label(label), width))
 
 
-def _styles(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def row_styles(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each row: those of its group; the baseline's own."""
     others = dict.fromkeys(row["group"] for row in data["rows"] if row["name"] != data["baseline"])
     by_group = {
-        group: {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[1 + i % (len(_MARKERS) - 1)]}
+        group: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[1 + i % (len(MARKERS) - 1)]}
         for i, group in enumerate(others)
     }
     baseline = {"color": "black", "marker": "o"}
@@ -111,7 +111,7 @@ def _styles(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _ending(row: dict[str, Any]) -> str:
+def ending_remark(row: dict[str, Any]) -> str:
     """`2 of 3 diverged, at chance`: what of a row's runs is not as it should be; empty where all is."""
     if not row["seeds"]:
         return "not applicable"
@@ -125,7 +125,7 @@ def _ending(row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _seeds_said(data: dict[str, Any]) -> str:
+def seeds_remark(data: dict[str, Any]) -> str:
     counts = sorted({row["n"] for row in data["rows"] if row["n"]})
     if not counts:
         return "No run has a result yet."
@@ -134,7 +134,7 @@ def _seeds_said(data: dict[str, Any]) -> str:
     return f"{counts[0]} to {counts[-1]} seeds a row."
 
 
-def _hollow_said(intervals: Iterable[Any]) -> str:
+def hollow_remark(intervals: Iterable[Any]) -> str:
     if all(intervals):
         return ""
     return "Hollow: no interval, being of one seed or of seeds that all gave the same."
@@ -146,7 +146,7 @@ def to_bytes(figure: Figure, format: str) -> bytes:
         raise RequestError(unknown("format", format, FORMATS))
     dates = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None, "Producer": None}}
     stream = io.BytesIO()
-    with _style():
+    with styled():
         # The solver of the layout may differ in a last digit from call to call, and the ids in an svg hash coordinates.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")

@@ -25,7 +25,7 @@ NO_RECIPE = "no recipe"  # where not one experiment loads, nothing is close to a
 
 
 @dataclass
-class Variant:
+class SpecRuns:
     """A resolved spec, its seed apart, and the records of it by seed."""
 
     key: str  # 12 hex digits of the SHA-256 of its canonical JSON
@@ -38,7 +38,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Place:
+class RowRef:
     """Where a variant is shown: a row of an experiment under a recipe."""
 
     recipe: str
@@ -58,11 +58,11 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Leftover:
+class UnplannedRuns:
     """A variant of no table: the planned rows that come closest to it, and (path, its value, theirs) as JSON."""
 
     variant: str
-    nearest: tuple[Place, ...]
+    nearest: tuple[RowRef, ...]
     differences: tuple[tuple[str, str | None, str | None], ...]
 
 
@@ -72,15 +72,15 @@ class Report:
 
     recipes: dict[str, str]  # name to title
     sections: list[Section]
-    leftovers: dict[str, list[Leftover]]  # by recipe
-    variants: dict[str, list[Variant]]  # by recipe; the first one is what the others are compared with
-    places: dict[str, list[Place]]  # of each variant that a table shows
+    leftovers: dict[str, list[UnplannedRuns]]  # by recipe
+    variants: dict[str, list[SpecRuns]]  # by recipe; the first one is what the others are compared with
+    places: dict[str, list[RowRef]]  # of each variant that a table shows
     problems: list[str]  # folders that are no result
     unreadable: list[str]  # experiments and recipes that do not load
     store: Store  # of what was read, without reading it again
 
 
-class _Known(Store):
+class CachedStore(Store):
     """A store whose records were all read before; `problems` has what one reader came across, as in a fresh store."""
 
     def __init__(self, store: Store, records: Mapping[str, Record], problems: Mapping[str, str]):
@@ -109,19 +109,19 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
     problems = {run_id: text.replace(f"{store.path}/", "") for run_id, text in store.problems.items()}
     records = {record.run_id: record for variant in variants.values() for record in variant.records.values()}
     known, plans, unreadable = _plans(recipes)
-    places: dict[str, list[Place]] = {}
-    keys: dict[Place, str] = {}
+    places: dict[str, list[RowRef]] = {}
+    keys: dict[RowRef, str] = {}
     for chosen in plans:
         for row, spec in chosen.specs.items():
-            place = Place(chosen.recipe.name, chosen.experiment.name, row)
+            place = RowRef(chosen.recipe.name, chosen.experiment.name, row)
             keys[place] = _key(spec.to_dict())
             places.setdefault(keys[place], []).append(place)
     sections = []
     for chosen in plans:
         here = {
-            row: keys[Place(chosen.recipe.name, chosen.experiment.name, row)]
+            row: keys[RowRef(chosen.recipe.name, chosen.experiment.name, row)]
             for row in chosen.specs
-            if keys[Place(chosen.recipe.name, chosen.experiment.name, row)] in variants
+            if keys[RowRef(chosen.recipe.name, chosen.experiment.name, row)] in variants
         }
         if here and chosen.recipe.name in known:
             missing = len(chosen.specs) - len(here)
@@ -131,13 +131,13 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
                 specs = {row: chosen.specs[row] for row in here}
                 chosen = replace(chosen, experiment=replace(chosen.experiment, rows=rows), specs=specs)
             seeds = sorted({seed for key in here.values() for seed in variants[key].records})
-            table = build_table(chosen, _Known(store, records, problems), folder, seeds)
+            table = build_table(chosen, CachedStore(store, records, problems), folder, seeds)
             for row in table["rows"]:
                 if row["name"] not in here:  # counts that this machine happens to remember are not in the records
                     row |= dict.fromkeys(("params", "frozen_params", "macs"))
             sections.append(Section(chosen, table, here, missing, only_baseline))
-    leftovers = _leftovers({key: v for key, v in variants.items() if key not in places}, plans, keys)
-    shown: dict[str, list[Variant]] = {}
+    leftovers = unplanned_section({key: v for key, v in variants.items() if key not in places}, plans, keys)
+    shown: dict[str, list[SpecRuns]] = {}
     for recipe in [*known, NO_RECIPE]:
         of_tables = [key for s in sections if s.plan.recipe.name == recipe for key in s.variants.values()]
         of_leftovers = [leftover.variant for leftover in leftovers.get(recipe, [])]
@@ -151,7 +151,7 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
         places={key: found for key, found in places.items() if key in variants},
         problems=list(problems.values()),
         unreadable=unreadable,
-        store=_Known(store, records, problems),
+        store=CachedStore(store, records, problems),
     )
 
 
@@ -159,9 +159,9 @@ def _key(spec: Mapping[str, Any]) -> str:
     return digest({name: value for name, value in spec.items() if name != "seed"})[:12]
 
 
-def _variants(records: Mapping[str, Record], store: Store) -> dict[str, Variant]:
+def _variants(records: Mapping[str, Record], store: Store) -> dict[str, SpecRuns]:
     """Records by spec. One whose spec is not that of its id is no result, and `store.problems` says so."""
-    found: dict[str, Variant] = {}
+    found: dict[str, SpecRuns] = {}
     lines: dict[str, dict[str, Any]] = {}
     for run_id, record in records.items():
         try:
@@ -177,7 +177,7 @@ def _variants(records: Mapping[str, Record], store: Store) -> dict[str, Variant]
             store.problems[run_id] = f"{record.folder}: spec.yaml is of another run; not counted as a result"
             continue
         key, seed = _key(spec), spec.pop("seed")
-        found.setdefault(key, Variant(key, spec)).records[seed] = record
+        found.setdefault(key, SpecRuns(key, spec)).records[seed] = record
     for variant in found.values():
         variant.records = dict(sorted(variant.records.items()))
     return found
@@ -228,25 +228,25 @@ def _plans(recipes: Sequence[str]) -> tuple[dict[str, Recipe], list[Plan], list[
     return {name: known[name] for name in asked or known}, plans, list(unreadable)
 
 
-def _leftovers(
-    variants: Mapping[str, Variant], plans: Sequence[Plan], keys: Mapping[Place, str]
-) -> dict[str, list[Leftover]]:
+def unplanned_section(
+    variants: Mapping[str, SpecRuns], plans: Sequence[Plan], keys: Mapping[RowRef, str]
+) -> dict[str, list[UnplannedRuns]]:
     """Each variant that no table shows, by the recipe of the planned rows from which it differs in the fewest fields.
 
     Sorted by what differs, so that the rows of one sweep with overrides stand together.
     """
-    planned: dict[str, tuple[list[Place], dict[str, str], frozenset[tuple[str, str]]]] = {}
+    planned: dict[str, tuple[list[RowRef], dict[str, str], frozenset[tuple[str, str]]]] = {}
     for chosen in plans if variants else ():
         for row, spec in chosen.specs.items():
-            place = Place(chosen.recipe.name, chosen.experiment.name, row)
+            place = RowRef(chosen.recipe.name, chosen.experiment.name, row)
             if keys[place] in planned:
                 planned[keys[place]][0].append(place)
                 continue
             tree = spec.to_dict()
             del tree["seed"]
-            settings = Variant(keys[place], tree).settings()
+            settings = SpecRuns(keys[place], tree).settings()
             planned[keys[place]] = ([place], settings, frozenset(settings.items()))
-    found: dict[str, list[Leftover]] = {}
+    found: dict[str, list[UnplannedRuns]] = {}
     for key, variant in variants.items():
         settings = variant.settings()
         items = frozenset(settings.items())
@@ -256,7 +256,7 @@ def _leftovers(
         paths = sorted(path for path in settings.keys() | theirs.keys() if settings.get(path) != theirs.get(path))
         differences = tuple((path, settings.get(path), theirs.get(path)) for path in paths)
         found.setdefault(places[0].recipe if places else NO_RECIPE, []).append(
-            Leftover(key, tuple(places), differences)
+            UnplannedRuns(key, tuple(places), differences)
         )
     for entries in found.values():
         entries.sort(key=lambda e: ([(path, here or "") for path, here, _ in e.differences], e.variant))

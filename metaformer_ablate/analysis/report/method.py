@@ -30,7 +30,7 @@ _METHOD = {
 }
 
 
-def _method() -> Html:
+def method() -> Html:
     terms = [
         piece
         for term, text in _METHOD.items()

@@ -24,10 +24,10 @@ from metaformer_ablate.analysis.report.markup import (
     link,
     text_cell,
 )
-from metaformer_ablate.analysis.report.method import _method
-from metaformer_ablate.analysis.report.phrases import _section_id, _top1, count
-from metaformer_ablate.analysis.report.runs import _Machines, _runs
-from metaformer_ablate.analysis.report.tables import _experiment, _leftovers
+from metaformer_ablate.analysis.report.method import method
+from metaformer_ablate.analysis.report.phrases import count, mean_cell, section_id
+from metaformer_ablate.analysis.report.runs import Machines, runs_section
+from metaformer_ablate.analysis.report.tables import experiment_section, unplanned_section
 from metaformer_ablate.data.folder import DataFolder
 
 # Figures of a table, in this order; a figure takes a quarter of a second, so of many tables only the first are drawn.
@@ -44,8 +44,8 @@ def write(report: Report, folder: DataFolder) -> str:
     # Figures bring inline styles of their own; with nothing else allowed, no style can load anything.
     policy = f"default-src 'none'; script-src 'sha256-{script_hash}'; style-src 'unsafe-inline'"
     policy += "; base-uri 'none'; form-action 'none'"
-    machines = _Machines()
-    runs, curves = _runs(report, machines)
+    machines = Machines()
+    runs, curves = runs_section(report, machines)
     body = [
         element("a", "Skip to the tables", href="#tables", class_="skip"),
         _head(report),
@@ -54,10 +54,10 @@ def write(report: Report, folder: DataFolder) -> str:
             _problems(report),
             _overview(report),
             element("div", *_experiments(report, folder), id="tables"),
-            _leftovers(report),
+            unplanned_section(report),
             runs,
             machines.section(),
-            _method(),
+            method(),
         ),
         island("curves", curves),
         element("script", Html(script)),
@@ -115,13 +115,13 @@ def _problems(report: Report) -> Html:
 def _overview(report: Report) -> Html:
     rows, baselines = [], []
     for section in report.sections:
-        table, here = section.table, _section_id(section)
+        table, here = section.table, section_id(section)
         states = [run["status"] for row in table["rows"] for run in row["runs"]]
         recipe = table["recipe"]
         if section.only_baseline:
             row = next(row for row in table["rows"] if row["name"] == section.plan.experiment.baseline)
             cells = [text_cell(table["experiment"]), text_cell(recipe), text_cell(row["label"])]
-            cells += [cell(row["mean"], _top1(row, section.variants[row["name"]]))]
+            cells += [cell(row["mean"], mean_cell(row, section.variants[row["name"]]))]
             cells += [cell(section.missing, section.missing)]
             baselines.append(element("tr", *cells, data_recipe=recipe))
             continue
@@ -158,7 +158,7 @@ def _experiments(report: Report, folder: DataFolder) -> list[Html]:
         if not section.only_baseline:
             name = section.plan.experiment.name
             titles[name] = section.plan.experiment.title
-            shown = _experiment(section, report, _figures(section, report, folder))
+            shown = experiment_section(section, report, _figures(section, report, folder))
             by_experiment.setdefault(name, []).append(shown)
     return [
         element("section", element("h2", titles[name], " ", element("code", name)), *parts, class_="experiment")
@@ -168,7 +168,7 @@ def _experiments(report: Report, folder: DataFolder) -> list[Html]:
 
 def _figures(section: Section, report: Report, folder: DataFolder) -> list[Html]:
     """The figures of a table that say something about its rows; of many tables, only the first kinds."""
-    rows, here = section.table["rows"], _section_id(section)
+    rows, here = section.table["rows"], section_id(section)
     if not any(row["n"] for row in rows):
         return []
     compared = sum(row["n"] > 0 and "top1" in row["paper"] for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from metaformer_ablate.analysis.report.collect import Place, Section, Variant
+from metaformer_ablate.analysis.report.collect import RowRef, Section, SpecRuns
 from metaformer_ablate.analysis.report.markup import Html, anchor, escape, link
 from metaformer_ablate.analysis.tables.columns import format_mean
 from metaformer_ablate.statistics.stats import summarise
@@ -31,12 +31,12 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def places_text(places: Sequence[Place]) -> str:
+def places_text(places: Sequence[RowRef]) -> str:
     names = [f"{place.experiment}/{place.row}" for place in places]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _top1(row: dict[str, Any], target: str | None) -> Html:
+def mean_cell(row: dict[str, Any], target: str | None) -> Html:
     """Mean, spread and status; the mean is linked to the runs behind it."""
     shown = format_mean(row)
     if row["mean"] is None or target is None:
@@ -45,15 +45,15 @@ def _top1(row: dict[str, Any], target: str | None) -> Html:
     return Html(link(target, first) + escape(f" {rest}" if rest else ""))
 
 
-def _joined(parts: Sequence[Html], between: str) -> list[object]:
+def joined(parts: Sequence[Html], between: str) -> list[object]:
     return [piece for i, part in enumerate(parts) for piece in ((between, part) if i else (part,))]
 
 
-def _section_id(section: Section) -> str:
+def section_id(section: Section) -> str:
     return anchor(section.table["experiment"], section.table["recipe"])
 
 
-def _summary(variant: Variant) -> dict[str, Any]:
+def seed_summary(variant: SpecRuns) -> dict[str, Any]:
     """Mean, spread and status of a variant by itself, as the table has them of a row."""
     summary = summarise([record.top1 for record in variant.records.values() if record.top1 is not None])
     statuses = {record.status for record in variant.records.values()}

@@ -8,16 +8,16 @@ import json
 import math
 from typing import Any
 
-from metaformer_ablate.analysis.report.collect import Leftover, Report, Variant
+from metaformer_ablate.analysis.report.collect import Report, SpecRuns, UnplannedRuns
 from metaformer_ablate.analysis.report.markup import Html, anchor, cell, element, grid, link, text_cell
 from metaformer_ablate.analysis.report.phrases import (
     CURVE_POINTS,
     FEWEST_POINTS,
     MOST_POINTS,
-    _joined,
-    _summary,
     count,
+    joined,
     places_text,
+    seed_summary,
     settings_text,
 )
 from metaformer_ablate.analysis.tables.columns import format_mean
@@ -31,7 +31,7 @@ CURVES = ("epoch", "train_loss", "val_loss", "val_top1")
 Curve = list[list[float | None]]  # of these, in this order
 
 
-def _runs(report: Report, machines: _Machines) -> tuple[Html, dict[str, Curve]]:
+def runs_section(report: Report, machines: Machines) -> tuple[Html, dict[str, Curve]]:
     """The section with every run under the spec it has, and the points of their curves by run id."""
     total = sum(len(variant.records) for found in report.variants.values() for variant in found)
     points = min(MOST_POINTS, max(FEWEST_POINTS, CURVE_POINTS // max(total, 1)))
@@ -42,7 +42,7 @@ def _runs(report: Report, machines: _Machines) -> tuple[Html, dict[str, Curve]]:
         blocks = []
         for variant in found:
             for record in variant.records.values():
-                curves[record.run_id] = _curve(record, points)
+                curves[record.run_id] = curve(record, points)
             blocks.append(_variant(variant, found[0], recipe, report, leftovers.get(variant.key), machines, curves))
         title = element("h3", element("code", recipe), " ", element("span", report.recipes[recipe], class_="quiet"))
         parts.append(element("article", title, *blocks, data_recipe=recipe))
@@ -59,12 +59,12 @@ def _runs(report: Report, machines: _Machines) -> tuple[Html, dict[str, Curve]]:
 
 
 def _variant(
-    variant: Variant,
-    reference: Variant,
+    variant: SpecRuns,
+    reference: SpecRuns,
     recipe: str,
     report: Report,
-    leftover: Leftover | None,
-    machines: _Machines,
+    leftover: UnplannedRuns | None,
+    machines: Machines,
     curves: dict[str, Curve],
 ) -> Html:
     places = [place for place in report.places.get(variant.key, []) if place.recipe == recipe]
@@ -73,7 +73,7 @@ def _variant(
         name: object = f"like {nearest}, but {settings_text(leftover.differences)}" if nearest else "of no experiment"
     else:
         name = places_text(places)
-    row = _summary(variant)
+    row = seed_summary(variant)
     summary = element(
         "summary",
         element("span", name, class_="name"),
@@ -87,7 +87,7 @@ def _variant(
     ]
     parts: list[object] = []
     if tables:
-        parts.append(element("p", "In the tables: ", *_joined(tables, ", "), "."))
+        parts.append(element("p", "In the tables: ", *joined(tables, ", "), "."))
     if variant is reference:
         lines = (f"{path}: {value}" for path, value in variant.settings().items())
         parts += [element("p", "The spec in full:"), element("pre", "\n".join(lines), tabindex=0)]
@@ -104,7 +104,7 @@ def _variant(
     return element("details", summary, *parts, id=variant.key, class_="variant")
 
 
-def _run(seed: int, record: Record, curve: Curve, machines: _Machines) -> Html:
+def _run(seed: int, record: Record, curve: Curve, machines: Machines) -> Html:
     data = record.data
     metrics = data["metrics"] or {}
     status = record.status + (": " + str(data.get("reason")) if data.get("reason") else "")
@@ -147,7 +147,7 @@ def _history(record: Record) -> tuple[list[str], list[list[str]]]:
     return names, [line for line in lines if len(line) == len(names)]
 
 
-def _curve(record: Record, points: int) -> Curve:
+def curve(record: Record, points: int) -> Curve:
     """The columns of CURVES at no more than `points` epochs, evenly spread with the first and last; None for a gap."""
     names, lines = _history(record)
     if len(lines) > points:
@@ -172,7 +172,7 @@ def _curve_text(curve: Curve) -> str:
     return ", ".join(f"{e:g}:\N{NO-BREAK SPACE}{t:.1f}" for e, t in pairs if e is not None and t is not None) or "·"
 
 
-class _Machines:
+class Machines:
     """The environments that runs were trained in, numbered in the order in which they are met."""
 
     def __init__(self) -> None:

@@ -10,11 +10,11 @@ from metaformer_ablate.analysis.report.collect import Report, Section
 from metaformer_ablate.analysis.report.markup import Html, cell, element, escape, grid, items, link, text_cell
 from metaformer_ablate.analysis.report.phrases import (
     MOST_MISTAKES,
-    _joined,
-    _section_id,
-    _summary,
-    _top1,
+    joined,
+    mean_cell,
     places_text,
+    section_id,
+    seed_summary,
     settings_text,
 )
 from metaformer_ablate.analysis.tables.columns import format_billions, format_interval, format_millions, format_p
@@ -22,8 +22,8 @@ from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.classification.error_analysis.summary import summary as mistakes_of
 
 
-def _experiment(section: Section, report: Report, figures: list[Html]) -> Html:
-    table, here = section.table, _section_id(section)
+def experiment_section(section: Section, report: Report, figures: list[Html]) -> Html:
+    table, here = section.table, section_id(section)
     recipe = table["recipe"]
     marks: dict[str, int] = {}
     rows = [_row(row, section, here, marks) for row in table["rows"]]
@@ -42,7 +42,7 @@ def _experiment(section: Section, report: Report, figures: list[Html]) -> Html:
     parts.append(_sets(section))
     command = f"{table['experiment']} --recipe {recipe}"
     commands = [element("code", f"ablate {verb} {command}") for verb in ("table", "plot", "show")]
-    parts.append(element("p", "The same from a terminal: ", *_joined(commands, ", "), ".", class_="quiet commands"))
+    parts.append(element("p", "The same from a terminal: ", *joined(commands, ", "), ".", class_="quiet commands"))
     return element("article", *parts, id=here, data_recipe=recipe)
 
 
@@ -68,7 +68,7 @@ def _row(row: dict[str, Any], section: Section, here: str, marks: dict[str, int]
         element("th", element("span", row["label"]), marked(notes), scope="row", class_="text"),
         cell(row["params"], format_millions(row["params"], row["frozen_params"])),
         cell(row["macs"], format_billions(row["macs"])),
-        cell(row["mean"], _top1(row, target), class_="whole"),
+        cell(row["mean"], mean_cell(row, target), class_="whole"),
         cell(row["n"], link(target, row["n"]) if target and row["n"] else row["n"]),
         cell(
             delta and delta["mean"],
@@ -146,7 +146,7 @@ def _sets(section: Section) -> Html:
     return element("details", element("summary", "What each row sets"), items(lines))
 
 
-def _leftovers(report: Report) -> Html:
+def unplanned_section(report: Report) -> Html:
     if not report.leftovers:
         return Html("")
     variants = {variant.key: variant for found in report.variants.values() for variant in found}
@@ -155,10 +155,13 @@ def _leftovers(report: Report) -> Html:
         rows = []
         for leftover in leftovers:
             values = [r.top1 for r in variants[leftover.variant].records.values() if r.top1 is not None]
-            row = _summary(variants[leftover.variant])
+            row = seed_summary(variants[leftover.variant])
             cells = [element("th", settings_text(leftover.differences), scope="row", class_="text wide")]
             cells += [text_cell(places_text(leftover.nearest) or "none")]
-            cells += [cell(row["mean"], _top1(row, leftover.variant), class_="whole"), cell(len(values), len(values))]
+            cells += [
+                cell(row["mean"], mean_cell(row, leftover.variant), class_="whole"),
+                cell(len(values), len(values)),
+            ]
             rows.append(element("tr", *cells))
         title = element(
             "h3", "closest to ", element("code", recipe), " ", element("span", report.recipes[recipe], class_="quiet")

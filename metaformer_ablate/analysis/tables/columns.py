@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Part:
+class LatexColumn:
     """What LaTeX aligns by itself of a column: a heading, and a row's number as text ("" where there is none)."""
 
     heading: str
@@ -32,10 +32,10 @@ class Column:
     of: Callable[[Row, int], str]
     left: bool = False
     whole: bool = False  # never broken: an interval is read in one line
-    parts: tuple[Part, ...] = ()  # in LaTeX; without them the column is one number
+    parts: tuple[LatexColumn, ...] = ()  # in LaTeX; without them the column is one number
 
-    def latex_parts(self) -> tuple[Part, ...]:
-        return self.parts or (Part(self.heading, self.of, number=not self.left),)
+    def latex_parts(self) -> tuple[LatexColumn, ...]:
+        return self.parts or (LatexColumn(self.heading, self.of, number=not self.left),)
 
 
 def format_millions(params: int | None, frozen: int | None = None) -> str:
@@ -115,8 +115,8 @@ COLUMNS = {
         format_mean,
         whole=True,
         parts=(
-            Part("Top-1 (%)", lambda row, digits: _optional(row["mean"], f".{digits}f") or row["status"]),
-            Part("SD", lambda row, digits: _optional(row["std"], f".{digits}f")),
+            LatexColumn("Top-1 (%)", lambda row, digits: _optional(row["mean"], f".{digits}f") or row["status"]),
+            LatexColumn("SD", lambda row, digits: _optional(row["std"], f".{digits}f")),
         ),
     ),
     "bootstrap": Column(
@@ -124,7 +124,7 @@ COLUMNS = {
         lambda row, digits: format_pair((row["bootstrap"] or {}).get("ci95"), digits),
         whole=True,
         parts=(
-            Part(
+            LatexColumn(
                 "Bootstrap (%)",
                 lambda row, digits: format_pair((row["bootstrap"] or {}).get("ci95"), digits),
                 number=False,
@@ -137,8 +137,8 @@ COLUMNS = {
         _difference,
         whole=True,
         parts=(
-            Part("Difference", lambda row, digits: _optional((row["delta"] or {}).get("mean"), f"+.{digits}f")),
-            Part(
+            LatexColumn("Difference", lambda row, digits: _optional((row["delta"] or {}).get("mean"), f"+.{digits}f")),
+            LatexColumn(
                 "95% interval",
                 lambda row, digits: format_pair((row["delta"] or {}).get("ci95"), digits, "+"),
                 number=False,

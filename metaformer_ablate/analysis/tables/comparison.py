@@ -49,13 +49,13 @@ def build_comparison(
     keys = ("name", "label", "group", "paper")
     rows: list[dict[str, Any]] = [{key: getattr(row, key) for key in keys} for row in known.rows.values()]
     tables: dict[str, dict[str, Any]] = {}
-    columns: list[ranking.Column] = []
+    columns: list[ranking.RankedColumn] = []
     for recipe in recipes:
         if recipe == PAPER:
-            columns.append(ranking.printed(rows))
+            columns.append(ranking.paper_column(rows))
         else:
             tables[recipe] = build_table(plan(experiment, recipe, overrides), store, folder, seeds)
-            columns.append(ranking.measured(recipe, tables[recipe]["rows"]))
+            columns.append(ranking.measured_column(recipe, tables[recipe]["rows"]))
     common = [row for row in columns[0].values if row in columns[1].values]
     ranks = [dict(zip(common, mid_ranks([-column.values[row] for row in common]), strict=True)) for column in columns]
     lines = []
@@ -88,13 +88,13 @@ def render_comparison(comparison: dict[str, Any], style: str, digits: int = DIGI
     if style == "json":
         return json.dumps(comparison, indent=1, allow_nan=False) + "\n"
     if style == "csv":
-        return _csv(comparison)
+        return render_csv(comparison)
     one, other = comparison["recipes"]
     columns = {"group": COLUMNS["group"], "row": COLUMNS["row"]}
     for i, recipe in enumerate((one, other)):
         columns |= {f"{recipe} {key}": column for key, column in _columns(recipe, i).items()}
     columns["change"] = Column("Rank change", lambda row, digits: _rank(row["rank_change"], "+"))
-    notes = ["Ranks are of the mean top-1 among the rows that both have, 1 for the highest; ties share theirs."]
+    notes = ["RankProcesses are of the mean top-1 among the rows that both have, 1 for the highest; ties share theirs."]
     notes += comparison["agreement"]["text"] if comparison["agreement"] else []
     notes += [f"Warning: {warning}" for warning in comparison["warnings"]]
     rows = comparison["rows"]
@@ -122,7 +122,7 @@ def _rank(rank: float | None, sign: str = "") -> str:
     return "" if rank is None else f"{rank:{sign if rank else ''}g}"
 
 
-def _csv(comparison: dict[str, Any]) -> str:
+def render_csv(comparison: dict[str, Any]) -> str:
     keys = ("n", "mean", "std", "status", "rank")
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

@@ -18,7 +18,7 @@ _CSV_REST = (
 )  # fmt: skip
 
 
-def _csv(table: dict[str, Any]) -> str:
+def render_csv(table: dict[str, Any]) -> str:
     stream = io.StringIO()
     columns = ["experiment", "recipe", *_CSV_ROW, *_CSV_REST]
     writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from metaformer_ablate.analysis.report.markup import escape
-from metaformer_ablate.analysis.tables.sheet import Sheet, _cells
+from metaformer_ablate.analysis.tables.sheet import Sheet, sheet_cells
 
 
-def _html(sheet: Sheet, transposed: bool) -> str:
+def render_html(sheet: Sheet, transposed: bool) -> str:
     """A fragment: one `table` and its notes, with every string escaped. A row names its runs in `data-runs`."""
-    headings, lines = _cells(sheet, transposed)
+    headings, lines = sheet_cells(sheet, transposed)
     text = ['<div class="ablate">', "<table>", f"<caption>{escape(sheet.title)}</caption>"]
     text += ["<thead><tr>" + "".join(f'<th scope="col">{escape(h)}</th>' for h in headings) + "</tr></thead>"]
     text.append("<tbody>")

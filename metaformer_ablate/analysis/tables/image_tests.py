@@ -9,23 +9,23 @@ from metaformer_ablate.records.status import RunState
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.statistics import stats
 from metaformer_ablate.statistics.stats import holm
-from metaformer_ablate.tasks.classification.predictions import _answers, _same
+from metaformer_ablate.tasks.classification.predictions import read_answers, same_labels
 
 
-def _on_images(runs: Mapping[str, Sequence[RunState]], base: str, store: Store) -> dict[str, dict[str, Any]]:
+def test_on_images(runs: Mapping[str, Sequence[RunState]], base: str, store: Store) -> dict[str, dict[str, Any]]:
     """Row to its tests over images against the baseline, where the predictions are of the same images. A run whose
     predictions cannot be read is left out, and `store.problems` says so."""
     if any(state.status == "diverged" for state in runs[base]):
         return {}
-    baseline = _answers(runs[base], store)
+    baseline = read_answers(runs[base], store)
     found: dict[str, dict[str, Any]] = {}
     for name, states in runs.items():
         if name == base or any(state.status == "diverged" for state in states):
             continue
-        answers = _answers([state for state in states if state.seed in baseline], store)
+        answers = read_answers([state for state in states if state.seed in baseline], store)
         if not answers:
             continue
-        if any(not _same(answers[seed][0], baseline[seed][0]) for seed in answers):
+        if any(not same_labels(answers[seed][0], baseline[seed][0]) for seed in answers):
             found[name] = {
                 "images": None,
                 "p": None,

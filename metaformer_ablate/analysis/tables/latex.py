@@ -6,17 +6,17 @@ import re
 from collections.abc import Sequence
 
 from metaformer_ablate.analysis.escapes import beyond_pdflatex, escape_latex
-from metaformer_ablate.analysis.tables.columns import Part
-from metaformer_ablate.analysis.tables.sheet import Sheet, _cells
+from metaformer_ablate.analysis.tables.columns import LatexColumn
+from metaformer_ablate.analysis.tables.sheet import Sheet, sheet_cells
 
 _INTERVAL = re.compile(r"\[[-+0-9., ]+\]")  # set as mathematics, for its minus signs
 
 
-def _latex(sheet: Sheet, transposed: bool) -> str:
+def render_latex(sheet: Sheet, transposed: bool) -> str:
     """A `table` with booktabs rules, numbers aligned by siunitx, and footnotes by threeparttable."""
     groups = None if transposed else sheet.groups()
     if transposed:
-        headings, lines = _cells(sheet, transposed)
+        headings, lines = sheet_cells(sheet, transposed)
         body = [" & ".join(map(escape_latex, line)) + r" \\" for line in lines]
         head, layout = " & ".join(map(escape_latex, headings)), "l" + "r" * (len(headings) - 1)
     else:
@@ -58,7 +58,7 @@ def _latex(sheet: Sheet, transposed: bool) -> str:
     return f"% Packages: \\usepackage{{booktabs,siunitx,threeparttable}}\n{needs}{source}"
 
 
-def _latex_cells(sheet: Sheet, parts: Sequence[tuple[str, Part]]) -> tuple[list[list[str]], list[str]]:
+def _latex_cells(sheet: Sheet, parts: Sequence[tuple[str, LatexColumn]]) -> tuple[list[list[str]], list[str]]:
     """Cells, and for each column its format: S with room for its numbers, or l. What is no number stands in braces."""
     label = list(sheet.columns)[sheet.labels]
     columns, formats = [], []

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from metaformer_ablate.analysis.tables.columns import DIGITS, choose_columns
-from metaformer_ablate.analysis.tables.csv import _csv
-from metaformer_ablate.analysis.tables.html import _html
-from metaformer_ablate.analysis.tables.latex import _latex
-from metaformer_ablate.analysis.tables.sheet import Sheet, _sheet_of
-from metaformer_ablate.analysis.tables.text import _markdown, _text
+from metaformer_ablate.analysis.tables.csv import render_csv
+from metaformer_ablate.analysis.tables.html import render_html
+from metaformer_ablate.analysis.tables.latex import render_latex
+from metaformer_ablate.analysis.tables.sheet import Sheet, make_sheet
+from metaformer_ablate.analysis.tables.text import render_markdown, render_text
 
 FORMATS = ("text", "markdown", "csv", "latex", "html", "json")
 
 
-FOR_PEOPLE = ("text", "markdown", "latex", "html")
+HUMAN_FORMATS = ("text", "markdown", "latex", "html")
 
 
 def render(
@@ -38,17 +38,17 @@ def render(
     if style == "json":
         return json.dumps(table, indent=1, allow_nan=False) + "\n"
     if style == "csv":
-        return _csv(table)
+        return render_csv(table)
     names = choose_columns(columns, any(row["images"] for row in table["rows"]))
-    return render_sheet(_sheet_of(table, names, digits, style), style, width, transposed)
+    return render_sheet(make_sheet(table, names, digits, style), style, width, transposed)
 
 
 def render_sheet(sheet: Sheet, style: str, width: int | None = None, transposed: bool = False) -> str:
-    """A sheet in one of FOR_PEOPLE."""
+    """A sheet in one of HUMAN_FORMATS."""
     if style == "latex":
-        return _latex(sheet, transposed)
+        return render_latex(sheet, transposed)
     if style == "html":
-        return _html(sheet, transposed)
+        return render_html(sheet, transposed)
     if style == "markdown":
-        return _markdown(sheet, transposed)
-    return _text(sheet, transposed, width)
+        return render_markdown(sheet, transposed)
+    return render_text(sheet, transposed, width)

@@ -58,7 +58,7 @@ class Sheet:
         return None if "group" not in self.columns or len(self.columns) == 1 or apart else groups
 
 
-def _sheet_of(table: dict[str, Any], names: Sequence[str], digits: int, style: str) -> Sheet:
+def make_sheet(table: dict[str, Any], names: Sequence[str], digits: int, style: str) -> Sheet:
     # One numbering: the audit's footnotes first, then the rows' own notes as they come.
     numbers = {f"audit: {finding['text']}": finding["number"] for finding in table["audit"]}
     marks = []
@@ -100,7 +100,7 @@ def _explanations(table: dict[str, Any], names: Sequence[str], style: str) -> li
     return lines + [f"Warning: {warning}" for warning in table["warnings"] if not warning.startswith(told)]
 
 
-def _cells(sheet: Sheet, transposed: bool) -> tuple[list[str], list[list[str]]]:
+def sheet_cells(sheet: Sheet, transposed: bool) -> tuple[list[str], list[list[str]]]:
     """Headings and lines; transposed, the rows are the columns and their labels the headings."""
     headings, lines, at = sheet.headings, sheet.lines, sheet.labels
     if not transposed:

@@ -1,6 +1,6 @@
 """The table of an experiment from its records, as the JSON of the contract: numbers, tests, audit and what they allow.
 
-How it is printed is in formats.py, whose names can be imported from here too.
+How it is printed is in `render.py` and its neighbours.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from dataclasses import asdict
 from typing import Any
 
 from metaformer_ablate.analysis.tables.audit import as_warning, audit
-from metaformer_ablate.analysis.tables.image_tests import _on_images
-from metaformer_ablate.cost.cost import remembered
+from metaformer_ablate.analysis.tables.image_tests import test_on_images
+from metaformer_ablate.cost.cost import cached_cost
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.records.status import RunState, as_dict, none_of, seeds_with_records, states_of
+from metaformer_ablate.records.status import RunState, as_dict, no_records_hint, run_states, seeds_with_records
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan, row_notes
 from metaformer_ablate.statistics import stats
-from metaformer_ablate.statistics.agreement import agreement, measured, printed
-from metaformer_ablate.statistics.power import Pairs, resolution, seeds_for
+from metaformer_ablate.statistics.agreement import agreement, measured_column, paper_column
+from metaformer_ablate.statistics.power import Pairs, detectable_difference, required_seeds
 from metaformer_ablate.statistics.stats import holm, paired_difference, summarise
 
 
@@ -44,12 +44,12 @@ def build_table(
     fingerprints = {name: folder.fingerprint(name, reader) for name, reader in data}
     runs: dict[str, list[RunState]] = {row: [] for row in plan.experiment.rows}
     for name, spec in plan.specs.items():
-        runs[name] = states_of(spec, found, store, fingerprints[spec.data.name])
+        runs[name] = run_states(spec, found, store, fingerprints[spec.data.name])
     base = plan.experiment.baseline
     pairs = {row: [] if row == base else _pairs(states, runs[base]) for row, states in runs.items()}
     differences = {row: paired_difference(*zip(*p, strict=True)) if p else None for row, p in pairs.items()}
     corrected = dict(zip(runs, holm([d.p if d else None for d in differences.values()]), strict=True))
-    on_images = _on_images(runs, base, store) if images else {}
+    on_images = test_on_images(runs, base, store) if images else {}
     rows = []
     for name, states in runs.items():
         row = plan.experiment.rows[name]
@@ -58,7 +58,7 @@ def build_table(
         records = [state.record for state in states if state.record is not None]
         counts = next((r.data for r in records if r.data["params"] is not None), None)
         if counts is None:  # no record yet: what `show` has counted on this machine, if it has
-            known = remembered(plan.specs[name]) if name in plan.specs else None
+            known = cached_cost(plan.specs[name]) if name in plan.specs else None
             counts = asdict(known) if known else {}
         rows.append(
             {
@@ -93,13 +93,13 @@ def build_table(
         "recipe": plan.recipe.name,
         "metric": "top1",
         "rows": rows,
-        "warnings": [*_warnings(rows, store, none_of(plan, store, found)), *map(as_warning, findings)],
+        "warnings": [*_warnings(rows, store, no_records_hint(plan, store, found)), *map(as_warning, findings)],
         "audit": findings,
-        "resolution": resolution(list(pairs.values())),
-        "agreement": agreement(measured(plan.recipe.name, rows), printed(rows)),
+        "resolution": detectable_difference(list(pairs.values())),
+        "agreement": agreement(measured_column(plan.recipe.name, rows), paper_column(rows)),
     }
     if power is not None:
-        table["power"] = seeds_for(power, list(pairs.values()))
+        table["power"] = required_seeds(power, list(pairs.values()))
     return table
 
 

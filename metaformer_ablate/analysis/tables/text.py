@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from metaformer_ablate.analysis.escapes import escape_markdown
 from metaformer_ablate.analysis.tables.columns import COLUMNS, Column
-from metaformer_ablate.analysis.tables.sheet import Sheet, _cells
+from metaformer_ablate.analysis.tables.sheet import Sheet, sheet_cells
 from metaformer_ablate.errors import visible
 
 
@@ -21,8 +21,8 @@ def text_width() -> int:
     return max(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else 180
 
 
-def _text(sheet: Sheet, transposed: bool, width: int | None) -> str:
-    headings, lines = _cells(sheet, transposed)
+def render_text(sheet: Sheet, transposed: bool, width: int | None) -> str:
+    headings, lines = sheet_cells(sheet, transposed)
     columns = list(sheet.columns.values())
     if transposed:
         columns = [COLUMNS["row"], *(COLUMNS["n"] for _ in sheet.rows)]
@@ -65,8 +65,8 @@ def draw(
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def _markdown(sheet: Sheet, transposed: bool) -> str:
-    headings, lines = _cells(sheet, transposed)
+def render_markdown(sheet: Sheet, transposed: bool) -> str:
+    headings, lines = sheet_cells(sheet, transposed)
     name, _, recipe = sheet.title.partition(" under ")
     text = [f"**{escape_markdown(name)}** under `{escape_markdown(recipe).replace('`', '')}`", ""]
     text += [_markdown_line(headings), "|" + " --- |" * len(headings), *map(_markdown_line, lines)]

@@ -1,4 +1,4 @@
-"""Where runs execute. A launcher moves an `Order` to a place where `runs.worker.execute` carries it out."""
+"""Where runs execute. A launcher moves a `RunRequest` to a place where `runs.worker.execute` carries it out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from metaformer_ablate.records.claims import Progress
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.request import RunRequest, RunResult
 
 
 class NoWorkers(Exception):
@@ -24,10 +24,10 @@ class Launcher(Protocol):
         """Orders at once; may change as nodes come and go."""
         ...
 
-    def submit(self, order: Order) -> None:
+    def submit(self, request: RunRequest) -> None:
         """Begins an order; fewer than `capacity` are under way."""
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[RunResult]:
         """The orders that have ended, as soon as there is one; empty after `seconds`. Raises NoWorkers."""
         ...
 

@@ -13,16 +13,16 @@ from typing import Any
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.claims import Progress
-from metaformer_ablate.runs.constraints import check
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.constraints import check_hardware
+from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.launchers.base import Launcher, NoWorkers
-from metaformer_ablate.system.processes import end_with
-from metaformer_ablate.system.signals import Stop, isolate_children
+from metaformer_ablate.system.processes import exit_with_parent
+from metaformer_ablate.system.signals import StopRequest, isolate_children
 
 
 def launcher(
-    specs: Sequence[RunSpec], device: str, stop: Stop, workers: int | None = None, **of_others: Any
+    specs: Sequence[RunSpec], device: str, stop: StopRequest, workers: int | None = None, **other_options: Any
 ) -> Launcher:
     """`workers` processes; by default as many as fit the GPUs with the devices that a run takes, or the cores with the
     threads. 0 trains in this process. Raises RequestError where a run cannot have its devices here."""
@@ -31,7 +31,7 @@ def launcher(
     for spec in specs:
         if spec.train.nodes > 1:
             raise RequestError(f"train.nodes is {spec.train.nodes}; more than one node needs --launcher slurm")
-        check(spec, devices[0].partition(":")[0])
+        check_hardware(spec, devices[0].partition(":")[0])
     if devices[0] != "cpu":
         if each > len(devices):
             names = f"the GPUs that --device {device} names"
@@ -42,8 +42,8 @@ def launcher(
         workers = len(devices) if devices[0] != "cpu" else max(1, cores() // (threads * each))
     workers = min(workers, len(specs))
     if workers == 0:
-        return Inline(devices[0], stop)
-    return Workers([devices[i % len(devices)] for i in range(workers)])
+        return InProcess(devices[0], stop)
+    return WorkerPool([devices[i % len(devices)] for i in range(workers)])
 
 
 def cores() -> int:
@@ -64,24 +64,24 @@ def devices_of(option: str) -> list[str]:
     return [str(choose_device(option))]
 
 
-class Inline:
+class InProcess:
     """One run after another in this process: for a debugger, and for tests."""
 
     capacity, queues = 1, False
 
     report: Callable[[str, Progress], None] = staticmethod(lambda run_id, progress: None)
 
-    def __init__(self, device: str, stop: Stop):
+    def __init__(self, device: str, stop: StopRequest):
         self.device, self._stop = device, stop
-        self._ended: list[Ended] = []
+        self._ended: list[RunResult] = []
 
-    def submit(self, order: Order) -> None:
+    def submit(self, request: RunRequest) -> None:
         from metaformer_ablate.runs.worker import execute
 
-        order = replace(order, device=self.device)
-        self._ended.append(execute(order, self._stop, lambda progress: self.report(order.run_id, progress)))
+        request = replace(request, device=self.device)
+        self._ended.append(execute(request, self._stop, lambda progress: self.report(request.run_id, progress)))
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[RunResult]:
         ended, self._ended = self._ended, []
         return ended
 
@@ -100,7 +100,7 @@ MOST_STARTS = 3
 CLOSE_SECONDS = 3.0
 
 
-class Workers:
+class WorkerPool:
     """Worker processes that live for many runs, each with its device. One that dies is started again for the next run.
 
     A worker that does not start costs no run an attempt: after MOST_STARTS in a row it is given up, and when all are,
@@ -114,19 +114,19 @@ class Workers:
         isolate_children()
         share = max(1, cores() // len(devices))
         self._idle = [_Worker(device, share) for device in devices]
-        self._busy: dict[_Worker, Order] = {}
+        self._busy: dict[_Worker, RunRequest] = {}
         self._why = ""
 
     @property
     def capacity(self) -> int:
         return len(self._idle) + len(self._busy)
 
-    def submit(self, order: Order) -> None:
+    def submit(self, request: RunRequest) -> None:
         worker = self._idle.pop(0)
-        self._busy[worker] = order
-        worker.begin(replace(order, device=worker.device))
+        self._busy[worker] = request
+        worker.begin(replace(request, device=worker.device))
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[RunResult]:
         if not self.capacity:
             raise NoWorkers(f"no worker process starts, after {MOST_STARTS} attempts each: the last one {self._why}")
         gone = [worker for worker in self._busy if worker.channel is None]
@@ -137,7 +137,7 @@ class Workers:
             outcome, text = worker.receive()
             if outcome == "started":
                 continue
-            found.append(Ended(self._busy.pop(worker).run_id, outcome, text))
+            found.append(RunResult(self._busy.pop(worker).run_id, outcome, text))
             if worker.failed_starts < MOST_STARTS:
                 self._idle.append(worker)
             else:
@@ -145,8 +145,8 @@ class Workers:
         return found
 
     def kill(self, run_id: str) -> None:
-        for worker, order in self._busy.items():
-            if order.run_id == run_id:
+        for worker, request in self._busy.items():
+            if request.run_id == run_id:
                 worker.kill()
 
     def stop(self) -> None:
@@ -173,14 +173,14 @@ class _Worker:
         self._started = self._killed = False
         self._problem = ""
 
-    def begin(self, order: Order) -> None:
-        """Sends it an order. What goes wrong is told by `receive`."""
+    def begin(self, request: RunRequest) -> None:
+        """Sends it an request. What goes wrong is told by `receive`."""
         try:
             if self._process is not None and not self._process.is_alive():  # killed while it had nothing to do
                 self._let_go()
             if self.channel is None:
                 self._start()
-            self.channel.send(order)
+            self.channel.send(request)
         except OSError as error:  # no process could be had, or this one is gone
             self._problem = str(error)
 
@@ -200,14 +200,14 @@ class _Worker:
         self._process, self.channel = process, ours
 
     def receive(self) -> tuple[str, str]:
-        """`started`, or outcome and text of an `Ended`, for a process that has sent something or is gone."""
+        """`started`, or outcome and text of a `RunResult`, for a process that has sent something or is gone."""
         try:
             if self.channel is None:
                 raise EOFError
             said = self.channel.recv()
         except (EOFError, OSError):
             return self._dead()
-        if isinstance(said, Ended):
+        if isinstance(said, RunResult):
             return said.outcome, said.text
         if said is not None:  # what it could not import
             self._problem = said
@@ -256,7 +256,7 @@ class _Worker:
             self._process.join()
 
 
-class _WorkerStop(Stop):
+class _WorkerStop(StopRequest):
     """In a worker: what trains saves its place; one that does not train has nothing to save and ends without a word."""
 
     def _handle(self, number: int, frame: Any) -> None:
@@ -276,7 +276,7 @@ def _serve(channel: Any, parent: int, compilers: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     stop = _WorkerStop()
     stop.catch(signal.SIGTERM)
-    end_with(parent)
+    exit_with_parent(parent)
     try:
         from metaformer_ablate.runs.worker import execute
     except Exception as error:  # whatever is wrong with what is installed
@@ -285,15 +285,17 @@ def _serve(channel: Any, parent: int, compilers: int) -> None:
     try:
         channel.send(None)
         while True:
-            order = channel.recv()
+            request = channel.recv()
             stop.number = None  # of the order before it
-            channel.send(_carry_out(execute, order, stop))
+            channel.send(_carry_out(execute, request, stop))
     except (EOFError, OSError):  # the sweep has gone
         return
 
 
-def _carry_out(execute: Callable[[Order, Stop], Ended], order: Order, stop: Stop) -> Ended:
+def _carry_out(
+    execute: Callable[[RunRequest, StopRequest], RunResult], request: RunRequest, stop: StopRequest
+) -> RunResult:
     try:
-        return execute(order, stop)
+        return execute(request, stop)
     except Exception as error:  # the worker is as good as before
-        return Ended(order.run_id, "died", f"its worker failed: {type(error).__name__}: {error}")
+        return RunResult(request.run_id, "died", f"its worker failed: {type(error).__name__}: {error}")

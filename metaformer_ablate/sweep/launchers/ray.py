@@ -20,11 +20,11 @@ from uuid import uuid4
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.claims import Claims, Progress
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.launchers.base import Launcher
 from metaformer_ablate.sweep.launchers.local import cores
-from metaformer_ablate.system.signals import Interrupted, Stop, isolate_children
+from metaformer_ablate.system.signals import Interrupted, StopRequest, isolate_children
 
 # Between two looks at which nodes are there.
 NODES_SECONDS = 2.0
@@ -38,7 +38,7 @@ _ALL_VISIBLE = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 
 
 def launcher(
-    specs: Sequence[RunSpec], device: str, stop: Stop, workers: int | None = None, **of_others: Any
+    specs: Sequence[RunSpec], device: str, stop: StopRequest, workers: int | None = None, **other_options: Any
 ) -> Launcher:
     """At most `workers` runs at once; by default as many as fit the CPUs of the nodes with the threads that runs use,
     or one a GPU. More workers than GPUs share them. Raises RequestError where Ray or what the runs need is missing."""
@@ -58,7 +58,7 @@ def launcher(
     if begun_here:
         _connect(workers * threads if workers else max(cores(), threads))
     try:
-        return Tasks(device, threads, devices, workers, begun_here)
+        return RayTasks(device, threads, devices, workers, begun_here)
     except BaseException:
         if begun_here:
             ray.shutdown()
@@ -103,7 +103,7 @@ def _job_config() -> Any:
     return Isolated()
 
 
-class Tasks:
+class RayTasks:
     """Orders as tasks of a Ray cluster whose nodes come and go; each takes `threads` CPUs and, on GPUs, `devices`."""
 
     queues = False  # or not for long
@@ -113,7 +113,7 @@ class Tasks:
         import ray
 
         self._threads, self._devices, self._workers, self._begun_here = threads, devices, workers, begun_here
-        self._tasks: dict[Any, Order] = {}  # by the reference to what the task returns
+        self._tasks: dict[Any, RunRequest] = {}  # by the reference to what the task returns
         self._killed: set[str] = set()
         self._seen = (0.0, 0)  # when the capacity was found, and what it was
         self._marker: Path | None = None
@@ -155,13 +155,13 @@ class Tasks:
         cpus = int(node.get("CPU", 0)) // self._threads
         return min(cpus, int(node.get("GPU", 0)) // self._devices) if self._share else cpus
 
-    def submit(self, order: Order) -> None:
+    def submit(self, request: RunRequest) -> None:
         if self._marker is None:
-            self._begin(Path(order.results))
-        order = replace(order, device=self._device)
-        train = order.spec["train"]
-        task = self._train.options(name=order.name, num_cpus=train["threads"] * train["devices"])
-        self._tasks[task.remote(order, str(self._marker))] = order
+            self._begin(Path(request.results))
+        request = replace(request, device=self._device)
+        train = request.spec["train"]
+        task = self._train.options(name=request.name, num_cpus=train["threads"] * train["devices"])
+        self._tasks[task.remote(request, str(self._marker))] = request
 
     def _begin(self, results: Path) -> None:
         """Ray writes what becomes of its nodes to standard output, which is for results: it goes to a file, by which
@@ -171,7 +171,7 @@ class Tasks:
         self._marker = folder / f"{uuid4().hex[:12]}.log"
         self._held.enter_context(redirect_stdout(self._held.enter_context(self._marker.open("w"))))
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[RunResult]:
         import ray
 
         if not self._tasks:
@@ -180,32 +180,32 @@ class Tasks:
         done, _ = ray.wait(list(self._tasks), num_returns=1, timeout=seconds)
         return [self._outcome(task, self._tasks.pop(task).run_id) for task in done]
 
-    def _outcome(self, task: Any, run_id: str) -> Ended:
+    def _outcome(self, task: Any, run_id: str) -> RunResult:
         import ray
         from ray import exceptions
 
         try:
             return ray.get(task)
         except exceptions.NodeDiedError:
-            return Ended(run_id, "stopped", "its node was lost")
+            return RunResult(run_id, "stopped", "its node was lost")
         except exceptions.TaskCancelledError:
             if run_id in self._killed:
                 self._killed.discard(run_id)
-                return Ended(run_id, "died", "it made no step for too long and was killed")
-            return Ended(run_id, "stopped", "it was cancelled")
+                return RunResult(run_id, "died", "it made no step for too long and was killed")
+            return RunResult(run_id, "stopped", "it was cancelled")
         except exceptions.OutOfMemoryError:
-            return Ended(run_id, "died", "its worker was killed, for its node ran out of memory")
+            return RunResult(run_id, "died", "its worker was killed, for its node ran out of memory")
         except exceptions.WorkerCrashedError:
-            return Ended(run_id, "died", "its worker was killed; a machine that runs out of memory does that")
+            return RunResult(run_id, "died", "its worker was killed; a machine that runs out of memory does that")
         except exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             why = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
-            return Ended(run_id, "died", f"its worker failed: {why}")
+            return RunResult(run_id, "died", f"its worker failed: {why}")
 
     def kill(self, run_id: str) -> None:
-        for task, order in self._tasks.items():
+        for task, request in self._tasks.items():
             # Without a claim it waits for room.
-            if order.run_id == run_id and Claims(Path(order.results)).top(run_id) is not None:
+            if request.run_id == run_id and Claims(Path(request.results)).current(run_id) is not None:
                 self._killed.add(run_id)
                 self._cancel(task, force=True)
 
@@ -230,24 +230,24 @@ class Tasks:
             self._marker.unlink()
 
 
-def _train(order: Order, marker: str) -> Ended:
+def _train(request: RunRequest, marker: str) -> RunResult:
     """In a worker of Ray. Ray cancels by what looks like SIGINT, which asks the run to save its place."""
     import ray
 
     if not Path(marker).exists():
         node = ray.util.get_node_ip_address()
-        text = f"{order.results}: Ray's node {node} does not see this folder; put --results where all nodes share it"
-        return Ended(order.run_id, "store", text)
-    stop = Stop()
+        text = f"{request.results}: Ray's node {node} does not see this folder; put --results where all nodes share it"
+        return RunResult(request.run_id, "store", text)
+    stop = StopRequest()
     with stop.catching():
         try:
             from metaformer_ablate.runs.worker import execute
 
-            return execute(replace(order, device=_devices(order.device)), stop)
+            return execute(replace(request, device=_devices(request.device)), stop)
         except Interrupted as interruption:
-            return Ended(order.run_id, "stopped", str(interruption))
+            return RunResult(request.run_id, "stopped", str(interruption))
         finally:
-            if order.device == "cuda":
+            if request.device == "cuda":
                 import torch
 
                 torch.cuda.empty_cache()  # the next run of this GPU may be another worker's

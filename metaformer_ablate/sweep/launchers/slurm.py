@@ -24,14 +24,14 @@ from typing import Any
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.claims import Claims, Progress
-from metaformer_ablate.runs.constraints import check
-from metaformer_ablate.runs.request import Ended, Order
+from metaformer_ablate.runs.constraints import check_hardware
+from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.launchers.base import Launcher
 from metaformer_ablate.sweep.launchers.slurm_options import GPU_KEYS, read_options
 from metaformer_ablate.system.console import say
 from metaformer_ablate.system.processes import process_started, this_machine
-from metaformer_ablate.system.signals import Interrupted, Stop
+from metaformer_ablate.system.signals import Interrupted, StopRequest
 
 # Jobs in the queue at once: what an array may hold where MaxArraySize is Slurm's default.
 MOST_JOBS = 1000
@@ -59,10 +59,10 @@ _TAKEN = {"CANCELLED", "PREEMPTED", "NODE_FAIL", "TIMEOUT", "DEADLINE", "BOOT_FA
 def launcher(
     specs: Sequence[RunSpec],
     device: str,
-    stop: Stop,
+    stop: StopRequest,
     workers: int | None = None,
     slurm: Sequence[str] = (),
-    **of_others: Any,
+    **other_options: Any,
 ) -> Launcher:
     """At most `workers` jobs in the queue at once, 1000 by default, with the sbatch options `slurm` (key=value).
 
@@ -88,14 +88,14 @@ def launcher(
         options["gpus_per_node"] = devices
     if nodes * devices > 1:
         for spec in specs:
-            check(spec, device)
+            check_hardware(spec, device)
         # The job's one process is on its first node, holds the claim and starts the ranks: with srun on several nodes.
         options |= {"nodes": nodes, "ntasks_per_node": devices, "use_srun": False}
     options.setdefault("cpus_per_task", max(spec.train.threads for spec in specs))
-    return Jobs(device, options, min(workers or MOST_JOBS, MOST_JOBS))
+    return SlurmJobs(device, options, min(workers or MOST_JOBS, MOST_JOBS))
 
 
-class Jobs:
+class SlurmJobs:
     """Orders as jobs in Slurm's queue."""
 
     queues = True
@@ -105,17 +105,17 @@ class Jobs:
         self.capacity = capacity
         self._device, self._options = device, options
         self._executor: Any = None
-        self._new: list[Order] = []  # not submitted yet
+        self._new: list[RunRequest] = []  # not submitted yet
         self._jobs: dict[str, _Job] = {}  # by Slurm's id: 12 or 12_3
         self._killed: set[str] = set()
         self._stopping = False
         self._looked, self._not_before = 0.0, 0.0
         logging.getLogger("submitit").setLevel(logging.CRITICAL)  # errors are told once, by what is raised
 
-    def submit(self, order: Order) -> None:
-        self._new.append(replace(order, device=self._device))
+    def submit(self, request: RunRequest) -> None:
+        self._new.append(replace(request, device=self._device))
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[RunResult]:
         if self._new and not self._stopping and time.monotonic() >= self._not_before:
             self._submit_array()
         until = time.monotonic() + seconds
@@ -139,16 +139,16 @@ class Jobs:
             self._not_before = time.monotonic() + RETRY_SECONDS
             return
         jobs = [job.task(0) if job.num_tasks > 1 else job for job in jobs]  # the other tasks are the ranks
-        self._jobs |= {job.job_id: _Job(job, order) for job, order in zip(jobs, self._new, strict=True)}
+        self._jobs |= {job.job_id: _Job(job, request) for job, request in zip(jobs, self._new, strict=True)}
         say(f"submitted job {jobs[0].job_id.partition('_')[0]} with {len(jobs)} runs; logs in {folder}")
         self._new = []
         self._looked = time.monotonic()
 
-    def _ended(self) -> list[Ended]:
+    def _ended(self) -> list[RunResult]:
         """The orders that are over, by the files they have left and by the queue."""
         if self._stopping and self._new:
             self._new, unsent = [], self._new
-            return [Ended(order.run_id, "stopped", "it had not been submitted") for order in unsent]
+            return [RunResult(request.run_id, "stopped", "it had not been submitted") for request in unsent]
         if not self._jobs:
             return []
         folder = self._executor.folder
@@ -166,7 +166,7 @@ class Jobs:
             ended += self._look_at_queue()
         return ended
 
-    def _look_at_queue(self) -> list[Ended]:
+    def _look_at_queue(self) -> list[RunResult]:
         states = queue()
         if states is None:  # the controller does not answer: nobody can say
             return []
@@ -186,11 +186,11 @@ class Jobs:
                 ended.append(self._let_go(job, self._vanished(job)))
         return ended
 
-    def _vanished(self, job: _Job) -> Ended:
+    def _vanished(self, job: _Job) -> RunResult:
         """How an order ended whose job left the queue without a word."""
-        run_id, job_id = job.order.run_id, job.slurm.job_id
+        run_id, job_id = job.request.run_id, job.slurm.job_id
         if run_id in self._killed:
-            return Ended(run_id, "died", "it made no step for too long and was killed")
+            return RunResult(run_id, "died", "it made no step for too long and was killed")
         state = last_state(job_id)
         log = (
             f"log {job.paths.stderr}"
@@ -198,11 +198,11 @@ class Jobs:
             else "it left no log: does its node share the folder?"
         )
         text = f"Slurm's job {job_id} ended as {state} ({log})"
-        return Ended(run_id, "stopped" if self._stopping or state in _TAKEN else "died", text)
+        return RunResult(run_id, "stopped" if self._stopping or state in _TAKEN else "died", text)
 
-    def _let_go(self, job: _Job, ended: Ended) -> Ended:
+    def _let_go(self, job: _Job, ended: RunResult) -> RunResult:
         self._jobs.pop(job.slurm.job_id, None)
-        self._killed.discard(job.order.run_id)
+        self._killed.discard(job.request.run_id)
         paths = job.paths
         files = [paths.submitted_pickle, paths.result_pickle, _owner_file(paths.folder, job.slurm.job_id)]
         for path in files if ended.outcome != "recorded" else [*files, paths.stderr, paths.stdout]:
@@ -210,7 +210,7 @@ class Jobs:
         return ended
 
     def kill(self, run_id: str) -> None:
-        running = [job for job in self._jobs.values() if job.order.run_id == run_id and job.state == "RUNNING"]
+        running = [job for job in self._jobs.values() if job.request.run_id == run_id and job.state == "RUNNING"]
         if running:
             self._killed.add(run_id)
             cancel([job.slurm.job_id for job in running])
@@ -228,22 +228,22 @@ class Jobs:
 class _Job:
     """A job in the queue, and what is known of it."""
 
-    def __init__(self, slurm: Any, order: Order):
-        self.slurm, self.order = slurm, order
+    def __init__(self, slurm: Any, request: RunRequest):
+        self.slurm, self.request = slurm, request
         self.paths = slurm.paths
         self.state: str | None = "PENDING"
         self.gone: float | None = None  # since when it is not in the queue
-        self.result: Ended | None = None
+        self.result: RunResult | None = None
 
-    def read_result(self) -> Ended:
+    def read_result(self) -> RunResult:
         try:
             ended = self.slurm.result()
         except Exception as error:  # whatever happened in the job
             last = str(error).strip().splitlines()
             trace = [line for line in last if line and not line.startswith(("-", " ", "You can check"))]
             why = trace[-1] if trace else type(error).__name__
-            return Ended(
-                self.order.run_id, "died", f"Slurm's job {self.slurm.job_id} failed: {why} (log {self.paths.stderr})"
+            return RunResult(
+                self.request.run_id, "died", f"Slurm's job {self.slurm.job_id} failed: {why} (log {self.paths.stderr})"
             )
         if ended.outcome == "stopped":
             why = "its time limit" if ended.text in ("SIGUSR1", "SIGUSR2") else ended.text
@@ -302,24 +302,27 @@ def _owner_file(folder: Path, job_id: str) -> Path:
     return folder / f"{job_id}_owner.json"
 
 
-def _train(order: Order) -> Ended:
+def _train(request: RunRequest) -> RunResult:
     """In a job."""
     from submitit import JobEnvironment
 
     # USR2 comes before the time limit ends, and USR1 from whoever has set submitit so.
-    with Stop().catching(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2) as stop:
+    with StopRequest().catching(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2) as stop:
         try:
             job = JobEnvironment()
-            order = replace(order, dead=_former_owner(order, _owner_file(job.paths.folder, job.job_id)) or order.dead)
+            request = replace(
+                request,
+                dead_claim=_former_owner(request, _owner_file(job.paths.folder, job.job_id)) or request.dead_claim,
+            )
 
             from metaformer_ablate.runs.worker import execute
 
-            return execute(order, stop)
+            return execute(request, stop)
         except Interrupted as interruption:
-            return Ended(order.run_id, "stopped", str(interruption))
+            return RunResult(request.run_id, "stopped", str(interruption))
 
 
-def _former_owner(order: Order, path: Path) -> str | None:
+def _former_owner(request: RunRequest, path: Path) -> str | None:
     """The token of the claim that this job held before it was requeued: nobody else knows that its process is gone,
     for it may have been on another node. Notes the process of this time in the file."""
     owner = [this_machine(), os.getpid(), process_started(os.getpid())]
@@ -327,7 +330,7 @@ def _former_owner(order: Order, path: Path) -> str | None:
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps(owner))
     temporary.replace(path)
-    top = Claims(Path(order.results)).top(order.run_id)
+    top = Claims(Path(request.results)).current(request.run_id)
     if top is None or [top.machine, top.pid, top.started] != former:
         return None
     return top.token

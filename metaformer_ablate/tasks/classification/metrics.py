@@ -19,7 +19,7 @@ def measure(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return result
 
 
-def _predictions(logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+def predictions_of(logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     small = np.uint8 if logits.shape[1] <= 256 else np.uint16
     return {

@@ -15,7 +15,7 @@ from metaformer_ablate.tasks.classification.data.augment import Augment
 from metaformer_ablate.tasks.classification.metrics import measure
 from metaformer_ablate.tasks.module import Diverged
 from metaformer_ablate.training.compute import compile_in_place
-from metaformer_ablate.training.micro_batches import Parts
+from metaformer_ablate.training.micro_batches import MicroBatches
 from metaformer_ablate.training.optim import decayed_names, learning_rate, seed_generators, weight_decay_groups
 from metaformer_ablate.training.spec import TrainSpec
 
@@ -41,7 +41,7 @@ class Classification(pl.LightningModule):
 
             # In training mode as the rest, or Lightning warns; it is called in evaluation only.
             self.averaged = ModelEmaV3(net, decay=train.ema).requires_grad_(False).train()
-        self.parts = Parts(train.world * train.accumulation, net, train.batch_size)
+        self.parts = MicroBatches(train.world * train.accumulation, net, train.batch_size)
         # Told by their shapes, which fsdp changes once it has the parameters.
         self._decayed = decayed_names(net)
         self.steps_per_epoch, self.seed = steps_per_epoch, seed

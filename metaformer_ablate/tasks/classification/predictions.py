@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaformer_ablate.data.datasets import DATASETS, DataSet
+from metaformer_ablate.data.datasets import DATASETS, DatasetInfo
 from metaformer_ablate.errors import RequestError, unknown
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.records.store import Store
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from metaformer_ablate.records.record import Record
 
 
-def _at_chance(top1: float, images: int, spec: RunSpec) -> bool:
+def at_chance(top1: float, images: int, spec: RunSpec) -> bool:
     """Whether top-1 is within three standard deviations of guessing one of the classes."""
     p = 1 / spec.data.classes
     return bool(top1 / 100 <= p + 3 * (p * (1 - p) / images) ** 0.5)
 
 
-def _facts(data: Mapping[str, Any]) -> DataSet:
+def facts_of(data: Mapping[str, Any]) -> DatasetInfo:
     """The facts of a spec's data set, with the number of classes that it says, if it does."""
     if data["name"] not in DATASETS:
         raise RequestError(unknown("data set", data["name"], DATASETS))
@@ -47,7 +47,7 @@ def read_predictions(record: Record) -> tuple[NDArray[np.int64], NDArray[np.int6
     path = record.folder / "predictions.npz"
     arrays = record.predictions()
     labels, predicted, confidence = (arrays[name] for name in ("label", "predicted", "confidence"))
-    classes = _facts(record.spec()["data"]).num_classes
+    classes = facts_of(record.spec()["data"]).num_classes
     for name, array in (("label", labels), ("predicted", predicted)):
         if array.min() < 0 or array.max() >= classes:
             raise RequestError(f"{path}: {name} goes from {array.min()} to {array.max()}; allowed: 0 to {classes - 1}")
@@ -57,7 +57,7 @@ def read_predictions(record: Record) -> tuple[NDArray[np.int64], NDArray[np.int6
     return labels.astype(np.int64), predicted.astype(np.int64), confidence.clip(max=1)
 
 
-def _answers(states: Sequence[RunState], store: Store) -> dict[int, tuple[Any, Any]]:
+def read_answers(states: Sequence[RunState], store: Store) -> dict[int, tuple[Any, Any]]:
     """By seed, the labels of the evaluation split and which of them a run has right."""
     found = {}
     for state in states:
@@ -71,5 +71,5 @@ def _answers(states: Sequence[RunState], store: Store) -> dict[int, tuple[Any, A
     return found
 
 
-def _same(labels: Any, others: Any) -> bool:
+def same_labels(labels: Any, others: Any) -> bool:
     return labels.shape == others.shape and bool((labels == others).all())

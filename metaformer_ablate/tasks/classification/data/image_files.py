@@ -31,9 +31,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from metaformer_ablate.data.datasets import HOLDOUT_EVERY
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.data.readers import Source, _check_counts, open_sources
+from metaformer_ablate.data.readers import Source, check_counts, open_sources
 from metaformer_ablate.data.rules import check_classes
-from metaformer_ablate.data.sampling import EpochBatches, Share, derive_seed, shares_of
+from metaformer_ablate.data.sampling import EpochBatches, RankShare, derive_seed, rank_slices
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import Unreadable
 from metaformer_ablate.system.console import say
@@ -99,7 +99,7 @@ def _random_state_kept() -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures(Dataset):
+class ImageFiles(Dataset):
     """Images of a source: those at `positions` [N], all where it is None. Frozen, for processes have copies of it."""
 
     source: Source
@@ -150,7 +150,7 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingPictures(Pictures):
+class TrainingImages(ImageFiles):
     """Batches for training. An index is (epoch, indices [n])."""
 
     seed: int = 0
@@ -191,7 +191,7 @@ class TrainingPictures(Pictures):
 
 
 @dataclass(frozen=True, eq=False)
-class EvaluationPictures(Pictures):
+class EvaluationImages(ImageFiles):
     """Batches for evaluation. An index is a slice."""
 
     def __getitem__(self, index: slice) -> tuple[tuple[Tensor, Tensor], Seen]:
@@ -213,11 +213,11 @@ class EvaluationPictures(Pictures):
 
 
 @dataclass(frozen=True)
-class PictureData:
+class ImageFileData:
     """What is trained on and what is evaluated on; mean and standard deviation (0 to 1) are those of ImageNet."""
 
-    train: TrainingPictures
-    evaluation: EvaluationPictures
+    train: TrainingImages
+    evaluation: EvaluationImages
     workers: int | None
     pinned: bool
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
@@ -228,14 +228,14 @@ class PictureData:
     ) -> DataLoader:
         """The parts of each batch that a device takes, one after another, from a place (epoch, batch) on."""
         pictures = replace(self.train, seed=seed)
-        share = Share(train.world * train.accumulation, rank * train.accumulation, train.accumulation)
-        order = _PictureBatches(len(pictures), train.batch_size, seed, torch.device("cpu"), *place, share=share)
-        return _PictureLoader(pictures, order, self._workers(train), self.pinned, unreadable, "train")
+        share = RankShare(train.world * train.accumulation, rank * train.accumulation, train.accumulation)
+        order = _ImageFileBatches(len(pictures), train.batch_size, seed, torch.device("cpu"), *place, share=share)
+        return _ImageFileLoader(pictures, order, self._workers(train), self.pinned, unreadable, "train")
 
     def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
         """Every image of a device's share once, in the order of the data set."""
-        slices = shares_of(len(self.evaluation), EVALUATION_BATCH, rank, train.world)
-        return _PictureLoader(self.evaluation, slices, self._workers(train), self.pinned, unreadable, "evaluation")
+        slices = rank_slices(len(self.evaluation), EVALUATION_BATCH, rank, train.world)
+        return _ImageFileLoader(self.evaluation, slices, self._workers(train), self.pinned, unreadable, "evaluation")
 
     def _workers(self, train: TrainSpec) -> int:
         if self.workers is not None:
@@ -243,13 +243,13 @@ class PictureData:
         return max(1, len(os.sched_getaffinity(0)) // train.devices)
 
 
-def open_pictures(spec: DataSpec, folder: DataFolder, device: torch.device) -> PictureData:
+def open_image_files(spec: DataSpec, folder: DataFolder, device: torch.device) -> ImageFileData:
     """Opens a data set that is read image by image. Raises RequestError where it is not what the spec says."""
     folder.require(spec.name, spec.reader)
     place = folder.place(spec.name, spec.reader)
     assert place is not None
     sources = open_sources(place)
-    _check_counts(place, sources, spec)
+    check_counts(place, sources, spec)
     positions = held = None
     evaluated = sources["evaluation"]
     if spec.evaluate_on == "holdout":
@@ -257,15 +257,15 @@ def open_pictures(spec: DataSpec, folder: DataFolder, device: torch.device) -> P
         every = np.arange(len(evaluated.labels))
         is_held = every % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
         positions, held = every[~is_held], every[is_held]
-    train = TrainingPictures(sources["train"], training_transform(spec), positions, erasing=spec.random_erasing or 0.0)
-    evaluation = EvaluationPictures(evaluated, evaluation_transform(spec), held)
+    train = TrainingImages(sources["train"], training_transform(spec), positions, erasing=spec.random_erasing or 0.0)
+    evaluation = EvaluationImages(evaluated, evaluation_transform(spec), held)
     classes = sources["train"].classes
     if told := check_classes(place.root, train.labels, evaluation.labels, spec.classes, classes):
         say_once(f"note: {place.root}: {told}")
     for split, source in sources.items():
         if source.left_out:
             say_once(f"note: {place.root}: not counted for {split} are {source.left_out}")
-    return PictureData(train, evaluation, spec.workers, pinned=device.type == "cuda")
+    return ImageFileData(train, evaluation, spec.workers, pinned=device.type == "cuda")
 
 
 @cache
@@ -274,7 +274,7 @@ def say_once(text: str) -> None:
     say(text)
 
 
-class _PictureBatches(EpochBatches):
+class _ImageFileBatches(EpochBatches):
     """`EpochBatches` that name their epoch: loader processes live through all epochs, and hear of none."""
 
     def __iter__(self) -> Iterator[Any]:
@@ -282,10 +282,12 @@ class _PictureBatches(EpochBatches):
         return ((epoch, batch) for batch in super().__iter__())
 
 
-class _PictureLoader(DataLoader):
+class _ImageFileLoader(DataLoader):
     """Batches that loader processes have made, without what could not be read: that is noted here."""
 
-    def __init__(self, pictures: Pictures, order: Any, workers: int, pinned: bool, unreadable: Unreadable, split: str):
+    def __init__(
+        self, pictures: ImageFiles, order: Any, workers: int, pinned: bool, unreadable: Unreadable, split: str
+    ):
         super().__init__(
             pictures,
             sampler=order,

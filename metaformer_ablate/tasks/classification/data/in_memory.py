@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from metaformer_ablate.data.datasets import DATASETS, HOLDOUT_EVERY
 from metaformer_ablate.data.download import download
 from metaformer_ablate.data.folder import TORCHVISION_CLASS, DataFolder
-from metaformer_ablate.data.sampling import EpochBatches, shares_of
+from metaformer_ablate.data.sampling import EpochBatches, rank_slices
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import Unreadable
 from metaformer_ablate.errors import RequestError
@@ -36,7 +36,7 @@ class ImageTensors(Dataset):
 
 
 @dataclass(frozen=True)
-class ImageData:
+class InMemoryData:
     """What is trained on, what is evaluated on, and mean and standard deviation a channel of the former (0 to 1)."""
 
     train: ImageTensors
@@ -44,8 +44,8 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def to(self, device: torch.device) -> ImageData:
-        return ImageData(self.train.to(device), self.evaluation.to(device), self.mean, self.std)
+    def to(self, device: torch.device) -> InMemoryData:
+        return InMemoryData(self.train.to(device), self.evaluation.to(device), self.mean, self.std)
 
     def train_loader(
         self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
@@ -58,7 +58,7 @@ class ImageData:
         return evaluation_loader(self.evaluation, share=rank, shares=train.world)
 
 
-def load_images(spec: DataSpec, folder: DataFolder) -> ImageData:
+def load_images(spec: DataSpec, folder: DataFolder) -> InMemoryData:
     """Reads a data set that fits in memory, as the spec splits and sizes it.
 
     Raises RequestError where files are missing in a folder that the user named, or cannot be downloaded.
@@ -82,7 +82,7 @@ def load_images(spec: DataSpec, folder: DataFolder) -> ImageData:
     train_part.images = _resize(train_part.images, spec.image_size)
     test_part.images = _resize(test_part.images, spec.image_size)
     mean, std = _moments(train_part.images)
-    return ImageData(train_part, test_part, mean, std)
+    return InMemoryData(train_part, test_part, mean, std)
 
 
 def _digits() -> tuple[Tensor, Tensor]:
@@ -157,4 +157,4 @@ def evaluation_loader(data: ImageTensors, batch_size: int = 512, share: int = 0,
 
     Each share has an image where there are at least as many images as shares.
     """
-    return DataLoader(data, sampler=shares_of(len(data), batch_size, share, shares), batch_size=None)
+    return DataLoader(data, sampler=rank_slices(len(data), batch_size, share, shares), batch_size=None)

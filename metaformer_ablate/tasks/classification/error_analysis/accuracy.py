@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaformer_ablate.data.datasets import DataSet
+from metaformer_ablate.data.datasets import DatasetInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def accuracy(right: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
-def by_class(right: NDArray[np.bool_], labels: NDArray[np.int64], facts: DataSet) -> list[dict[str, Any]]:
+def by_class(right: NDArray[np.bool_], labels: NDArray[np.int64], facts: DatasetInfo) -> list[dict[str, Any]]:
     """`accuracy` for each class of a data set."""
     return [{"class": k, "name": facts.class_name(k), **accuracy(right[labels == k])} for k in range(facts.num_classes)]
 

@@ -10,8 +10,8 @@ import numpy as np
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.statistics.stats import mcnemar
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy
-from metaformer_ablate.tasks.classification.error_analysis.summary import WORST, _worst, model_name
-from metaformer_ablate.tasks.classification.predictions import _facts, read_predictions
+from metaformer_ablate.tasks.classification.error_analysis.summary import WORST, model_name, worst_mistakes
+from metaformer_ablate.tasks.classification.predictions import facts_of, read_predictions
 
 if TYPE_CHECKING:
     from metaformer_ablate.records.record import Record
@@ -44,7 +44,7 @@ def comparison(record: Record, other: Record, *, worst: int = WORST) -> dict[str
             f"--against: runs {record.run_id} and {other.run_id} hold other labels ({len(labels)} and {len(labels2)} "
             "images), so they were not evaluated on the same images in the same order"
         )
-    facts = _facts(first["data"])
+    facts = facts_of(first["data"])
     right, right2 = predicted == labels, predicted2 == labels
     only_first, only_second = right & ~right2, right2 & ~right
     both_wrong = ~right & ~right2
@@ -72,8 +72,8 @@ def comparison(record: Record, other: Record, *, worst: int = WORST) -> dict[str
             for k in range(facts.num_classes)
         ],
         "examples": {
-            "only_first": _worst(np.flatnonzero(only_first), labels, predicted2, confidence2, facts, worst),
-            "only_second": _worst(np.flatnonzero(only_second), labels, predicted, confidence, facts, worst),
+            "only_first": worst_mistakes(np.flatnonzero(only_first), labels, predicted2, confidence2, facts, worst),
+            "only_second": worst_mistakes(np.flatnonzero(only_second), labels, predicted, confidence, facts, worst),
         },
     }
 

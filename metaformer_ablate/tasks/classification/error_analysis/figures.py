@@ -54,7 +54,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _styled(draw: Callable[P, R]) -> Callable[P, R]:
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
     """Draws under STYLE: matplotlib looks its settings up at every call, not only when the figure is made."""
 
     @functools.wraps(draw)
@@ -82,7 +82,7 @@ def to_png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def _figure(
+def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, layout: Any = "constrained", **options: Any
 ) -> tuple[Figure, Any]:
     """A figure of inches and its axes [rows, columns]."""
@@ -94,11 +94,11 @@ def _figure(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def _grid(width: float, height: float, rows: int, columns: int) -> tuple[Figure, Any]:
+def image_grid(width: float, height: float, rows: int, columns: int) -> tuple[Figure, Any]:
     """Axes of one size for pictures under a caption of two lines and a title of two: laid out by hand, as the search
     for a layout takes seconds where axes are many."""
     title, caption = 0.45, 0.32  # inches
-    figure, axes = _figure(width * columns, height * rows + title, rows, columns, layout="none")
+    figure, axes = new_figure(width * columns, height * rows + title, rows, columns, layout="none")
     whole = height * rows + title
     figure.subplots_adjust(
         left=0.01,
@@ -111,7 +111,7 @@ def _grid(width: float, height: float, rows: int, columns: int) -> tuple[Figure,
     return figure, axes
 
 
-def _about(summary: Mapping[str, Any]) -> str:
+def about_run(summary: Mapping[str, Any]) -> str:
     return f"run {summary['run_id']}: {summary['model']}, seed {summary['seed']}, {_where(summary)}"
 
 
@@ -119,7 +119,7 @@ def _where(summary: Mapping[str, Any]) -> str:
     return f"{summary['dataset']} ({summary['split']})"
 
 
-@_styled
+@styled
 def confusion(summary: Mapping[str, Any]) -> Figure:
     """Share of each class's images that is taken for another, counts in the cells; right ones in grey."""
     counts = np.array(summary["confusion"])
@@ -129,7 +129,7 @@ def confusion(summary: Mapping[str, Any]) -> Figure:
     wrong = 100 * counts / np.maximum(of, 1)
     np.fill_diagonal(wrong, np.nan)
     side = 2.6 + 0.45 * number if few else min(2.6 + 0.11 * number, 14)
-    figure, axes = _figure(side + 0.8, side)
+    figure, axes = new_figure(side + 0.8, side)
     ax = axes[0, 0]
     shown = ax.imshow(wrong, cmap=_colours(), vmin=0, vmax=max(np.nanmax(wrong), 1e-9))
     if few:
@@ -144,7 +144,7 @@ def confusion(summary: Mapping[str, Any]) -> Figure:
         size = 8 if few else 4.5
         ax.set_xticks(range(number), names, rotation=90, fontsize=size)
         ax.set_yticks(range(number), names, fontsize=size)
-    ax.set(xlabel="predicted", ylabel="label", title=f"Confusion, {_about(summary)}")
+    ax.set(xlabel="predicted", ylabel="label", title=f"Confusion, {about_run(summary)}")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     bar = figure.colorbar(shown, ax=ax, shrink=0.6, label="taken for another (% of the label's images)")
@@ -166,29 +166,29 @@ def _intervals(ax: Axes, lines: Sequence[Mapping[str, Any]], positions: Sequence
             ax.plot(line["accuracy"], y, "o", markersize=4, color=how.get("color", FIRST))
 
 
-@_styled
+@styled
 def classes(summary: Mapping[str, Any]) -> Figure:
     """Accuracy a class, the worst first, with its interval; the line is the accuracy over all images."""
     lines = sorted((c for c in summary["classes"] if c["images"]), key=lambda c: (c["accuracy"], c["class"]))
     number = len(lines)
     lines = lines[:MOST_CLASSES]
-    figure, axes = _figure(6.4, 1.1 + (0.24 if len(lines) <= FEW_CLASSES else 0.12) * len(lines))
+    figure, axes = new_figure(6.4, 1.1 + (0.24 if len(lines) <= FEW_CLASSES else 0.12) * len(lines))
     ax = axes[0, 0]
     ax.axvline(summary["accuracy"], color=GREY, linewidth=0.8)
     _intervals(ax, lines, range(len(lines)))
     ax.set_yticks(range(len(lines)), [c["name"] for c in lines], fontsize=8 if len(lines) <= FEW_CLASSES else 5)
     ax.set_ylim(len(lines) - 0.4, -0.6)
     of = f"; the worst {len(lines)} of {number} classes" if number > len(lines) else ""
-    ax.set(xlabel=f"right (%), with the 95% Wilson interval; line: all classes{of}", title=_about(summary))
+    ax.set(xlabel=f"right (%), with the 95% Wilson interval; line: all classes{of}", title=about_run(summary))
     return figure
 
 
-@_styled
+@styled
 def calibration(summary: Mapping[str, Any]) -> Figure:
     """Reliability diagram (accuracy against confidence in each bin) above the number of images in each bin."""
     found = summary["calibration"]
     bins = [b for b in found["bins"] if b["images"]]
-    figure, axes = _figure(4.8, 5.4, 2, sharex=True, height_ratios=[3, 1])
+    figure, axes = new_figure(4.8, 5.4, 2, sharex=True, height_ratios=[3, 1])
     ax, below = axes[:, 0]
     ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
     for b in bins:
@@ -204,17 +204,17 @@ def calibration(summary: Mapping[str, Any]) -> Figure:
         va="bottom",
         fontsize=8,
     )
-    ax.set(xlim=(0, 100), ylim=(0, 100), ylabel="right (%)", title=f"Calibration\n{_about(summary)}")
+    ax.set(xlim=(0, 100), ylim=(0, 100), ylabel="right (%)", title=f"Calibration\n{about_run(summary)}")
     edges = [b["above"] for b in found["bins"]] + [100]
     below.stairs([b["images"] for b in found["bins"]], edges, fill=True, color=FIRST)
     below.set(xlabel="confidence (%)", ylabel="images")
     return figure
 
 
-@_styled
+@styled
 def object_size(lines: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Figure:
     """Accuracy by fifths of object size."""
-    figure, axes = _figure(6.4, 2.4)
+    figure, axes = new_figure(6.4, 2.4)
     ax = axes[0, 0]
     ax.axvline(summary["accuracy"], color=GREY, linewidth=0.8)
     _intervals(ax, lines, range(len(lines)))
@@ -223,17 +223,17 @@ def object_size(lines: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) 
         range(len(lines)), [f"{word} ({line['size']:.0f}% filled)" for word, line in zip(words, lines, strict=True)]
     )
     ax.set_ylim(len(lines) - 0.4, -0.6)
-    ax.set(xlabel="right (%), 95% Wilson interval; fifths of each class by size", title=_about(summary))
+    ax.set(xlabel="right (%), 95% Wilson interval; fifths of each class by size", title=about_run(summary))
     return figure
 
 
-@_styled
+@styled
 def against_classes(summary: Mapping[str, Any]) -> Figure:
     """For each class, the images that only one of two runs gets right, to either side."""
     against = summary["against"]
     lines = sorted(against["classes"], key=lambda c: -abs(c["only_first"] - c["only_second"]))[:MOST_CLASSES]
     lines.sort(key=lambda c: (c["only_first"] - c["only_second"], c["class"]))
-    figure, axes = _figure(6.8, 1.5 + (0.26 if len(lines) <= FEW_CLASSES else 0.12) * len(lines))
+    figure, axes = new_figure(6.8, 1.5 + (0.26 if len(lines) <= FEW_CLASSES else 0.12) * len(lines))
     ax = axes[0, 0]
     y = np.arange(len(lines))
     for key, colour, sign, run in (("only_second", SECOND, -1, "second"), ("only_first", FIRST, 1, "first")):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from metaformer_ablate.errors import RequestError, unknown
-from metaformer_ablate.trained.load import NotAtHand, TrainedRun
+from metaformer_ablate.trained.load import NotAvailable, TrainedRun
 
 FINE = 4  # positions a side, below which a map is too coarse to point at anything
 
@@ -53,10 +53,10 @@ def choose_layer(maps: dict[str, tuple[int, int]], wanted: str | None) -> str:
     """The named layer, else the last one of at least 4 x 4 positions, else the finest there is.
 
     The last stage is the usual choice, but on small images it has 2 x 2 positions or one. Raises RequestError for a
-    name that is none of them, NotAtHand where no layer has a map.
+    name that is none of them, NotAvailable where no layer has a map.
     """
     if not maps:
-        raise NotAtHand("no stage of this model gives a map [B, C, H, W] of more than one position")
+        raise NotAvailable("no stage of this model gives a map [B, C, H, W] of more than one position")
     if wanted is not None:
         if wanted not in maps:
             raise RequestError(f"--layer: {unknown('layer', wanted, maps)}")
@@ -70,7 +70,7 @@ def gradcam(run: TrainedRun, layer: str, images: Tensor, targets: Sequence[int])
     try:
         from captum.attr import LayerGradCam
     except ImportError:
-        raise NotAtHand("Grad-CAM needs captum: pip install 'metaformer-ablate[errors]'") from None
+        raise NotAvailable("Grad-CAM needs captum: pip install 'metaformer-ablate[errors]'") from None
     torch.set_num_threads(run.spec.train.threads)
     net = run.net
     shown = run.augment.normalise(images.to(run.device))

@@ -13,10 +13,10 @@ from metaformer_ablate.tasks.classification.error_analysis.figures import (
     GREY,
     MOST_CLASSES,
     SECOND,
-    _about,
-    _figure,
-    _grid,
-    _styled,
+    about_run,
+    image_grid,
+    new_figure,
+    styled,
 )
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ def _caption(line: Mapping[str, Any]) -> str:
     return f"{line['label_name']}\n→ {line['predicted_name']}, {line['confidence']:.0f}%"
 
 
-@_styled
+@styled
 def sheet(lines: Sequence[Mapping[str, Any]], images: NDArray[np.uint8], title: str) -> Figure:
     """Pictures with label, prediction and confidence; `images` is [len(lines), C, H, W]."""
     rows = max(1, -(-len(lines) // COLUMNS))
-    figure, axes = _grid(1.25, 1.55, rows, COLUMNS)
+    figure, axes = image_grid(1.25, 1.55, rows, COLUMNS)
     _fill(axes, lines, images)
     figure.suptitle(title, x=0.01, ha="left", fontsize=9)
     return figure
@@ -60,7 +60,7 @@ def _fill(axes: Any, lines: Sequence[Mapping[str, Any]], images: NDArray[np.uint
 def mistakes(summary: Mapping[str, Any], images: NDArray[np.uint8]) -> Figure:
     """The most confident mistakes; `images` is the whole split [N, C, H, W]."""
     lines = summary["mistakes"]
-    title = f"The {len(lines)} most confident mistakes (label → prediction, confidence)\n{_about(summary)}"
+    title = f"The {len(lines)} most confident mistakes (label → prediction, confidence)\n{about_run(summary)}"
     return sheet(lines, images[[line["index"] for line in lines]], title)
 
 
@@ -79,7 +79,7 @@ def against_sheets(against: Mapping[str, Any], images: NDArray[np.uint8]) -> dic
     return found
 
 
-@_styled
+@styled
 def gradcam(
     summary: Mapping[str, Any],
     found: Mapping[str, Any],
@@ -93,7 +93,7 @@ def gradcam(
     lines = found["mistakes"]
     across = 2  # mistakes in a row
     rows = -(-len(lines) // across)
-    figure, axes = _grid(1.3, 1.6, rows, 3 * across)
+    figure, axes = image_grid(1.3, 1.6, rows, 3 * across)
     for ax in axes.flat:
         ax.set_axis_off()
     for i, line in enumerate(lines):
@@ -119,7 +119,7 @@ def gradcam(
     size = " x ".join(map(str, found["map"]))
     figure.suptitle(
         f"Grad-CAM of {found['layer']} ({size} positions) on confident mistakes; bright: speaks for the class, "
-        f"each map over its own largest\n{_about(summary)}",
+        f"each map over its own largest\n{about_run(summary)}",
         x=0.01,
         ha="left",
         fontsize=8,
@@ -127,7 +127,7 @@ def gradcam(
     return figure
 
 
-@_styled
+@styled
 def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDArray[np.uint8]]], where: str) -> Figure:
     """Accuracy against severity with its interval, above one row of pictures of what the model was shown; beside it
     the accuracy of each class.
@@ -141,7 +141,7 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
     number = len(runs[0]["points"][0]["classes"])
     names = [c["name"] for c in runs[0]["points"][0]["classes"][:MOST_CLASSES]]
     height = max(4.2, 1.6 + (0.24 if len(names) <= FEW_CLASSES else 0.11) * len(names))
-    figure, axes = _figure(5.2 + 4.0 * len(runs), height, 1, 1 + len(runs), width_ratios=[1.25] + [1] * len(runs))
+    figure, axes = new_figure(5.2 + 4.0 * len(runs), height, 1, 1 + len(runs), width_ratios=[1.25] + [1] * len(runs))
     ax = axes[0, 0]
     for run, colour, marker in zip(runs, (FIRST, SECOND), ("o", "s"), strict=False):
         points = run["points"]

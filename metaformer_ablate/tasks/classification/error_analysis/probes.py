@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as T
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.statistics.stats import holm, mcnemar
-from metaformer_ablate.tasks.classification.data.in_memory import ImageData
+from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.comparison import MCNEMAR
 from metaformer_ablate.tasks.classification.error_analysis.summary import model_name
@@ -174,7 +174,7 @@ PROBES: dict[str, Probe] = {
 }
 
 
-def curve(name: str, runs: Sequence[tuple[TrainedRun, ImageData]]) -> dict[str, Any]:
+def curve(name: str, runs: Sequence[tuple[TrainedRun, InMemoryData]]) -> dict[str, Any]:
     """Accuracy against severity, in all and a class, of one run or of two on the same images.
 
     Of two, `against` counts at each severity the images that only one of them gets right, with McNemar's exact p,

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaformer_ablate.data.datasets import DataSet
+from metaformer_ablate.data.datasets import DatasetInfo
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.calibration import calibration
-from metaformer_ablate.tasks.classification.predictions import _facts, read_predictions
+from metaformer_ablate.tasks.classification.predictions import facts_of, read_predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def summary(record: Record, *, worst: int = WORST) -> dict[str, Any]:
     """
     labels, predicted, confidence = read_predictions(record)
     spec = record.spec()
-    facts = _facts(spec["data"])
+    facts = facts_of(spec["data"])
     right = predicted == labels
     confusion = np.bincount(labels * facts.num_classes + predicted, minlength=facts.num_classes**2)
     confusion = confusion.reshape(facts.num_classes, facts.num_classes)
@@ -69,7 +69,7 @@ def summary(record: Record, *, worst: int = WORST) -> dict[str, Any]:
         "confusion": confusion.tolist(),
         "pairs": _pairs(confusion, facts),
         "calibration": calibration(confidence, right) | {"trained_with": softened},
-        "mistakes": _worst(np.flatnonzero(~right), labels, predicted, confidence, facts, worst),
+        "mistakes": worst_mistakes(np.flatnonzero(~right), labels, predicted, confidence, facts, worst),
         "warnings": warnings,
     }
 
@@ -83,7 +83,7 @@ def model_name(spec: Mapping[str, Any]) -> str:
     return mixers[0] if len(set(mixers)) == 1 else ", ".join(mixers)
 
 
-def _pairs(confusion: NDArray[np.int64], facts: DataSet) -> list[dict[str, Any]]:
+def _pairs(confusion: NDArray[np.int64], facts: DatasetInfo) -> list[dict[str, Any]]:
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
@@ -95,7 +95,7 @@ def _pairs(confusion: NDArray[np.int64], facts: DataSet) -> list[dict[str, Any]]
     return found
 
 
-def _named(label: Any, predicted: Any, facts: DataSet) -> dict[str, Any]:
+def _named(label: Any, predicted: Any, facts: DatasetInfo) -> dict[str, Any]:
     return {
         "label": int(label),
         "label_name": facts.class_name(int(label)),
@@ -104,12 +104,12 @@ def _named(label: Any, predicted: Any, facts: DataSet) -> dict[str, Any]:
     }
 
 
-def _worst(
+def worst_mistakes(
     candidates: NDArray[np.int64],
     labels: NDArray[np.int64],
     predicted: NDArray[np.int64],
     confidence: NDArray[np.float64],
-    facts: DataSet,
+    facts: DatasetInfo,
     count: int,
 ) -> list[dict[str, Any]]:
     """The most confident of some images, the first of equals first."""
