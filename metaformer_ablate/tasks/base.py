@@ -1,0 +1,111 @@
+"""What a task is: what is trained and measured, declared without torch. Everything about it is asked of it by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from metaformer_ablate.errors import RequestError, unknown
+
+if TYPE_CHECKING:
+    from metaformer_ablate.data.spec import DataSpec
+    from metaformer_ablate.models.spec import ModelSpec
+    from metaformer_ablate.settings.schema import Strict
+    from metaformer_ablate.training.spec import TrainSpec
+
+
+class RunSections(Protocol):
+    """The sections of a resolved spec that a task reads. `RunSpec` has them; tasks know nothing else of it."""
+
+    @property
+    def model(self) -> ModelSpec: ...
+    @property
+    def data(self) -> DataSpec: ...
+    @property
+    def train(self) -> TrainSpec: ...
+    @property
+    def task(self) -> Strict | None: ...
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a task: how it is named, read and printed."""
+
+    name: str  # key in record.json, in history.csv (val_<name>), in JSON and in a row's `paper`
+    label: str  # "Top-1", "Box AP", "mIoU"
+    unit: str = "%"  # "" for a loss; a difference is in points where the unit is %
+    higher_is_better: bool = True
+    digits: int = 2  # decimals of a measured value
+    paper_digits: int = 1  # decimals as papers print it
+
+    @property
+    def heading(self) -> str:
+        """`Top-1 (%)`, as tables and axes have it."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def difference_unit(self) -> str:
+        """What a difference of two values is in: points, or the unit itself."""
+        return "points" if self.unit == "%" else self.unit
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is."""
+        return 1 if self.higher_is_better else -1
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task by name. Its parts are modules of its package, loaded when they are asked for.
+
+    The parts: `data` (open_data), `module` (build_net, Module), `metrics`, `predictions` (write, read, check, per_image)
+    and `error_analysis`. A task without a part says so by not having the module.
+    """
+
+    name: str
+    description: str
+    package: str  # the package that holds the parts: "metaformer_ablate.tasks.classification"
+    metrics: tuple[Metric, ...]  # the first is the one that is reported
+    history: tuple[str, ...]  # metrics in the order of the val_ columns of history.csv
+    settings: type[Strict] | None = None  # the section `task` of a spec; None: the spec has none
+    files: tuple[str, ...] = ("predictions.npz",)  # of an ok record, beside spec.yaml, history.csv and record.json
+
+    @property
+    def reported(self) -> Metric:
+        """The metric that tables show unless another is asked for."""
+        return self.metrics[0]
+
+    def metric(self, name: str | None = None) -> Metric:
+        """A metric by name, or the reported one. Raises RequestError for another name."""
+        if name is None:
+            return self.reported
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        allowed = [metric.name for metric in self.metrics]
+        raise RequestError(f"--metric: {unknown(f'metric of {self.name}', name, allowed)}")
+
+    @property
+    def history_columns(self) -> tuple[str, ...]:
+        """The columns of history.csv."""
+        return ("epoch", "step", "lr", "train_loss", *(f"val_{name}" for name in self.history), "seconds")
+
+    def part(self, name: str) -> ModuleType:
+        """A part of the task by name. May load torch."""
+        return import_module(f"{self.package}.{name}")
+
+    def unread(self, run: RunSections) -> dict[str, str]:
+        """{setting by dotted path: why this task does not read it}; such a setting is null in a resolved spec."""
+        return {}
+
+    def not_applicable(self, run: RunSections) -> str | None:
+        """Why a run cannot be of this task, or None."""
+        return None
+
+    def missing_metrics(self, metrics: Any) -> bool:
+        """Whether the metrics of a record lack one of the task's."""
+        return not isinstance(metrics, dict) or any(metric.name not in metrics for metric in self.metrics)
