@@ -66,6 +66,10 @@ class Record:
         """ok, diverged or failed."""
         return self.data["status"]
 
+    def value(self, metric: str) -> float | None:
+        """A metric by name, at the last epoch, on the recipe's evaluation split; None unless the run is ok."""
+        return (self.data["metrics"] or {}).get(metric) if self.status == "ok" else None
+
     @property
     def top1(self) -> float | None:
         """Percent, at the last epoch, on the recipe's evaluation split; None unless the run is ok."""

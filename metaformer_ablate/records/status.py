@@ -27,6 +27,10 @@ class RunState:
     record: Record | None
     pace: float | None = None  # seconds an image and multiply-add, where `plan_jobs` left the record out
 
+    def value(self, metric: str) -> float | None:
+        """A metric of the run's record by name; None unless the run is ok."""
+        return self.record.value(metric) if self.record is not None and self.status == "ok" else None
+
     @property
     def top1(self) -> float | None:
         return self.record.top1 if self.record is not None and self.status == "ok" else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from metaformer_ablate.errors import RequestError, unknown
 
@@ -62,8 +62,8 @@ class Metric:
 class Task:
     """A task by name. Its parts are modules of its package, loaded when they are asked for.
 
-    The parts: `data` (open_data), `module` (build_net, Module), `metrics`, `predictions` (write, read, check, per_image)
-    and `error_analysis`. A task without a part says so by not having the module.
+    The parts: `data` (open_data), `module` (build_net, Module), `metrics`, `predictions` (check, per_image and
+    same_images) and `error_analysis`. A task that lacks a part lacks the module.
     """
 
     name: str
@@ -105,7 +105,3 @@ class Task:
     def not_applicable(self, run: RunSections) -> str | None:
         """Why a run cannot be of this task, or None."""
         return None
-
-    def missing_metrics(self, metrics: Any) -> bool:
-        """Whether the metrics of a record lack one of the task's."""
-        return not isinstance(metrics, dict) or any(metric.name not in metrics for metric in self.metrics)
