@@ -91,10 +91,10 @@ def scheduling(few: int = 2, many: int = 12) -> list[dict[str, object]]:
 PLANNED, RECORDED = 10_000, 9_000
 PLAN = """
 import sys, time
-from metaformer_ablate.data.files import DataFolder
-from metaformer_ablate.experiment import plan
-from metaformer_ablate.records import Store
-from metaformer_ablate.sweep import plan_jobs
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.sweep.jobs import plan_jobs
 from pathlib import Path
 start = time.perf_counter()
 store = Store(Path(sys.argv[1]))

@@ -23,7 +23,7 @@ from specs import fake_record, seal
 from metaformer_ablate.analysis.report.collect import _variants
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.cli.options import warn_problems
-from metaformer_ablate.cost.cost import _memory, cached_cost
+from metaformer_ablate.cost.cost import _cache_path, cached_cost
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.claims import ClaimOwner, Claims
@@ -276,8 +276,8 @@ def test_what_is_no_cache_counts_for_nothing(name: str, tmp_path: Path, monkeypa
     right = folder.fingerprint("digits")
     put(cache_dir() / "fingerprints.json", name)
     assert folder.fingerprint("digits") == right
-    _memory(spec, None).parent.mkdir()
-    put(_memory(spec, None), name)
+    _cache_path(spec, None).parent.mkdir()
+    put(_cache_path(spec, None), name)
     assert cached_cost(spec) is None
 
 
@@ -286,7 +286,7 @@ def test_counts_of_other_types_count_for_nothing(tmp_path: Path, monkeypatch: py
     spec = plan("pooling_size").spec("pool3", 0)
     whole = dict.fromkeys("params layer_scale_params frozen_params macs activations".split(), 1)
     whole |= {"pooling_additions": 1, "pooling_bytes": 1, "macs_by_operator": {"conv": 1}, "uncounted": {}}
-    path = _memory(spec, None)
+    path = _cache_path(spec, None)
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(whole))
     found = cached_cost(spec)

@@ -315,9 +315,9 @@ JOB = (
     SIGNAL
     + """
 import json
-from metaformer_ablate.launchers import RunRequest
-from metaformer_ablate.run import execute
-from metaformer_ablate.signals import Interrupted, StopRequest
+from metaformer_ablate.runs.request import RunRequest
+from metaformer_ablate.runs.worker import execute
+from metaformer_ablate.system.signals import Interrupted, StopRequest
 order = RunRequest(**json.loads(sys.argv[1]))
 with StopRequest().catching(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2) as stop:
     try:
