@@ -33,8 +33,8 @@ rows:
 
 @pytest.fixture
 def chosen(tmp_path: Path) -> Plan:
-    (tmp_path / "fake_record.yaml").write_text(EXPERIMENT)
-    return plan(str(tmp_path / "fake_record.yaml"))
+    (tmp_path / "made_up.yaml").write_text(EXPERIMENT)
+    return plan(str(tmp_path / "made_up.yaml"))
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_findings_are_footnotes_and_warnings(chosen: Plan, tmp_path: Path) -> No
 
 def test_strict(ablate: Callable[..., Result], chosen: Plan, tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
-    words = ["table", tmp_path / "fake_record.yaml", "--seeds", "1"]
+    words = ["table", tmp_path / "made_up.yaml", "--seeds", "1"]
     for spec in chosen.specs.values():
         fake_record(store, spec, 90.0, images_seen=100 * spec.train.epochs)
     fair = ablate(*words, "--strict")

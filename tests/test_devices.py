@@ -251,7 +251,7 @@ def ended_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *programs: str) 
 RECORD = (
     "{'status': 'failed', 'reason': 'ValueError: first', 'metrics': None, 'data_fingerprint': None, 'seconds': 1.0, "
 )
-RECORD += "'params': 1, 'frozen_params': 0, 'macs': 1}"
+RECORD += "'params': 1, 'frozen_params': 0, 'macs': 1, 'device': 'cpu', 'versions': {}, 'git': {}}"
 FAILS = f"tell(failed=dict(record={RECORD}, history=[], log='Traceback')); sys.exit(1)"
 
 

@@ -51,8 +51,8 @@ TOPS = {"pool3": [97.0, 96.5, 97.25], "pool5": [97.5, 96.75, 98.0], "none": [95.
 
 @pytest.fixture
 def chosen(tmp_path: Path) -> Plan:
-    (tmp_path / "fake_record.yaml").write_text(EXPERIMENT)
-    return plan(str(tmp_path / "fake_record.yaml"))
+    (tmp_path / "made_up.yaml").write_text(EXPERIMENT)
+    return plan(str(tmp_path / "made_up.yaml"))
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_predictions_that_cannot_be_read(ablate: Ablate, chosen: Plan, store: St
     folder = store.folder(chosen.spec("none", 2).run_id)
     (folder / "predictions.npz").write_bytes(b"no zip file")
     seal(folder)
-    whole = ablate("table", "fake_record.yaml", "--images", "--json")
+    whole = ablate("table", "made_up.yaml", "--images", "--json")
     assert whole.code == 0, "one bad record ends no command"
     assert f"{folder.name}/predictions.npz: cannot be read" in whole.err and "left out" in whole.err
     images = {row["name"]: row["images"] for row in whole.json["rows"]}
@@ -205,7 +205,7 @@ def test_counts_of_runs_that_are_not_all_there(table: dict[str, Any]) -> None:
 
 
 def test_columns_digits_sort_and_transposed(ablate: Ablate, table: dict[str, Any], store: Store) -> None:
-    words = ["table", "fake_record.yaml", "--format", "markdown"]
+    words = ["table", "made_up.yaml", "--format", "markdown"]
     lines = ablate(*words, "--columns", "name,top1, n", "--digits", "1", "--sort", "-top1").out.splitlines()
     assert lines[2] == "| Name | Top-1 (%) | n |"
     assert [re.match(r"\| (\w+)", line)[1] for line in lines[4:8]] == ["pool5", "pool3", "none", "bare"]  # type: ignore[index]
@@ -217,10 +217,10 @@ def test_columns_digits_sort_and_transposed(ablate: Ablate, table: dict[str, Any
     assert turned[4].startswith("| n | 3 | 3 | 3 | 0/3 |")
     p = by_name(table)["pool5"]["delta"]["p"]
     assert turned[5].startswith(f"| p |  | {p:.3f} | ")
-    text = ablate("table", "fake_record.yaml", "--transposed").out
+    text = ablate("table", "made_up.yaml", "--transposed").out
     assert format_mean(by_name(table)["pool5"]) in text, "numbers are in one piece"
     assert len([line for line in text.splitlines() if line.startswith("  Params (M)")]) == 1
-    rows = ablate("table", "fake_record.yaml", "--json", "--sort", "-top1").json["rows"]
+    rows = ablate("table", "made_up.yaml", "--json", "--sort", "-top1").json["rows"]
     assert [row["name"] for row in rows] == ["pool5", "pool3", "none", "bare"]
 
 
@@ -357,7 +357,7 @@ def test_latex_compiles_with_packages_it_names(table: dict[str, Any], shape: dic
 
 
 def test_every_number_can_be_traced_to_its_runs(ablate: Ablate, table: dict[str, Any], store: Store) -> None:
-    listed = ablate("table", "fake_record.yaml", "--runs", "--json").json["runs"]
+    listed = ablate("table", "made_up.yaml", "--runs", "--json").json["runs"]
     rows = by_name(table)
     for name, row in rows.items():
         runs = [run for run in listed if run["row"] == name]
@@ -370,9 +370,9 @@ def test_every_number_can_be_traced_to_its_runs(ablate: Ablate, table: dict[str,
             assert np.mean([run["top1"] for run in runs]) == pytest.approx(row["mean"])
         if row["delta"] is not None:
             assert np.mean([run["difference"] for run in runs]) == pytest.approx(row["delta"]["mean"])
-    lines = list(csv.DictReader(io.StringIO(ablate("table", "fake_record.yaml", "--runs", "--format", "csv").out)))
+    lines = list(csv.DictReader(io.StringIO(ablate("table", "made_up.yaml", "--runs", "--format", "csv").out)))
     assert [line["run_id"] for line in lines] == [run["run_id"] for run in listed]
-    text = ablate("table", "fake_record.yaml", "--runs").out
+    text = ablate("table", "made_up.yaml", "--runs").out
     for run in listed:
         assert run["run_id"] in text
     assert "pool3: mean 96.9167 of 3" in text
@@ -386,7 +386,7 @@ def test_only_planned_runs_are_read(
         (store.runs / f"{i:012x}").mkdir()
     read: list[str] = []
     monkeypatch.setattr(Store, "read", lambda self, run_id: read.append(run_id))
-    assert ablate("table", "fake_record.yaml").err == ""
+    assert ablate("table", "made_up.yaml").err == ""
     planned = {chosen.spec(row, seed).run_id for row in chosen.specs for seed in range(3)}
     assert {*read} == planned and len(read) == len(planned), "each once"
 
@@ -396,8 +396,8 @@ def test_only_planned_runs_are_read(
 
 
 def test_compare_with_the_paper(ablate: Ablate, store: Store, table: dict[str, Any]) -> None:
-    found = ablate("compare", "digits", "paper", "fake_record.yaml", "--json").json
-    assert (found["experiment"], found["recipes"], found["metric"]) == ("fake_record", ["digits", "paper"], "top1")
+    found = ablate("compare", "digits", "paper", "made_up.yaml", "--json").json
+    assert (found["experiment"], found["recipes"], found["metric"]) == ("made_up", ["digits", "paper"], "top1")
     rows = by_name(found)
     for name, row in by_name(table).items():
         ours, paper = rows[name]["results"]
@@ -407,17 +407,17 @@ def test_compare_with_the_paper(ablate: Ablate, store: Store, table: dict[str, A
     ranks = {name: [result["rank"] for result in row["results"]] for name, row in rows.items()}
     assert ranks == {"pool3": [2, 2], "pool5": [1, 1], "none": [3, 3], "bare": [None, None]}
     assert found["agreement"] == table["agreement"]
-    turned = ablate("compare", "paper", "digits", "fake_record.yaml", "--json").json
+    turned = ablate("compare", "paper", "digits", "made_up.yaml", "--json").json
     assert turned["recipes"] == ["paper", "digits"]
     assert turned["agreement"]["kendall"] == found["agreement"]["kendall"]
 
 
 def test_compare_two_recipes(ablate: Ablate, store: Store, chosen: Plan, tmp_path: Path) -> None:
-    other = plan(str(tmp_path / "fake_record.yaml"), "cifar10")
+    other = plan(str(tmp_path / "made_up.yaml"), "cifar10")
     for row, tops in {"pool3": [80.0, 81.0], "pool5": [70.0, 71.5], "none": [90.0, 90.5]}.items():
         for seed, top1 in enumerate(tops):
             fake_record(store, other.spec(row, seed), top1)
-    words = ["compare", "digits", "cifar10", "fake_record.yaml"]
+    words = ["compare", "digits", "cifar10", "made_up.yaml"]
     found = ablate(*words, "--json").json
     rows = by_name(found)
     assert {name: row["rank_change"] for name, row in rows.items()} == {
@@ -440,21 +440,21 @@ def test_compare_two_recipes(ablate: Ablate, store: Store, chosen: Plan, tmp_pat
 
 
 def test_explain(ablate: Ablate, chosen: Plan) -> None:
-    found = ablate("explain", "fake_record.yaml", "none", "--json").json
+    found = ablate("explain", "made_up.yaml", "none", "--json").json
     assert (found["row"], found["baseline"], found["recipe"]) == ("none", "pool3", "digits")
     assert found["set"] == {"model.token_mixer": "identity", "model.mlp_ratio": 2}
     expected = differences(chosen.specs["none"], chosen.specs["pool3"])
     assert [(d["path"], d["value"], d["baseline"]) for d in found["differences"]] == expected
     declared = {d["path"]: d["declared"] for d in found["differences"]}
     assert declared == {"model.token_mixer": True, "model.mlp_ratio": True, "model.pool_size": False}
-    text = ablate("explain", "fake_record.yaml", "none").out
+    text = ablate("explain", "made_up.yaml", "none").out
     assert "model.mlp_ratio: 4.0 -> 2.0\n" in text
     assert "model.pool_size: [3, 3, 3, 3] -> [null, null, null, null]  (follows)" in text
-    assert "there is no difference" in ablate("explain", "fake_record.yaml", "pool3").out
+    assert "there is no difference" in ablate("explain", "made_up.yaml", "pool3").out
     for words in ((), ("train.epochs=2",)):
-        without = ablate("explain", "fake_record.yaml", *words)
-        assert (without.code, without.out) == (2, "") and "give a row of fake_record.yaml: pool3, " in without.err
-    assert ablate("explain", "fake_record.yaml", "pool3", "--json").json["differences"] == []
+        without = ablate("explain", "made_up.yaml", *words)
+        assert (without.code, without.out) == (2, "") and "give a row of made_up.yaml: pool3, " in without.err
+    assert ablate("explain", "made_up.yaml", "pool3", "--json").json["differences"] == []
 
 
 def test_explain_under_a_recipe_and_overrides(ablate: Ablate) -> None:
@@ -483,7 +483,7 @@ def test_explain_under_a_recipe_and_overrides(ablate: Ablate) -> None:
         (["table", "pooling_size", "--transposed", "--runs"], ["--transposed has no meaning for --runs"]),
         (["table", "pooling_size", "--runs", "--format", "latex"], ["'latex'", "with --runs: text, csv, json"]),
         (["table", "pooling_size", "--power", "0"], ["--power is 0", "above 0 and at most 100"]),
-        (["table", "pooling_size", "--power", "nan"], ["--power is nan"]),
+        (["table", "pooling_size", "--power", "nan"], ["--power is 'nan'"]),
         (["compare", "digits", "digits", "pooling_size"], ["'digits' twice"]),
         (["compare", "digits", "cifar", "pooling_size"], ["unknown recipe 'cifar' (did you mean 'cifar10'?)"]),
         (["compare", "digits", "paper"], ["give one experiment"]),

@@ -25,10 +25,11 @@ from metaformer_ablate.settings.layers import Layer, digest
 from metaformer_ablate.spec import merge
 from metaformer_ablate.spec.checks import stage_sizes
 from metaformer_ablate.spec.experiment import load_recipe
-from metaformer_ablate.spec.merge import flatten, override_layer
+from metaformer_ablate.spec.merge import flatten
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import SECTIONS, SEMANTICS, RunSpec
+from metaformer_ablate.spec.words import override_layer
 
 LEAVES = merge.LEAVES  # every field that a layer may set, by dotted path
 # What is not part of the id: where and how a run executes, and a path whose content is.

@@ -43,7 +43,7 @@ Results = Mapping[str, Mapping[int, float | str]]
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """make(results, seeds): the table of EXPERIMENT after runs that ended so."""
-    (tmp_path / "fake_record.yaml").write_text(EXPERIMENT)
+    (tmp_path / "made_up.yaml").write_text(EXPERIMENT)
     store = Store(tmp_path / "results")
 
     def table(results: Results, seeds: tuple[int, ...] | None = None, **of: Any) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 def made_up_plan(folder: Path, overrides: tuple[str, ...] = ()) -> Plan:
     experiment.load_experiment.cache_clear()
-    return plan(str(folder / "fake_record.yaml"), overrides=overrides)
+    return plan(str(folder / "made_up.yaml"), overrides=overrides)
 
 
 def by_name(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -86,7 +86,7 @@ def test_a_table_has_the_keys_of_the_contract(make: Callable[..., dict[str, Any]
     table = make(FULL)
     assert list(table)[:5] == ["experiment", "recipe", "metric", "rows", "warnings"]
     assert list(table)[5:] == ["audit", "resolution", "agreement"]
-    assert (table["experiment"], table["recipe"], table["metric"]) == ("fake_record", "digits", "top1")
+    assert (table["experiment"], table["recipe"], table["metric"]) == ("made_up", "digits", "top1")
     assert [row["name"] for row in table["rows"]] == ["pool3", "pool5", "none"], "not in the order of the file"
     for row in table["rows"]:
         assert list(row) == ROW_KEYS
@@ -258,7 +258,7 @@ def test_a_run_at_chance_is_marked(make: Callable[..., dict[str, Any]]) -> None:
 
 
 def test_a_row_that_is_not_applicable_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "fake_record.yaml").write_text(
+    (tmp_path / "made_up.yaml").write_text(
         "baseline: pool\nrows:\n  pool: {set: {}}\n  swin: {set: {model.name: swin_mixer_b_d24}}\n"
     )
     chosen = made_up_plan(tmp_path)
@@ -372,7 +372,7 @@ def test_csv_is_read_by_pandas(make: Callable[..., dict[str, Any]]) -> None:
     assert frame["mean"].isna().tolist() == [False, False, True]
     assert rows["pool3"]["paper_top1"] == 77.2
     assert rows["pool3"]["run_ids"].split() == [run["run_id"] for run in by_name(table)["pool3"]["runs"]]
-    assert set(frame["experiment"]) == {"fake_record"} and set(frame["recipe"]) == {"digits"}
+    assert set(frame["experiment"]) == {"made_up"} and set(frame["recipe"]) == {"digits"}
     full = pd.read_csv(io.StringIO(render(make(FULL), "csv")))
     delta = by_name(make(FULL))["none"]["delta"]
     line = full[full["name"] == "none"].iloc[0]
@@ -407,7 +407,7 @@ def test_a_person_reads_mean_spread_and_count(style: str, make: Callable[..., di
 
 def test_long_labels_are_folded_and_not_cut(tmp_path: Path) -> None:
     label = "Pooling with a label that goes on and on and would not fit beside the numbers of any table whatever"
-    (tmp_path / "fake_record.yaml").write_text(EXPERIMENT.replace("label: Pooling 3", f"label: {label}"))
+    (tmp_path / "made_up.yaml").write_text(EXPERIMENT.replace("label: Pooling 3", f"label: {label}"))
     chosen, store = made_up_plan(tmp_path), Store(tmp_path / "results")
     for row, runs in FULL.items():
         for seed, top1 in runs.items():

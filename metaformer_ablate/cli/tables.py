@@ -37,7 +37,7 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals of 
 @_format
 @click.option("--columns", metavar="LIST", help="Columns and their order: row,top1,n,difference,p,...")
 @_digits
-@click.option("--sort", metavar="COLUMN", help="RunRequest the rows by a column; -COLUMN from the largest.")
+@click.option("--sort", metavar="COLUMN", help="Order the rows by a column; -COLUMN from the largest.")
 @click.option("--transposed", is_flag=True, help="Rows become columns.")
 @click.option("--images", is_flag=True, help="Also: do the trained models differ on these images (McNemar)?")
 @click.option(

@@ -26,7 +26,7 @@ from metaformer_ablate.errors import RequestError
 @click.command("run")
 @click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...")
 @options("recipe", "seeds", "results", "data", "device", "execution")
-@click.option("--dry-run", is_flag=True, help="StopRequest after the plan.")
+@click.option("--dry-run", is_flag=True, help="Stop after the plan.")
 @click.option("--retry-failed", is_flag=True, help="Train failed runs again; diverged ones are results.")
 @click.option("--max-hours", type=NUMBER, metavar="H", help="Begin no run after H hours.")
 @options("wandb", "json")

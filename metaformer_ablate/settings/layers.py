@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from metaformer_ablate.settings.yaml_reader import parse
 
 
 def digest(value: Any) -> str:
@@ -25,13 +23,3 @@ class Layer:
     where: Callable[[str], str]  # path -> what an error calls the place: "experiments/x.yaml:12"
     strict: bool = False
     about: str = ""  # "row 'pool5'": named in errors
-
-
-def as_words(values: Mapping[str, Any]) -> list[str]:
-    """Settings by dotted path as `key.path=value` words, which `override_layer` reads as the same values."""
-    return [f"{path}={value if _is_plain(value) else json.dumps(value)}" for path, value in values.items()]
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a string is a name that YAML, too, takes for that string."""
-    return isinstance(value, str) and value.isidentifier() and parse(value, "") == value

@@ -13,7 +13,7 @@ from metaformer_ablate.models.components import MIXERS, full_name
 from metaformer_ablate.models.presets import NAMED, SIZES
 from metaformer_ablate.models.spec import MIXER_OPTIONS, STAGED, ModelSpec
 from metaformer_ablate.settings.layers import Layer
-from metaformer_ablate.settings.yaml_reader import kind, parse
+from metaformer_ablate.settings.yaml_reader import kind
 from metaformer_ablate.spec.run_spec import SECTIONS
 
 
@@ -82,23 +82,6 @@ def flatten(tree: Mapping[Any, Any], where: Callable[[str], str], prefix: str = 
             raise RequestError(f"{where(path)}: {repeated[0]} is set twice")
         flat.update(inner)
     return flat
-
-
-def override_layer(words: Iterable[str]) -> Layer:
-    """The layer of `key.path=value` words of a command line; each value is read as YAML."""
-    values: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise RequestError(
-                f"command line: {word!r} is not an override; write key.path=value, for example train.epochs=10"
-            )
-        value = parse(text, f"command line: {key}")
-        new = flatten({key: value}, lambda path: "command line")
-        if repeated := sorted(values.keys() & new.keys()):
-            raise RequestError(f"command line: {repeated[0]} is set twice")
-        values.update(new)
-    return Layer(values, lambda path: "command line", strict=True)
 
 
 @dataclass

@@ -9,13 +9,13 @@ from typing import Any
 
 from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.models.components import MIXERS
-from metaformer_ablate.settings.layers import Layer, as_words
+from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.spec.checks import not_applicable as reason_not_applicable
 from metaformer_ablate.spec.checks import stage_sizes
 from metaformer_ablate.spec.experiment import Experiment, Recipe, load_experiment, load_recipe
-from metaformer_ablate.spec.merge import override_layer
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.spec.words import as_words, override_layer
 
 MOST_SEEDS = 10_000
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from metaformer_ablate.errors import RequestError, shown
+from metaformer_ablate.models.spec import STAGED
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.yaml_reader import parse
 from metaformer_ablate.spec.merge import LEAVES, flatten
@@ -19,8 +20,7 @@ def _types_of(annotation: Any) -> set[Any]:
 
 # Settings of one string or null, and those of integers, of null and of lists of these.
 TEXTS = {path for path, info in LEAVES.items() if _types_of(info.annotation) - {type(None)} == {str}}
-
-
+TEXTS = (TEXTS | {"model.name", "model.size"}) - {f"model.{name}" for name in STAGED}
 INTEGERS = {path for path, info in LEAVES.items() if _types_of(info.annotation) - {type(None)} == {int}}
 
 

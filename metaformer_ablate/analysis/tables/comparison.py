@@ -94,7 +94,7 @@ def render_comparison(comparison: dict[str, Any], style: str, digits: int = DIGI
     for i, recipe in enumerate((one, other)):
         columns |= {f"{recipe} {key}": column for key, column in _columns(recipe, i).items()}
     columns["change"] = Column("Rank change", lambda row, digits: _rank(row["rank_change"], "+"))
-    notes = ["RankProcesses are of the mean top-1 among the rows that both have, 1 for the highest; ties share theirs."]
+    notes = ["Ranks are of the mean top-1 among the rows that both have, 1 for the highest; ties share theirs."]
     notes += comparison["agreement"]["text"] if comparison["agreement"] else []
     notes += [f"Warning: {warning}" for warning in comparison["warnings"]]
     rows = comparison["rows"]
