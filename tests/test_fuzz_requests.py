@@ -1,6 +1,6 @@
 """Requests of any text end in what they ask for or in one RequestError, and never in another exception.
 
-200 cases each; 10,000 with `-m slow`.
+200 cases each; 10,000 with `-m fuzz`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ rows:
 Fuzz = Callable[[Callable[..., None]], None]
 
 
-@pytest.fixture(params=[200, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.fixture(params=[200, pytest.param(10_000, marks=(pytest.mark.slow, pytest.mark.fuzz))])
 def fuzz(request: pytest.FixtureRequest) -> Fuzz:
     """Runs a property with the number of cases that is asked for."""
 
