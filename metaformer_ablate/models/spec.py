@@ -121,6 +121,36 @@ class ModelSpec(Strict):
         value = getattr(self, name)
         return value[stage] if isinstance(value, tuple) else value
 
+    def stage_sizes(self, image_size: int) -> list[tuple[int, int]]:
+        """(height, width) of the feature map in each stage, in tokens; empty for a comparator.
+
+        Below 1 where the images are too small for the strides.
+        """
+        size, sizes = image_size, []
+        for stage in range(len(self.depths or ())):
+            conv = self.downsample if stage else self.stem
+            assert conv is not None
+            size = (size + 2 * conv.padding - conv.kernel) // conv.stride + 1
+            sizes.append((size, size))
+        return sizes
+
+    def not_applicable(self, image_size: int) -> str | None:
+        """Why a comparator makes no sense for images of so many pixels per side; None where it does.
+
+        A MetaFormer fits any size.
+        """
+        fits = COMPARATORS.get(self.comparator or "")
+        if fits is not None and (image_size < 64 or not fits.takes(image_size)):
+            times = "a power of two" if fits.powers else "an integer"
+            return f"{self.comparator} takes images of {fits.base} pixels times {times}, from 64 on; here {image_size}"
+        if (name := self.timm) is not None:
+            if name.startswith("resnet"):
+                small = f"{name} leaves less than one position of images below 32 pixels; here {image_size}"
+                return None if image_size >= 32 else small
+            if image_size < 64 or image_size % 16:
+                return f"{name} takes images of a multiple of 16 pixels, from 64 on; here {image_size}"
+        return None
+
 
 STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "position_embedding")
 
