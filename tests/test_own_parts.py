@@ -15,8 +15,7 @@ from conftest import TINY_WORDS, Result
 from specs import build_net, spec_of
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.components import MIXERS
-from metaformer_ablate.models.user_components import read_own_parts
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -78,8 +77,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     yield tmp_path
     monkeypatch.chdir("/")
     monkeypatch.delenv("ABLATE_PARTS", raising=False)
-    read_own_parts()
-    assert not [name for name in MIXERS if "@" in name]
+    COMPONENTS.read_own()
+    assert not [name for name in COMPONENTS.mixers if "@" in name]
 
 
 def roll_spec(*words: str) -> RunSpec:

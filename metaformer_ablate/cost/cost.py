@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from metaformer_ablate.cost.counting import Cost, _CostShape, count_model
-from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -54,7 +54,7 @@ def macs_at_224(spec: RunSpec) -> int | None:
     if spec.model.not_applicable(224) is not None:
         return None
     for (height, width), mixer in zip(spec.model.stage_sizes(224), spec.model.stages()[2], strict=True):
-        if MIXERS[mixer].fixed_resolution and height * width > 3136:  # the first stage of the paper's models
+        if COMPONENTS.mixers[mixer].fixed_resolution and height * width > 3136:  # the first stage of the paper's models
             return None
     return count(spec, 224).macs
 

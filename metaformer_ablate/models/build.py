@@ -10,13 +10,11 @@ from torch import nn
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.components import Component
 from metaformer_ablate.models.metaformer import MetaFormer, MetaFormerBlock
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.models.user_components import (
     cannot_be_built,
     check_own_parts,
-    own_names,
-    parts_of,
-    read_own_parts,
 )
 
 
@@ -60,10 +58,10 @@ def build_model(
 
 def _own_parts(model: ModelSpec) -> dict[str, Component]:
     """The user's own components that a model names. Raises RequestError for one whose class is another by now."""
-    own = own_names(model)
+    own = model.own_names()
     if own:
-        read_own_parts()  # this may be a worker, which has resolved nothing
-    known = parts_of(model)
+        COMPONENTS.read_own()  # this may be a worker, which has resolved nothing
+    known = COMPONENTS.find(own)
     if gone := sorted(own - known.keys()):
         raise RequestError(f"{', '.join(gone)}: parts.yaml names no such part, or its class is another by now")
     return known

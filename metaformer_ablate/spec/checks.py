@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.spec.merge import Merged, invalid
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.training.spec import TrainSpec
@@ -33,7 +33,7 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
                 f"{model.downsample.stride}; allowed: a larger image or smaller strides"
             )
     for i, (_, dim, mixer) in enumerate(zip(*model.stages(), strict=True)):
-        if "head_dim" in MIXERS[mixer].reads and (not model.head_dim or dim % model.head_dim):
+        if "head_dim" in COMPONENTS.mixers[mixer].reads and (not model.head_dim or dim % model.head_dim):
             allowed = f"allowed for {mixer} in stage {i + 1}: a divisor of its width {dim}"
             raise invalid("model.head_dim", model.head_dim, allowed, merged)
     train = spec.train

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metaformer_ablate.errors import RequestError, shown
-from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.settings.layers import Layer, as_words
 from metaformer_ablate.spec.experiment import Experiment, Recipe, load_experiment, load_recipe
 from metaformer_ablate.spec.merge import override_layer
@@ -82,7 +82,7 @@ def row_notes(plan: Plan, name: str) -> list[str]:
     covered: dict[str, list[str]] = {}
     for i, (height, width) in enumerate(spec.model.stage_sizes(spec.data.image_size)):
         mixer = spec.model.stages()[2][i]
-        part = MIXERS[mixer]
+        part = COMPONENTS.mixers[mixer]
         window = spec.model.at_stage(part.window, i) if part.window else None
         place = f"stage {i + 1} ({height} x {width})"
         if not part.mixes:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from metaformer_ablate.data.spec import DataSpec
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.spec import ModelSpec
-from metaformer_ablate.models.user_components import read_own_parts
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.settings.schema import Strict
 from metaformer_ablate.training.spec import TrainSpec
@@ -33,7 +33,7 @@ class RunSpec(Strict):
     @model_validator(mode="before")
     @classmethod
     def _with_own_parts(cls, values: Any) -> Any:
-        read_own_parts()  # a spec out of a record names them too
+        COMPONENTS.read_own()  # a spec out of a record names them too
         return values
 
     def to_dict(self) -> dict[str, Any]:
