@@ -384,7 +384,9 @@ def fuzz(check: Any, *strategies: Any) -> Any:
     """The two tests of a fuzzer: 200 cases, and 10,000 with `-m fuzz`."""
     few = settings(**CASES)(given(*strategies)(check))
     many = settings(**MANY)(given(*strategies)(check))
-    return pytest.mark.parametrize("run", [few, pytest.param(many, marks=(pytest.mark.slow, pytest.mark.fuzz))], ids=["200", "10000"])
+    return pytest.mark.parametrize(
+        "run", [few, pytest.param(many, marks=(pytest.mark.slow, pytest.mark.fuzz))], ids=["200", "10000"]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from metaformer_ablate.records.status import seeds_with_records
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.layers import Layer, digest
 from metaformer_ablate.spec import merge
-from metaformer_ablate.spec.checks import stage_sizes
 from metaformer_ablate.spec.experiment import load_recipe
 from metaformer_ablate.spec.merge import flatten
 from metaformer_ablate.spec.plan import plan
@@ -200,12 +199,16 @@ def test_three_stages() -> None:
     assert (model.token_mixer, model.pool_size) == (("pooling",) * 3, (3,) * 3)
 
 
+def sizes_of(spec: RunSpec) -> list[tuple[int, int]]:
+    return spec.model.stage_sizes(spec.data.image_size)
+
+
 def test_sizes_of_the_stages() -> None:
     """By hand: (224 + 4 - 7) // 4 + 1 = 56, then halves; digits keep 16 and end at 2 x 2, as the issue asks."""
-    assert stage_sizes(build(recipe="imagenet")) == [(56, 56), (28, 28), (14, 14), (7, 7)]
-    assert stage_sizes(build()) == [(16, 16), (8, 8), (4, 4), (2, 2)]
+    assert sizes_of(build(recipe="imagenet")) == [(56, 56), (28, 28), (14, 14), (7, 7)]
+    assert sizes_of(build()) == [(16, 16), (8, 8), (4, 4), (2, 2)]
     # (17 + 2 - 3) // 1 + 1 = 17, (17 + 2 - 3) // 2 + 1 = 9, 5, 3
-    assert stage_sizes(build({"data.image_size": 17})) == [(17, 17), (9, 9), (5, 5), (3, 3)]
+    assert sizes_of(build({"data.image_size": 17})) == [(17, 17), (9, 9), (5, 5), (3, 3)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics.classification
-from specs import spec_of
+from specs import build_net, spec_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -201,7 +201,7 @@ def test_a_record_has_the_keys_of_the_contract(train: Callable[..., Record], tin
     assert sorted(data["metrics"]) == ["loss", "top1", "top5"]
     assert data["epochs"] == 3
     assert data["images_seen"] == 3 * 5 * 256
-    assert data["params"] == sum(p.numel() for p in build_model(spec).parameters())
+    assert data["params"] == sum(p.numel() for p in build_net(spec).parameters())
     assert data["frozen_params"] == 0
     assert data["macs_224"] > data["macs"] > 0
     assert data["uncounted"]["aten::avg_pool2d"] == 4
@@ -361,10 +361,10 @@ def test_a_run_whose_last_step_breaks_it_diverges(train: Callable[..., Record], 
 def test_a_sweep_goes_on_after_runs_that_diverge_or_fail(
     tiny: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sometimes(spec: RunSpec, kernels: str) -> nn.Module:
-        if spec.seed == 1:
+    def sometimes(model: ModelSpec, *shape: int, seed: int, kernels: str) -> nn.Module:
+        if seed == 1:
             raise RuntimeError("the second\n  run broke")
-        return build_model(spec, kernels=kernels)
+        return build_model(model, *shape, seed=seed, kernels=kernels)
 
     monkeypatch.setattr(metaformer_ablate.runs.runner, "build_model", sometimes)
     specs = [tiny({"train.lr": 1e30}, seed=0), tiny(seed=1), tiny(seed=2)]
@@ -517,7 +517,7 @@ def shallow(spec: RunSpec) -> RunSpec:
 def test_every_row_of_every_experiment_trains_a_step(name: str, row: str) -> None:
     spec = shallow(plan(str(EXPERIMENTS / f"{name}.yaml")).specs[row])
     data = load_images(DataSpec(name="digits", image_size=spec.data.image_size), DataFolder.choose(None))
-    net = build_model(spec)
+    net = build_net(spec)
     augment = Augment(spec.data, DATASETS["digits"].num_classes, data.mean, data.std, spec.train.memory_format)
     task = Classification(net, spec.train, augment, steps_per_epoch=1, seed=0)
     optimizer = task.configure_optimizers()["optimizer"]

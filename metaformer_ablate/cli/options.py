@@ -205,10 +205,10 @@ def make_ready(jobs: Sequence[Any], store: Any, folder: Any) -> None:
 
 def _tell_of_code(jobs: Sequence[Any]) -> None:
     from metaformer_ablate.models.class_file import tell_of_code
-    from metaformer_ablate.models.user_components import parts_of
+    from metaformer_ablate.models.registry import COMPONENTS
 
     for job in jobs:
-        for part in parts_of(job.spec.model).values():
+        for part in COMPONENTS.find(job.spec.model.own_names()).values():
             tell_of_code(part.target.rpartition(":")[0])
 
 

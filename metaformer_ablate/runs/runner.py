@@ -173,7 +173,7 @@ class Runner:
             if computing.precision == "bf16":
                 _warn_of_bf16()
         checkpoint = find_checkpoint(watch)
-        net = build_model(spec, kernels=computing.kernels)
+        net = build_model(spec.model, *spec.data.net_shape, seed=spec.seed, kernels=computing.kernels)
         batch_norm = has_batch_norm(net, train)
         check_hardware(spec, self.device.type, batch_norm)
         if train.grad_checkpointing:

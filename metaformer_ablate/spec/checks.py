@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.components import MIXERS
-from metaformer_ablate.models.presets import COMPARATORS
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.spec.merge import Merged, invalid
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.training.spec import TrainSpec
@@ -25,7 +24,7 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
             f"{layer.where('model.size')}: {about}model.size is {size!r}, but nothing reads it: "
             f"the model is {comparator}"
         )
-    for stage, (height, _) in enumerate(stage_sizes(spec)):
+    for stage, (height, _) in enumerate(model.stage_sizes(spec.data.image_size)):
         if height < 1:
             assert model.stem is not None and model.downsample is not None
             raise RequestError(
@@ -34,7 +33,7 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
                 f"{model.downsample.stride}; allowed: a larger image or smaller strides"
             )
     for i, (_, dim, mixer) in enumerate(zip(*model.stages(), strict=True)):
-        if "head_dim" in MIXERS[mixer].reads and (not model.head_dim or dim % model.head_dim):
+        if "head_dim" in COMPONENTS.mixers[mixer].reads and (not model.head_dim or dim % model.head_dim):
             allowed = f"allowed for {mixer} in stage {i + 1}: a divisor of its width {dim}"
             raise invalid("model.head_dim", model.head_dim, allowed, merged)
     train = spec.train
@@ -77,30 +76,3 @@ def _check_sharing(train: TrainSpec, merged: Merged) -> None:
     if train.strategy != "auto" and train.world == 1:
         allowed = "allowed on one device: auto"
         raise invalid("train.strategy", train.strategy, allowed, merged)
-
-
-def stage_sizes(spec: RunSpec) -> list[tuple[int, int]]:
-    """(height, width) of the feature map in each stage, in tokens; empty for a comparator."""
-    size, sizes = spec.data.image_size, []
-    for stage in range(len(spec.model.depths or ())):
-        conv = spec.model.downsample if stage else spec.model.stem
-        assert conv is not None
-        size = (size + 2 * conv.padding - conv.kernel) // conv.stride + 1
-        sizes.append((size, size))
-    return sizes
-
-
-def not_applicable(spec: RunSpec) -> str | None:
-    """Why a comparator makes no sense at a recipe's resolution; None where it does. A MetaFormer fits any."""
-    size = spec.data.image_size
-    fits = COMPARATORS.get(spec.model.comparator or "")
-    if fits is not None and (size < 64 or not fits.takes(size)):
-        times = "a power of two" if fits.powers else "an integer"
-        return f"{spec.model.comparator} takes images of {fits.base} pixels times {times}, from 64 on; here {size}"
-    if (name := spec.model.timm) is not None:
-        if name.startswith("resnet"):
-            small = f"{name} leaves less than one position of images below 32 pixels; here {size}"
-            return None if size >= 32 else small
-        if size < 64 or size % 16:
-            return f"{name} takes images of a multiple of 16 pixels, from 64 on; here {size}"
-    return None

@@ -9,8 +9,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from metaformer_ablate.errors import RequestError, nearest, shown, unknown
-from metaformer_ablate.models.components import MIXERS, full_name
+from metaformer_ablate.models.components import full_name
 from metaformer_ablate.models.presets import NAMED, SIZES
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.spec import MIXER_OPTIONS, STAGED, ModelSpec
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.yaml_reader import kind
@@ -199,13 +200,13 @@ def per_stage(values: dict[str, Any], merged: Merged) -> dict[str, Any]:
     lists = {key: list(v) if isinstance(v, tuple) else v for key, v in lists.items()}
     for option in (key for key in STAGED if key in MIXER_OPTIONS):
         for i, mixer in enumerate(lists["token_mixer"]):
-            name = full_name(mixer, MIXERS) if isinstance(mixer, str) else None
-            if lists[option][i] is None and name is not None and option in MIXERS[name].reads:
+            name = full_name(mixer, COMPONENTS.mixers) if isinstance(mixer, str) else None
+            if lists[option][i] is None and name is not None and option in COMPONENTS.mixers[name].reads:
                 if f"model.{option}" in merged.explicit and "null" not in str(fields[option].description):
                     set_to = merged.explicit[f"model.{option}"][0]
                     reads = f"allowed in stage {i + 1}, where {mixer} reads it: {fields[option].description}"
                     raise invalid(f"model.{option}", set_to, reads, merged)
-                lists[option][i] = MIXERS[name].defaults.get(option, fields[option].default)
+                lists[option][i] = COMPONENTS.mixers[name].defaults.get(option, fields[option].default)
     return {**values, **lists}
 
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metaformer_ablate.errors import RequestError, shown
-from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.settings.layers import Layer
-from metaformer_ablate.spec.checks import not_applicable as reason_not_applicable
-from metaformer_ablate.spec.checks import stage_sizes
 from metaformer_ablate.spec.experiment import Experiment, Recipe, load_experiment, load_recipe
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -62,7 +60,7 @@ def plan(
                 f"{chosen.source}: rows {other!r} and {row.name!r} are the same run{cause}; "
                 f"each row of an experiment must differ from every other"
             )
-        if (why := reason_not_applicable(spec)) is not None:
+        if (why := spec.model.not_applicable(spec.data.image_size)) is not None:
             not_applicable[row.name] = why
         else:
             specs[row.name] = spec
@@ -82,9 +80,9 @@ def row_notes(plan: Plan, name: str) -> list[str]:
             "not the baseline's recipe: " + ", ".join(f"{path} {there} -> {here}" for path, here, there in changes)
         )
     covered: dict[str, list[str]] = {}
-    for i, (height, width) in enumerate(stage_sizes(spec)):
+    for i, (height, width) in enumerate(spec.model.stage_sizes(spec.data.image_size)):
         mixer = spec.model.stages()[2][i]
-        part = MIXERS[mixer]
+        part = COMPONENTS.mixers[mixer]
         window = spec.model.at_stage(part.window, i) if part.window else None
         place = f"stage {i + 1} ({height} x {width})"
         if not part.mixes:

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.spec import DataSpec, unread_data
 from metaformer_ablate.errors import RequestError, shown
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.spec import ModelSpec, unread_model
-from metaformer_ablate.models.user_components import read_own_parts
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.schema import Strict
 from metaformer_ablate.spec.checks import check_together
@@ -34,7 +34,7 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
     set themselves is cleared of earlier layers. Raises RequestError for anything unknown, of a wrong type, out of
     range or contradictory, and for a strict setting that the chosen parts do not read.
     """
-    read_own_parts()
+    COMPONENTS.read_own()
     merged = merge(layers)
     values = with_presets(merged)
     model = _validate(ModelSpec, "model", per_stage(values.get("model", {}), merged), merged)

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.spec import DataSpec
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.spec import ModelSpec
-from metaformer_ablate.models.user_components import read_own_parts
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.settings.schema import Strict
 from metaformer_ablate.training.spec import TrainSpec
@@ -34,7 +33,7 @@ class RunSpec(Strict):
     @model_validator(mode="before")
     @classmethod
     def _with_own_parts(cls, values: Any) -> Any:
-        read_own_parts()  # a spec out of a record names them too
+        COMPONENTS.read_own()  # a spec out of a record names them too
         return values
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,9 +59,8 @@ class RunSpec(Strict):
 
     def cost_key(self) -> str:
         """Names what parameters and MACs depend on: the model, the channels, the classes and the resolution."""
-        shape = [DATASETS[self.data.name].channels, self.data.classes, self.data.image_size]
         model = {
             k: v for k, v in self.to_dict()["model"].items() if k not in ("drop_path", "layer_scale", "init_sha256")
         }
         model["layer_scale"] = self.model.layer_scale is not None
-        return digest([model, shape])
+        return digest([model, self.data.net_shape])
