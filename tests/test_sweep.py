@@ -271,9 +271,9 @@ def test_what_differs_is_told_with_what_could_explain_it(
     kept = Store(tmp_path / "kept").read(record.run_id)
     assert kept is not None
     top1 = next(line for line in done.json["differences"] if line["what"] == "top1")
-    assert (top1["then"], top1["now"]) == (record.top1, kept.top1)
+    assert (top1["then"], top1["now"]) == (record.value("top1"), kept.value("top1"))
     before, after = record.predictions()["predicted"], kept.predictions()["predicted"]
-    images = next(line for line in done.json["differences"] if line["what"] == "images predicted otherwise")
+    images = next(line for line in done.json["differences"] if line["what"] == "entries of predicted that differ")
     assert images["now"] == sum(before != after)
     assert {"what": "version of torch", "then": record.data["versions"]["torch"], "now": "9.9"} in done.json[
         "environment"
@@ -335,7 +335,7 @@ def test_merge_keeps_ours_where_results_differ_and_takes_theirs_for_a_failed_one
     done = ablate("merge", "theirs", "--json")
     assert done.code == 1
     assert (done.json["conflicts"], done.json["brought"]) == ([differs.run_id], [failed.run_id])
-    assert (ours.read(differs.run_id).top1, ours.read(failed.run_id).top1) == (90.0, 92.0)
+    assert (ours.read(differs.run_id).value("top1"), ours.read(failed.run_id).value("top1")) == (90.0, 92.0)
 
 
 def test_what_is_being_trained_is_not_removed(ablate: Ablate, tmp_path: Path) -> None:
