@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,16 +22,18 @@ from conftest import TINY_WORDS, Result, Trained, command
 from specs import fake_record, spec_of
 
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.records.claims import ClaimOwner, Claims
+from metaformer_ablate.records.claims import ClaimOwner, Claims, Progress
 from metaformer_ablate.records.compare import compare
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.run_spec import SEMANTICS
 from metaformer_ablate.sweep.jobs import Job, make_request
 from metaformer_ablate.sweep.launchers.local import InProcess
+from metaformer_ablate.sweep.progress import describe_metric
 from metaformer_ablate.sweep.scheduler import Sweep
 from metaformer_ablate.system.processes import process_started
 from metaformer_ablate.system.signals import Interrupted, StopRequest
+from metaformer_ablate.tasks.base import Metric
 
 Ablate = Callable[..., Result]
 # A run of some seconds, so that there is a middle to disturb.
@@ -208,6 +211,41 @@ def test_status_sees_a_sweep_from_another_terminal(ablate: Ablate, tmp_path: Pat
     assert shown["to_run"] == 4
     after = ablate("status", "--json").json
     assert (after["running"], after["sweeps"]) == ([], [])
+
+
+def test_status_gives_the_reported_metric_under_its_name(ablate: Ablate, tmp_path: Path) -> None:
+    """Of a claim as this code writes it, as older code did, and of a task that this code does not have."""
+    specs = [spec_of(seed=seed) for seed in range(4)]
+    claims = Claims(tmp_path / "results")
+    held = [claims.take(spec.run_id, f"run {spec.seed}") for spec in specs]
+    progress = Progress(3, 4, 0.75, 0.5, {"loss": 0.25, "top1": 96.125}, 40.0)
+    for claim, so_far in zip(held, (progress, replace(progress, metrics=None), progress, progress), strict=True):
+        assert claim is not None
+        claim.progress = so_far
+        claim.heartbeat()
+    older, foreign = held[2].path, held[3].path
+    tree = json.loads(older.read_text())
+    del tree["progress"]["metrics"], tree["progress"]["task"]
+    older.write_text(json.dumps(tree))
+    foreign.write_text(foreign.read_text().replace('"classification"', '"captioning"'))
+    assert [claims.current(spec.run_id).progress for spec in specs[:3]] == [
+        progress, replace(progress, metrics=None), replace(progress, metrics={"top1": 96.125}),
+    ]  # fmt: skip
+    running = {run["name"]: run["progress"] for run in ablate("status", "--json").json["running"]}
+    assert [running[f"run {seed}"].get("top1") for seed in range(4)] == [96.125, None, 96.125, None]
+    assert running["run 1"].keys() >= {"epoch", "epochs", "share", "train_loss", "top1", "images_per_second"}
+    text = ablate("status").out
+    for seed, shown in enumerate([", top-1 96.12%", "", ", top-1 96.12%", ""]):
+        assert re.search(rf"run {seed} on .*: epoch 3/4 \(75%\){shown}, 40 images/s\n", text)
+    for claim in held:
+        claim.release()
+
+
+def test_a_metric_in_a_sentence() -> None:
+    assert describe_metric(Metric("top1", "Top-1"), 98.0469) == "top-1 98.05%"
+    assert describe_metric(Metric("box_ap", "Box AP", digits=1), 36.25) == "box AP 36.2%"
+    assert describe_metric(Metric("miou", "mIoU"), 37.0) == "mIoU 37.00%"
+    assert describe_metric(Metric("mae", "MAE", unit="px", higher_is_better=False), 1.5) == "MAE 1.50 px"
 
 
 def test_status_of_an_experiment(ablate: Ablate, trained: Trained) -> None:

@@ -299,7 +299,7 @@ def test_progress_is_reported(train: Callable[..., Record], tiny: Callable[..., 
     record = train(tiny({"train.epochs": 2}), told.append)
     assert [progress.share for progress in told] == sorted(progress.share for progress in told)
     assert told[-1].share == 1
-    assert (told[-1].epoch, told[-1].epochs, told[-1].top1) == (2, 2, record.value("top1"))
+    assert (told[-1].epoch, told[-1].epochs, told[-1].metrics) == (2, 2, record.data["metrics"])
     assert told[-1].images_per_second > 0
 
 
