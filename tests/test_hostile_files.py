@@ -417,7 +417,7 @@ def check_record(changes: dict[str, Any]) -> None:
 KEYS = st.sampled_from(
     "format run_id status reason metrics at_chance params frozen_params macs macs_224 uncounted epochs images_seen "
     "seconds device precision compiled kernels cpu unreadable peak_memory_bytes versions git data_fingerprint started "
-    "ended other".split()
+    "ended task other".split()
 )
 
 

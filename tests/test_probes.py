@@ -109,7 +109,7 @@ def test_weights_that_repeat_the_record(kept):
     run, checked = load_trained(record, load_images_of(record, FOLDER), CPU)
     assert checked["images"] == checked["predictions_repeated"] == 355
     assert checked["largest_confidence_difference"] < 1e-2  # points, by another batch size and memory format
-    assert not run.net.training and record.top1 > 40
+    assert not run.net.training and record.value("top1") > 40
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -493,7 +493,7 @@ def test_of_two_that_finish_one_run_the_first_record_stands(tmp_path: Path) -> N
     first = fake_record(store, spec_of(), top1=50.0)
     data = {key: value for key, value in first.data.items() if key != "checksums"}
     second = store.write(spec_of(), {**data, "metrics": {"top1": 60.0}}, [], first.predictions())
-    assert second.top1 == 50.0 and store.read(first.run_id).data == first.data
+    assert second.value("top1") == 50.0 and store.read(first.run_id).data == first.data
     assert list(store.runs.iterdir()) == [first.folder]
 
 

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,8 @@ from metaformer_ablate.records.checkpoints import FINAL, LAST
 from metaformer_ablate.records.integrity import check_record, file_digest
 from metaformer_ablate.records.record import (
     FORMAT,
-    FRAME_COLUMNS,
-    HISTORY_COLUMNS,
     LARGEST,
+    PREDICTIONS,
     STATUSES,
     Record,
     StoreError,
@@ -36,13 +35,24 @@ from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.spec.merge import flatten
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.tasks.base import Task
+from metaformer_ablate.tasks.registry import DEFAULT, get_task, task_of
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 
-FILES = (*LARGEST, LAST, FINAL)
+_FRAME_KEYS = tuple(
+    "run_id status at_chance params frozen_params macs macs_224 epochs images_seen seconds "
+    "peak_memory_bytes device started data_fingerprint".split()
+)
+
+
+def frame_columns(*tasks: Task) -> tuple[str, ...]:
+    """The columns that `Store.frame` begins with: id, status, the metrics of the tasks, what the run took and where."""
+    metrics = dict.fromkeys(metric.name for task in tasks for metric in task.metrics)
+    return (*_FRAME_KEYS[:2], *metrics, *_FRAME_KEYS[2:])
 
 
 @dataclass
@@ -64,8 +74,6 @@ class Store:
     def read(self, run_id: str) -> Record | None:
         """The record of a run; None where there is none or it does not check out (then `problems` says why)."""
         folder = self.folder(run_id)
-        if not folder.is_dir():
-            return None
         problem, data = check_record(folder, run_id)
         if problem:
             self.problems[run_id] = f"{folder}: {problem}; not counted as a result"
@@ -124,14 +132,15 @@ class Store:
         return found[0]
 
     def frame(self, records: Iterable[Record] | None = None) -> pd.DataFrame:
-        """One line a run, of all records or of those given: what came out, where it ran, what it set.
+        """One line per run, of all records or of those given: what came out, where it ran, what it set.
 
-        Columns are FRAME_COLUMNS, `torch` (its version), `commit` and `dirty` (of this package), and every field of the
-        resolved spec by its dotted path. The order of columns is the same for any records. A record whose spec cannot
-        be read is left out, and `problems` says why.
+        Columns are `frame_columns` of the records' tasks, `torch` (its version), `commit` and `dirty` (of this
+        package), and every field of the resolved spec by its dotted path. The order of columns is the same for any
+        records of a task. A record whose spec cannot be read is left out, and `problems` says why.
         """
         import pandas as pd
 
+        tasks = {}
         lines, of_spec = [], dict.fromkeys(["seed"])
         for record in self if records is None else records:
             data = record.data
@@ -140,13 +149,16 @@ class Store:
             except RequestError as error:
                 self.problems[record.run_id] = f"{error}; left out"
                 continue
-            metrics = {key: value for key, value in (data["metrics"] or {}).items() if key not in data}
-            line = {key: data.get(key) for key in FRAME_COLUMNS} | metrics
+            task = tasks[record.task.name] = record.task
+            line = {key: data.get(key) for key in _FRAME_KEYS}
+            line |= {metric.name: record.value(metric.name) for metric in task.metrics}
             line["torch"] = (data.get("versions") or {}).get("torch")
             line |= {key: (data.get("git") or {}).get(key) for key in ("commit", "dirty")}
             of_spec |= dict.fromkeys(spec)
             lines.append(line | spec)
-        return pd.DataFrame(lines, columns=[*FRAME_COLUMNS, "torch", "commit", "dirty", *of_spec])
+        return pd.DataFrame(
+            lines, columns=[*frame_columns(*tasks.values() or [get_task()]), "torch", "commit", "dirty", *of_spec]
+        )
 
     # Writing
 
@@ -176,22 +188,23 @@ class Store:
         one stands and is returned. Raises StoreError where the folder cannot be written; nothing half-written stays
         under the run's name.
         """
-        run_id = spec.run_id
+        run_id, task = spec.run_id, task_of(spec.to_dict())
         temporary = self.runs / f".{run_id}.{uuid4().hex[:12]}"  # several machines may write here
         worked_in = temporary.with_suffix(".work")
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             (temporary / "spec.yaml").write_text(_yaml(spec.to_dict()), encoding="utf-8")
-            (temporary / "history.csv").write_text(_history(history), encoding="utf-8")
+            (temporary / "history.csv").write_text(_history(history, task.history_columns), encoding="utf-8")
             if predictions is not None:
                 import numpy as np
 
-                with (temporary / "predictions.npz").open("wb") as stream:
+                with (temporary / PREDICTIONS).open("wb") as stream:
                     np.savez_compressed(stream, **predictions)  # type: ignore[arg-type]
             if log is not None:
                 (temporary / "log.txt").write_text(log, encoding="utf-8")
-            data = {"format": FORMAT, "run_id": run_id, **data}
+            of_task = {} if task.name == DEFAULT else {"task": task.name}
+            data = {"format": FORMAT, "run_id": run_id, **of_task, **data}
             sums = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
             data["checksums"] = {**sums, "record.json": digest(data)}
             with (temporary / "record.json").open("w", encoding="utf-8") as stream:
@@ -226,7 +239,7 @@ class Store:
         temporary = self.runs / f".{record.run_id}.{uuid4().hex[:12]}"
         try:
             temporary.mkdir()
-            left_out = _copy_files(record.folder, temporary)
+            left_out = _copy_files(record.folder, temporary, (*LARGEST, *record.task.files, LAST, FINAL))
             problem, data = check_record(temporary, record.run_id)
             if problem or data != record.data:
                 links = f" (left out: {', '.join(left_out)})" if left_out else ""
@@ -260,12 +273,12 @@ class Store:
         return target
 
 
-def _copy_files(folder: Path, to: Path) -> list[str]:
+def _copy_files(folder: Path, to: Path, wanted: Sequence[str]) -> list[str]:
     """Copies the regular files of a record, following no link; the names of all else that is there."""
     left_out = []
     for name in sorted(os.listdir(folder)):
         try:
-            if name not in FILES or not stat.S_ISREG(os.lstat(folder / name).st_mode):
+            if name not in wanted or not stat.S_ISREG(os.lstat(folder / name).st_mode):
                 raise OSError
             file = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
@@ -287,9 +300,9 @@ def _yaml(tree: dict[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _history(rows: list[dict[str, float]]) -> str:
+def _history(rows: list[dict[str, float]], columns: Sequence[str]) -> str:
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, HISTORY_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()

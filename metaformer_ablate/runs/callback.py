@@ -23,6 +23,7 @@ from metaformer_ablate.system.console import say
 from metaformer_ablate.system.signals import Interrupted
 from metaformer_ablate.tasks.classification.module import Classification
 from metaformer_ablate.tasks.module import Diverged
+from metaformer_ablate.tasks.registry import task_of
 from metaformer_ablate.training.compute import ComputeSettings
 from metaformer_ablate.training.optim import learning_rate
 
@@ -258,7 +259,8 @@ class RunCallback(pl.Callback):
             epochs=self.epochs,
             share=share,
             train_loss=last["train_loss"] if last else None,
-            top1=last["val_top1"] if last else None,
+            metrics={k.removeprefix("val_"): v for k, v in last.items() if k.startswith("val_")} if last else None,
             images_per_second=rate,
+            task=task_of(self.spec.to_dict()).name,
         )
         self.options.tell(progress)

@@ -14,17 +14,32 @@ from metaformer_ablate.system.console import duration, say
 if TYPE_CHECKING:
     from metaformer_ablate.records.claims import Progress
     from metaformer_ablate.records.record import Record
+    from metaformer_ablate.tasks.base import Metric
 
 
 PLAIN_LINE_SECONDS = 10.0
+
+
+def describe_metric(metric: Metric, value: float) -> str:
+    """`top-1 98.05%`: a metric within a sentence. A label that begins as an abbreviation does keeps its letters."""
+    label = metric.label[:1].lower() + metric.label[1:] if metric.label[1:2].islower() else metric.label
+    unit = metric.unit if metric.unit in ("", "%") else f" {metric.unit}"
+    return f"{label} {value:.{metric.digits}f}{unit}"
 
 
 def describe_result(record: Record) -> str:
     """`top-1 98.05%`, or the status with its reason."""
     if record.status != "ok":
         return f"{record.status}: {record.data['reason']}"
+    metric = record.task.reported
     chance = " (at chance)" if record.data.get("at_chance") else ""
-    return f"top-1 {record.top1:.2f}%{chance}"
+    return f"{describe_metric(metric, record.data['metrics'][metric.name])}{chance}"
+
+
+def describe_evaluation(progress: Progress) -> list[str]:
+    """The reported metric as the last evaluation found it; empty before the first."""
+    metric, value = progress.reported or (None, None)
+    return [] if metric is None or value is None else [describe_metric(metric, value)]
 
 
 class _Clock(ProgressListener):
@@ -52,7 +67,8 @@ class _Clock(ProgressListener):
     def status(self, job: Job, progress: Progress) -> str:
         parts = [f"{self.number(job)} {job.name}", f"epoch {progress.epoch}/{progress.epochs}"]
         if progress.train_loss is not None:
-            parts += [f"loss {progress.train_loss:.3f}", f"top-1 {progress.top1:.2f}%"]
+            parts.append(f"loss {progress.train_loss:.3f}")
+            parts += describe_evaluation(progress)
         parts += [f"{progress.images_per_second:.0f} images/s", f"{duration(self.left())} left"]
         return ", ".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,19 @@ def at_chance(top1: float, images: int, spec: RunSpec) -> bool:
     """Whether top-1 is within three standard deviations of guessing one of the classes."""
     p = 1 / spec.data.classes
     return bool(top1 / 100 <= p + 3 * (p * (1 - p) / images) ** 0.5)
+
+
+def check(predictions: Mapping[str, NDArray[Any]]) -> None:
+    """Raises ValueError unless these are label, predicted and confidence, with an entry per evaluation image."""
+    names = ("label", "predicted", "confidence")
+    if missing := [name for name in names if name not in predictions]:
+        raise ValueError(f"lacks {', '.join(missing)}; allowed: label, predicted and confidence")
+    label, predicted, confidence = (predictions[name] for name in names)
+    listed = label.ndim == 1 and len(label) and label.shape == predicted.shape == confidence.shape
+    kinds = "".join(array.dtype.kind for array in (label, predicted, confidence))
+    if not listed or not re.fullmatch("[ui][ui]f", kinds):
+        shown = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in predictions.items())
+        raise ValueError(f"found {shown[:200]}; allowed: three lists of one length, an entry per image")
 
 
 def facts_of(data: Mapping[str, Any]) -> DatasetInfo:
