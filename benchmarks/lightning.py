@@ -24,9 +24,9 @@ from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.options import RunOptions
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.spec.experiment import load_recipe
-from metaformer_ablate.spec.merge import override_layer
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.spec.words import override_layer
 from metaformer_ablate.system.devices import choose_device, device_name
 from metaformer_ablate.system.signals import StopRequest
 from metaformer_ablate.tasks.classification.data.augment import Augment

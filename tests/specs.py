@@ -14,9 +14,9 @@ from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.layers import Layer, digest
 from metaformer_ablate.spec.experiment import load_recipe
-from metaformer_ablate.spec.merge import override_layer
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.spec.words import override_layer
 
 if TYPE_CHECKING:
     from torch import nn

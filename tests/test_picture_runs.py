@@ -24,8 +24,8 @@ from metaformer_ablate.runs.options import RunOptions
 from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.runs.worker import execute
-from metaformer_ablate.settings.layers import as_words
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.spec.words import as_words
 from metaformer_ablate.system.signals import Interrupted, StopRequest
 from metaformer_ablate.tasks.classification.error_analysis import summary as errors
 

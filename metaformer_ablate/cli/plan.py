@@ -132,9 +132,9 @@ def cost_command(
     from metaformer_ablate.models.presets import NAMED
     from metaformer_ablate.settings.layers import Layer
     from metaformer_ablate.spec.experiment import find_all, load_recipe
-    from metaformer_ablate.spec.merge import override_layer
     from metaformer_ablate.spec.plan import plan
     from metaformer_ablate.spec.resolve import resolve
+    from metaformer_ablate.spec.words import override_layer
 
     if batch < 1:
         raise RequestError(f"--batch is {batch}; allowed: an integer of at least 1")

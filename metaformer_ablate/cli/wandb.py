@@ -118,7 +118,7 @@ def trial_command(
     Under an agent it is logged into the agent's W&B run; elsewhere only with --wandb.
     """
     from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.settings.layers import as_words
+    from metaformer_ablate.spec.words import as_words
     from metaformer_ablate.sweep.jobs import Job, plan_jobs
     from metaformer_ablate.system.signals import run_supervised
     from metaformer_ablate.tracking.tracker import in_agent
