@@ -303,6 +303,7 @@ LOADED = "running code of "
 
 
 def test_a_command_says_once_whose_code_it_runs(home: Path, ablate_process: Callable[..., Result]) -> None:
+    edit(home / "my_parts.py", "import torch\n", "import torch  # a class that nothing has counted before\n")
     for words in (["show", "rolling"], ["cost", "rolling", "--no-speed"], ["run", "rolling", "--workers", "2"]):
         done = ablate_process(*words, *WORDS)
         assert done.code == 0, done.err

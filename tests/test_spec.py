@@ -22,15 +22,15 @@ from metaformer_ablate.models.spec import STAGED
 from metaformer_ablate.records.status import seeds_with_records
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.layers import Layer, digest
-from metaformer_ablate.spec import merge
+from metaformer_ablate.spec import known
 from metaformer_ablate.spec.experiment import load_recipe
-from metaformer_ablate.spec.merge import flatten
+from metaformer_ablate.spec.known import flatten
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import SECTIONS, SEMANTICS, RunSpec
 from metaformer_ablate.spec.words import override_layer
 
-LEAVES = merge.LEAVES  # every field that a layer may set, by dotted path
+LEAVES = known.LEAVES  # every field that a layer may set, by dotted path
 # What is not part of the id: where and how a run executes, and a path whose content is.
 EXECUTION = {
     *(f"train.{key}" for key in ("devices", "nodes", "strategy", "micro_batch", "grad_checkpointing")),

@@ -167,22 +167,29 @@ STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "pos
 MIXER_OPTIONS = readable(MIXERS)
 
 
+def unread_entries(model: ModelSpec) -> dict[tuple[str, int], str]:
+    """{(field with an entry per stage, stage from 0): why nothing reads the entry}."""
+    unread_fields: dict[tuple[str, int], str] = {}
+    for option in (option for option in MIXER_OPTIONS if option in STAGED):
+        can = ", ".join(readers(option, COMPONENTS.mixers))
+        for i, name in enumerate(model.stages()[2]):
+            if option not in COMPONENTS.mixers[name].reads:
+                unread_fields[option, i] = f"token_mixer {name} does not read it (it is for {can})"
+    return unread_fields
+
+
 def unread_model(model: ModelSpec) -> dict[str, str]:
-    """{field, or field.i for stage i: why nothing reads it}."""
+    """{field: why nothing reads it}."""
     if (comparator := model.timm or model.comparator) is not None:
         read = {"timm", "comparator", "drop_path", "init_from", "init_sha256"}
         return {key: f"the model is {comparator}" for key in ModelSpec.model_fields if key not in read}
     unread_fields: dict[str, str] = {}
     names = model.stages()[2]
     mixers = [COMPONENTS.mixers[name] for name in names]
-    for option in MIXER_OPTIONS:
-        unread = [i for i, mixer in enumerate(mixers) if option not in mixer.reads]
+    for option in (option for option in MIXER_OPTIONS if option not in STAGED):
+        unread = not any(option in mixer.reads for mixer in mixers)
         can = ", ".join(readers(option, COMPONENTS.mixers))
-        if option in STAGED:
-            unread_fields |= {
-                f"{option}.{i}": f"token_mixer {names[i]} does not read it (it is for {can})" for i in unread
-            }
-        elif len(unread) == len(mixers) and not (option == "activation" and model.channel_mlp):
+        if unread and not (option == "activation" and model.channel_mlp):
             mlp = " and channel_mlp is false" if option == "activation" else ""
             unread_fields[option] = (
                 f"token_mixer {', '.join(dict.fromkeys(names))} does not read it (it is for {can}){mlp}"

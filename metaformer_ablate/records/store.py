@@ -31,9 +31,8 @@ from metaformer_ablate.records.record import (
     Record,
     StoreError,
 )
-from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.settings.layers import digest, flatten
 from metaformer_ablate.settings.typed_files import read_json
-from metaformer_ablate.spec.merge import flatten
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.tasks.base import Task
 from metaformer_ablate.tasks.registry import DEFAULT, get_task, task_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.spec.merge import Merged, invalid
@@ -10,7 +11,29 @@ from metaformer_ablate.training.spec import TrainSpec
 
 
 def check_together(spec: RunSpec, merged: Merged) -> None:
-    """What no single field can tell: the geometry leaves a map in every stage, the schedule fits the epochs."""
+    """Raises RequestError for what no single field can tell: a data set of another task, a geometry that leaves no map
+    in a stage, a schedule that does not fit the epochs, devices that cannot share a batch."""
+    _check_task(spec, merged)
+    _check_model(spec, merged)
+    _check_training(spec, merged)
+    _check_sharing(spec.train, merged)
+    _check_mixing(spec, merged)
+
+
+def _check_task(spec: RunSpec, merged: Merged) -> None:
+    """The data set is one of the task."""
+    task, of = merged.task.name, DATASETS[spec.data.name].task
+    if task != of:
+        fit = [name for name, facts in DATASETS.items() if facts.task == task]
+        others = f", or a data set of {task}: {', '.join(fit)}" if fit else ""
+        raise RequestError(
+            f"{merged.where('data.name')}data.name is {spec.data.name!r}, a data set of the task {of}, and task.name "
+            f"is {task}; allowed: task.name={of}{others}"
+        )
+
+
+def _check_model(spec: RunSpec, merged: Merged) -> None:
+    """One model is named, and its geometry leaves a map in every stage."""
     model = spec.model
     if model.timm is not None and model.comparator is not None:
         raise RequestError(
@@ -36,6 +59,10 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
         if "head_dim" in COMPONENTS.mixers[mixer].reads and (not model.head_dim or dim % model.head_dim):
             allowed = f"allowed for {mixer} in stage {i + 1}: a divisor of its width {dim}"
             raise invalid("model.head_dim", model.head_dim, allowed, merged)
+
+
+def _check_training(spec: RunSpec, merged: Merged) -> None:
+    """The schedule fits the epochs, and a batch the images."""
     train = spec.train
     if train.warmup_epochs >= train.epochs and train.warmup_epochs > 0:
         _, source = merged.explicit.get("train.warmup_epochs", (None, None))
@@ -50,7 +77,11 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
             f"{merged.where('train.batch_size')}train.batch_size is {train.batch_size}; allowed: at most {images}, "
             f"the training images of {spec.data.name}"
         )
-    _check_sharing(train, merged)
+
+
+def _check_mixing(spec: RunSpec, merged: Merged) -> None:
+    """Pairs of images that are mixed are on one device."""
+    train = spec.train
     mixed = not spec.data.in_memory and bool(spec.data.mixup or spec.data.cutmix)
     part = train.micro_batch or train.batch_size // train.world
     if mixed and part < train.batch_size and part % 2:
