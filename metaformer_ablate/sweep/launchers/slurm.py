@@ -10,12 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,7 +24,9 @@ from metaformer_ablate.runs.constraints import check_hardware
 from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.launchers.base import Launcher
+from metaformer_ablate.sweep.launchers.slurm_commands import COMMANDS, cancel, last_state, queue
 from metaformer_ablate.sweep.launchers.slurm_options import GPU_KEYS, read_options
+from metaformer_ablate.sweep.launchers.submitit_executor import make_executor
 from metaformer_ablate.system.console import say
 from metaformer_ablate.system.processes import process_started, this_machine
 from metaformer_ablate.system.signals import Interrupted, StopRequest
@@ -47,9 +45,6 @@ FILES_SECONDS = 10.0
 
 # Before jobs are submitted again that Slurm refused for now.
 RETRY_SECONDS = 30.0
-
-
-COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 
 
 # States in which a job was ended by somebody else and not by what it did.
@@ -96,7 +91,7 @@ def launcher(
 
 
 class SlurmJobs:
-    """Orders as jobs in Slurm's queue."""
+    """Requests as jobs in Slurm's queue."""
 
     queues = True
     report: Callable[[str, Progress], None]
@@ -128,7 +123,7 @@ class SlurmJobs:
 
         folder = Path(self._new[0].results) / ".slurm"
         if self._executor is None:
-            self._executor = _executor(folder, self._options)
+            self._executor = make_executor(folder, self._options, MOST_JOBS)
         try:
             jobs = self._executor.map_array(_train, self._new)
         except (FailedJobError, FailedSubmissionError, OSError) as error:
@@ -145,7 +140,7 @@ class SlurmJobs:
         self._looked = time.monotonic()
 
     def _ended(self) -> list[RunResult]:
-        """The orders that are over, by the files they have left and by the queue."""
+        """The requests that are over, by the files they have left and by the queue."""
         if self._stopping and self._new:
             self._new, unsent = [], self._new
             return [RunResult(request.run_id, "stopped", "it had not been submitted") for request in unsent]
@@ -187,7 +182,7 @@ class SlurmJobs:
         return ended
 
     def _vanished(self, job: _Job) -> RunResult:
-        """How an order ended whose job left the queue without a word."""
+        """How a request ended whose job left the queue without a word."""
         run_id, job_id = job.request.run_id, job.slurm.job_id
         if run_id in self._killed:
             return RunResult(run_id, "died", "it made no step for too long and was killed")
@@ -249,53 +244,6 @@ class _Job:
             why = "its time limit" if ended.text in ("SIGUSR1", "SIGUSR2") else ended.text
             return replace(ended, text=f"Slurm's job {self.slurm.job_id} was stopped by {why}")
         return ended
-
-
-def _executor(folder: Path, options: dict[str, Any]) -> Any:
-    from submitit import SlurmExecutor
-
-    own = SlurmExecutor._valid_parameters()
-    # submitit's defaults are a limit of five minutes, a key that not every cluster has, and 256 at once.
-    parameters: dict[str, Any] = {"time": None, "wckey": None, "job_name": "ablate", "array_parallelism": MOST_JOBS}
-    parameters |= {key: value for key, value in options.items() if key in own}
-    if "setup" in options:
-        parameters["setup"] = [options["setup"]]
-    if "teardown" in options:
-        parameters["teardown"] = [options["teardown"]]
-    if "srun_args" in options:
-        parameters["srun_args"] = shlex.split(options["srun_args"])
-    more = {key.replace("_", "-"): v for key, v in options.items() if key not in own and v is not False}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # -P: what lies in the current folder is not run in place of a library.
-        executor = SlurmExecutor(folder=folder, python=f"{shlex.quote(sys.executable)} -P")
-        executor.update_parameters(**parameters, additional_parameters=more)
-    except (OSError, TypeError, ValueError) as error:
-        raise RequestError(f"--slurm: submitit refuses the options: {error}") from None
-    return executor
-
-
-def queue() -> dict[str, str] | None:
-    """The state of each job of this user that is in the queue, by id; None where Slurm does not answer."""
-    words = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i %T"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        return None
-    return dict(line.split()[:2] for line in done.stdout.splitlines() if line.strip())  # type: ignore[misc]
-
-
-def last_state(job_id: str) -> str:
-    """The state in which a job has left the queue, as far as Slurm remembers."""
-    words = ["scontrol", "--oneliner", "show", "job", job_id]
-    done = subprocess.run(words, capture_output=True, text=True)
-    found = re.search(r"\bJobState=(\w+)", done.stdout)
-    return found[1] if found else "UNKNOWN"
-
-
-def cancel(job_ids: Sequence[str]) -> None:
-    """Slurm sends SIGTERM to what runs, and SIGKILL some time after; what waits leaves the queue."""
-    for begin in range(0, len(job_ids), 500):
-        subprocess.run(["scancel", *job_ids[begin : begin + 500]], capture_output=True)
 
 
 def _owner_file(folder: Path, job_id: str) -> Path:
