@@ -20,15 +20,19 @@ if TYPE_CHECKING:
 PLAIN_LINE_SECONDS = 10.0
 
 
+def name_in_text(metric: Metric) -> str:
+    """A metric's label within a sentence: a word begins small there, an abbreviation stays as it is."""
+    return metric.label[:1].lower() + metric.label[1:] if metric.label[1:2].islower() else metric.label
+
+
 def describe_metric(metric: Metric, value: float) -> str:
-    """`top-1 98.05%`: a metric within a sentence. A label that begins as an abbreviation does keeps its letters."""
-    label = metric.label[:1].lower() + metric.label[1:] if metric.label[1:2].islower() else metric.label
+    """Label and value within a sentence: `box AP 36.2%`."""
     unit = metric.unit if metric.unit in ("", "%") else f" {metric.unit}"
-    return f"{label} {value:.{metric.digits}f}{unit}"
+    return f"{name_in_text(metric)} {value:.{metric.digits}f}{unit}"
 
 
 def describe_result(record: Record) -> str:
-    """`top-1 98.05%`, or the status with its reason."""
+    """The reported metric of a run that is ok, or the status with its reason."""
     if record.status != "ok":
         return f"{record.status}: {record.data['reason']}"
     metric = record.task.reported
