@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.store import Store
     from metaformer_ablate.sweep.jobs import Job
+
+logger = logging.getLogger(__name__)
 
 
 class _Number(click.ParamType):
@@ -225,7 +228,6 @@ def seeds_of(option: str | None) -> tuple[int, ...] | None:
 
 
 def warn_problems(store: Store) -> None:
-    from metaformer_ablate.system.console import say
 
     for problem in store.problems.values():
-        say(f"warning: {problem}")
+        logger.warning(problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from metaformer_ablate.sweep.launchers.base import Launcher
     from metaformer_ablate.tracking.tracking import Tracking
 
+logger = logging.getLogger(__name__)
+
 
 @click.command("run")
 @click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...")
@@ -60,7 +63,6 @@ def run_command(
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.spec.plan import plan
     from metaformer_ablate.sweep.jobs import plan_jobs
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.tracking.tracking import Tracking
 
     everything, project = names_and_project(words, wandb)
@@ -84,7 +86,9 @@ def run_command(
     if dry_run:
         _announce(jobs, states)
         for job in jobs:
-            say(f"  {job.spec.run_id}  {job.name}" + (f" (also {', '.join(job.rows[1:])})" if job.rows[1:] else ""))
+            logger.info(
+                f"  {job.spec.run_id}  {job.name}" + (f" (also {', '.join(job.rows[1:])})" if job.rows[1:] else "")
+            )
     elif jobs:
         make_ready(jobs, store, folder)
         code = _train(jobs, states, store, folder, device, execution, max_hours, tracking, tracked)
@@ -109,7 +113,6 @@ def run_command(
 
 def _tell_ending(run: dict[str, Any], store: Store) -> None:
     """A line about a run that did not end as one would like."""
-    from metaformer_ablate.system.console import say
 
     if run["status"] not in ("failed", "diverged"):
         return
@@ -118,19 +121,19 @@ def _tell_ending(run: dict[str, Any], store: Store) -> None:
     where = f"log {folder / 'log.txt'}; again with --retry-failed"
     if run["status"] == "diverged":
         where = f"a result, history {folder / 'history.csv'}"
-    say(f"{run['status']}: run {run['run_id']} (seed {run['seed']}): {reason}; {where}")
+    logger.info(f"{run['status']}: run {run['run_id']} (seed {run['seed']}): {reason}; {where}")
 
 
 def _announce(jobs: Sequence[Job], states: Sequence[RunState], workers: int = 1) -> float:
     """Says what is to be trained and about how many seconds that takes, and returns these."""
     from metaformer_ablate.cost.cost import count
     from metaformer_ablate.sweep.jobs import estimate_seconds
-    from metaformer_ablate.system.console import duration, say
+    from metaformer_ablate.system.console import duration
 
     seconds = estimate_seconds(jobs, states, lambda spec: count(spec).macs) / workers
     done = len(states) - len(jobs)
     at_once = f" with {workers} at once" if workers > 1 else ""
-    say(f"{len(states)} runs, {done} have a record, {len(jobs)} to train: about {duration(seconds)}{at_once}")
+    logger.info(f"{len(states)} runs, {done} have a record, {len(jobs)} to train: about {duration(seconds)}{at_once}")
     return seconds
 
 
@@ -150,7 +153,6 @@ def _train(
     from metaformer_ablate.sweep.launchers.base import choose
     from metaformer_ablate.sweep.progress import LiveLine, PlainLines
     from metaformer_ablate.sweep.scheduler import Limits, Sweep
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.system.signals import Interrupted, StopRequest
 
     listener = LiveLine() if sys.stderr.isatty() else PlainLines()
@@ -167,11 +169,13 @@ def _train(
             why = Sweep(jobs, make, launcher, store, listener, limits, stop).run()
             if why:
                 left = len(jobs) - listener.finished
-                say(f"{why}: {left} runs are left; the same command goes on with them")
+                logger.info(f"{why}: {left} runs are left; the same command goes on with them")
             return 1 if why else 0
         except Interrupted:
             done = getattr(listener, "finished", 0)
-            say(f"{done} finished runs are kept; the same command goes on with the {len(jobs) - done} that are left")
+            logger.info(
+                f"{done} finished runs are kept; the same command goes on with the {len(jobs) - done} that are left"
+            )
             raise
         finally:
             if isinstance(listener, LiveLine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import replace
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.store import Store
     from metaformer_ablate.sweep.jobs import Job
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("sweep")
@@ -56,7 +59,6 @@ def sweep_command(
     from metaformer_ablate.models.user_components import own_parts_file
     from metaformer_ablate.spec.experiment import find, load_experiment, load_recipe
     from metaformer_ablate.spec.plan import plan
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.tracking.sweep_file import check_axes, read_axes, register, sweep_file, with_whole_path
 
     name, overrides = one_name(words, "experiment")
@@ -66,11 +68,11 @@ def sweep_command(
         if not overrides:
             raise RequestError("--axes needs what to sweep: key.path=v1,v2, for example model.pool_size=3,5,7")
         parameters, overrides = read_axes(overrides), []
-        say(f"{check_axes(name, under, parameters)} combinations, over the baseline of {name}")
+        logger.info(f"{check_axes(name, under, parameters)} combinations, over the baseline of {name}")
     else:
         chosen = plan(name, under, overrides)
         for row, why in chosen.not_applicable.items():
-            say(f"left out: row {row!r} is not applicable: {why}")
+            logger.info(f"left out: row {row!r} is not applicable: {why}")
         parameters = {"row": list(chosen.specs)}
     folder = DataFolder.choose(data)
     # Whole paths: an agent may be started in any folder, where a name could mean another file, or none.
@@ -211,7 +213,6 @@ def _tell(job: Job, store: Store) -> int:
 def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str | None, entity: str | None) -> int:
     """Send records to W&B that it does not have, all or those named, each once."""
     from metaformer_ablate.records.compare import read_spec
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.tracking.sent import is_sent, names_of_rows
     from metaformer_ablate.tracking.tracking import Tracking
 
@@ -221,7 +222,7 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
     tracking = Tracking()
     how = tracking.resolve(project, entity)
     if how is None:
-        say("nothing is sent: W&B is not there or switched off")
+        logger.info("nothing is sent: W&B is not there or switched off")
         return 1
     left = [record for record in records if not is_sent(store, record, how)]
     specs = {}
@@ -229,7 +230,7 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
         try:
             specs[record.run_id] = read_spec(record)
         except RequestError as error:
-            say(f"not sent: {error}")
+            logger.info(f"not sent: {error}")
     names = names_of_rows(list(specs.values()))
     for record in left:
         if (spec := specs.get(record.run_id)) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from metaformer_ablate.errors import visible
 from metaformer_ablate.sweep.jobs import Job
 from metaformer_ablate.sweep.scheduler import ProgressListener
-from metaformer_ablate.system.console import duration, say
+from metaformer_ablate.system.console import duration
 
 if TYPE_CHECKING:
     from metaformer_ablate.records.claims import Progress
     from metaformer_ablate.records.record import Record
     from metaformer_ablate.tasks.base import Metric
+
+logger = logging.getLogger(__name__)
 
 
 PLAIN_LINE_SECONDS = 10.0
@@ -94,22 +97,22 @@ class PlainLines(_Clock):
         self.told: dict[str, float] = {}
 
     def start(self, job: Job) -> None:
-        say(f"{self.number(job)} {job.name} ({job.spec.run_id}): starts")
+        logger.info(f"{self.number(job)} {job.name} ({job.spec.run_id}): starts")
         self.told[job.spec.run_id] = time.monotonic()
 
     def progress(self, job: Job, progress: Progress) -> None:
         super().progress(job, progress)
         if time.monotonic() - self.told.get(job.spec.run_id, 0.0) >= PLAIN_LINE_SECONDS:
             self.told[job.spec.run_id] = time.monotonic()
-            say(self.status(job, progress))
+            logger.info(self.status(job, progress))
 
     def finish(self, job: Job, record: Record) -> None:
         super().finish(job, record)
         self.told.pop(job.spec.run_id, None)
-        say(self.result(job, record))
+        logger.info(self.result(job, record))
 
     def note(self, text: str) -> None:
-        say(text)
+        logger.info(text)
 
 
 class LiveLine(_Clock):

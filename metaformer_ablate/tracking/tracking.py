@@ -9,6 +9,7 @@ same W&B run, and what is told twice stands there once.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +19,14 @@ from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.system.console import say
 from metaformer_ablate.system.signals import Interrupted
 from metaformer_ablate.tracking.tracker import FAILED, Tracker, load_wandb, open_run
 
 if TYPE_CHECKING:
     from metaformer_ablate.spec.plan import Plan
+
+
+logger = logging.getLogger(__name__)
 
 
 PROJECT = "metaformer_ablate"
@@ -57,7 +60,7 @@ class Tracking:
         if text not in self._warned:
             self._warned.add(text)
             why = f" ({type(error).__name__}: {' '.join(str(error).split())[:200]})" if error is not None else ""
-            say(f"warning: {text}{why}")
+            logger.warning(f"{text}{why}")
 
     def resolve(self, project: str | None, entity: str | None = None, **labels: Any) -> dict[str, Any] | None:
         """What runs are tracked by, as plain values for `RunRequest.wandb`: project, entity, mode and the labels given.

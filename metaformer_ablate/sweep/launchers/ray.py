@@ -25,6 +25,7 @@ from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.launchers.base import Launcher
 from metaformer_ablate.sweep.launchers.local import cores
+from metaformer_ablate.system.console import log_to_stderr
 from metaformer_ablate.system.signals import Interrupted, StopRequest, isolate_children
 from metaformer_ablate.tracking.tracking import Tracking
 
@@ -236,6 +237,7 @@ def _train(request: RunRequest, marker: str) -> RunResult:
     """In a worker of Ray. Ray cancels by what looks like SIGINT, which asks the run to save its place."""
     import ray
 
+    log_to_stderr()
     if not Path(marker).exists():
         node = ray.util.get_node_ip_address()
         text = f"{request.results}: Ray's node {node} does not see this folder; put --results where all nodes share it"

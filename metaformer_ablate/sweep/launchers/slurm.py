@@ -27,9 +27,12 @@ from metaformer_ablate.sweep.launchers.base import Launcher
 from metaformer_ablate.sweep.launchers.slurm_commands import COMMANDS, cancel, last_state, queue
 from metaformer_ablate.sweep.launchers.slurm_options import GPU_KEYS, read_options
 from metaformer_ablate.sweep.launchers.submitit_executor import make_executor
-from metaformer_ablate.system.console import say
+from metaformer_ablate.system.console import log_to_stderr
 from metaformer_ablate.system.processes import process_started, this_machine
 from metaformer_ablate.system.signals import Interrupted, StopRequest
+
+logger = logging.getLogger(__name__)
+
 
 # Jobs in the queue at once: what an array may hold where MaxArraySize is Slurm's default.
 MOST_JOBS = 1000
@@ -130,12 +133,12 @@ class SlurmJobs:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].removeprefix("sbatch: error: ")
             if not self._jobs:
                 raise RequestError(f"sbatch refuses the jobs: {reason}") from None
-            say(f"sbatch refuses {len(self._new)} jobs for now: {reason}")
+            logger.info(f"sbatch refuses {len(self._new)} jobs for now: {reason}")
             self._not_before = time.monotonic() + RETRY_SECONDS
             return
         jobs = [job.task(0) if job.num_tasks > 1 else job for job in jobs]  # the other tasks are the ranks
         self._jobs |= {job.job_id: _Job(job, request) for job, request in zip(jobs, self._new, strict=True)}
-        say(f"submitted job {jobs[0].job_id.partition('_')[0]} with {len(jobs)} runs; logs in {folder}")
+        logger.info(f"submitted job {jobs[0].job_id.partition('_')[0]} with {len(jobs)} runs; logs in {folder}")
         self._new = []
         self._looked = time.monotonic()
 
@@ -213,7 +216,7 @@ class SlurmJobs:
     def stop(self) -> None:
         self._stopping = True
         if self._jobs:
-            say(f"cancelling {len(self._jobs)} jobs of Slurm; those that train save their place")
+            logger.info(f"cancelling {len(self._jobs)} jobs of Slurm; those that train save their place")
             cancel(list(self._jobs))
 
     def close(self) -> None:
@@ -254,6 +257,7 @@ def _train(request: RunRequest) -> RunResult:
     """In a job."""
     from submitit import JobEnvironment
 
+    log_to_stderr()
     # USR2 comes before the time limit ends, and USR1 from whoever has set submitit so.
     with StopRequest().catching(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2) as stop:
         try:

@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from metaformer_ablate.runs.request import RunRequest, RunResult
+from metaformer_ablate.system.console import log_to_stderr
 from metaformer_ablate.system.processes import exit_with_parent
 from metaformer_ablate.system.signals import StopRequest
 from metaformer_ablate.tracking.tracking import Tracking
@@ -128,6 +129,7 @@ def _serve(channel: Any, parent: int, compilers: int) -> None:
     Ctrl-C is for the sweep to handle, SIGTERM asks for an end, and a sweep that is gone is one. Where it compiles, it
     does so with `compilers` processes: torch would take as many as there are cores, each time.
     """
+    log_to_stderr()
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(compilers))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
