@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from specs import fake_record, seal, spec_of
 
-import metaformer_ablate.records.store
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import StoreError
 from metaformer_ablate.records.store import Store
@@ -181,7 +180,7 @@ def test_a_crash_leaves_no_folder_under_the_name_of_the_run(
     before = fake_record(store, spec, status="failed") if there_before else None
     name, replacement = CRASHES[place]
     with monkeypatch.context() as patch:
-        patch.setattr(f"metaformer_ablate.records.store.{name}", replacement)
+        patch.setattr(f"metaformer_ablate.records.writing.{name}", replacement)
         with pytest.raises(KeyboardInterrupt):
             fake_record(store, spec, 95.0)
     assert store.read(spec.run_id) == before, "an old record has to stand until the new one is whole"
@@ -203,7 +202,7 @@ def test_a_crash_leaves_no_folder_under_the_name_of_the_run(
 def test_a_folder_that_cannot_be_written_says_why(
     place: str, number: int, message: str, store: Store, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"metaformer_ablate.records.store.{place}", fail_with(OSError(number, os.strerror(number))))
+    monkeypatch.setattr(f"metaformer_ablate.records.writing.{place}", fail_with(OSError(number, os.strerror(number))))
     with pytest.raises(StoreError) as caught:
         fake_record(store, spec)
     assert str(caught.value).startswith(f"{store.path}: the record of run {spec.run_id} cannot be written: ")
@@ -219,7 +218,7 @@ def test_record_json_is_written_last(store: Store, spec: RunSpec, monkeypatch: p
         there.append(names(Path(stream.name).parent))
         dump(data, stream, **options)
 
-    monkeypatch.setattr(metaformer_ablate.records.store.json, "dump", watch)
+    monkeypatch.setattr(json, "dump", watch)
     fake_record(store, spec)
     assert there == [["history.csv", "predictions.npz", "record.json", "spec.yaml"]]
 

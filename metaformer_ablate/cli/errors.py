@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from metaformer_ablate.errors import RequestError
 if TYPE_CHECKING:
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.record import Record
+
+logger = logging.getLogger(__name__)
 
 
 CAM_MISTAKES = 12
@@ -53,7 +56,6 @@ def errors_command(
     """
     from metaformer_ablate.data.datasets import DATASETS
     from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.tasks.classification.error_analysis import figures as error_figures
     from metaformer_ablate.tasks.classification.error_analysis import image_sheets
     from metaformer_ablate.tasks.classification.error_analysis.accuracy import by_object_size
@@ -77,7 +79,7 @@ def errors_command(
     complete = True
     images = _images(record, folder)
     if isinstance(images, str):
-        say(f"no pictures: {images}")
+        logger.info(f"no pictures: {images}")
         complete = not (probes or gradcam or layer)
     else:
         pixels = images.evaluation.images.numpy()  # [N, C, H, W]
@@ -91,14 +93,14 @@ def errors_command(
             figures["object_size"] = error_figures.object_size(result["object_size"], result)
         complete = _with_weights(record, other, folder, images, result, figures, probes, gradcam, layer, device)
     for warning in result["warnings"]:
-        say(f"warning: {warning}")
+        logger.warning(warning)
     result["figures"] = [f"{name}.png" for name in figures]
     text = _json(result)
     for name, figure in figures.items():
         (target / f"{name}.png").write_bytes(error_figures.to_png(figure))
     (target / "errors.json").write_text(text, encoding="utf-8")
     click.echo(text if as_json else describe(result), nl=False)
-    say(f"{target}: errors.json and {len(figures)} figures ({', '.join(figures)})")
+    logger.info(f"{target}: errors.json and {len(figures)} figures ({', '.join(figures)})")
     return 0 if complete else 1
 
 
@@ -135,12 +137,11 @@ def _with_weights(
 ) -> bool:
     """Adds Grad-CAM and probes to a result and its figures; says what lacks. False where that was asked for."""
     from metaformer_ablate.records.checkpoints import LAST
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.trained.load import NotAvailable, load_images_of, load_trained
 
     asked_cam = gradcam or layer is not None
     if not (record.folder / LAST).is_file() and not (probes or asked_cam):
-        say(f"no Grad-CAM: run {record.run_id} has no weights; `ablate run ... --keep-checkpoints` keeps them")
+        logger.info(f"no Grad-CAM: run {record.run_id} has no weights; `ablate run ... --keep-checkpoints` keeps them")
         return True
     complete = True
     try:
@@ -149,13 +150,13 @@ def _with_weights(
         chosen = choose_device(device)
         trained, result["weights"] = load_trained(record, images, chosen)
     except NotAvailable as error:
-        say(f"no Grad-CAM and no probes: {error}")
+        logger.info(f"no Grad-CAM and no probes: {error}")
         return not (probes or asked_cam)
     if result["mistakes"]:
         try:
             _add_gradcam(trained, images, layer, result, figures)
         except NotAvailable as error:
-            say(f"no Grad-CAM: {error}")
+            logger.info(f"no Grad-CAM: {error}")
             complete = not asked_cam
     if not probes:
         return complete
@@ -166,7 +167,7 @@ def _with_weights(
             other_trained, result["against"]["weights"] = load_trained(other, images_of_other, chosen)
             runs.append((other_trained, images_of_other))
         except NotAvailable as error:
-            say(f"probes without run {other.run_id}: {error}")
+            logger.info(f"probes without run {other.run_id}: {error}")
             complete = False
     _add_probes(runs, probes, result, figures)
     return complete
@@ -197,14 +198,13 @@ def _add_gradcam(trained: Any, images: Any, layer: str | None, result: dict[str,
 
 
 def _add_probes(runs: list[Any], probes: tuple[str, ...], result: dict[str, Any], figures: dict[str, Any]) -> None:
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.tasks.classification.error_analysis import image_sheets
     from metaformer_ablate.tasks.classification.error_analysis.probes import PROBES, curve, examples
 
     result["probes"] = {}
     where = f"{result['dataset']} ({result['split']})"
     for name in dict.fromkeys(probes):
-        say(f"probe {name}: {len(PROBES[name].severities)} severities")
+        logger.info(f"probe {name}: {len(PROBES[name].severities)} severities")
         found = curve(name, runs)
         result["probes"][name] = found
         shown = [(s, pictures[0]) for s, pictures in examples(name, runs[0][1].evaluation.images[:1])]

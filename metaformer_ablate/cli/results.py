@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from metaformer_ablate.records.claims import ClaimOwner
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("status")
@@ -131,7 +134,6 @@ def reproduce_command(
     from metaformer_ablate.sweep.launchers.local import InProcess, devices_of
     from metaformer_ablate.sweep.progress import LiveLine, PlainLines
     from metaformer_ablate.sweep.scheduler import Sweep
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.system.signals import StopRequest
 
     store, folder = store_of(results), DataFolder.choose(data)
@@ -142,7 +144,7 @@ def reproduce_command(
         changed = f"run {record.run_id} has semantics {spec.semantics}, and this code {SEMANTICS}"
         if keep is not None:
             raise RequestError(f"--keep {keep}: {changed}: its new record would not be what its id says")
-        say(f"warning: {changed}, which trains the same spec otherwise; CHANGELOG.md says how")
+        logger.warning(f"{changed}, which trains the same spec otherwise; CHANGELOG.md says how")
     with TemporaryDirectory(prefix="ablate-reproduce-") as scratch, StopRequest().catching() as stop:
         again = Store(Path(keep or scratch))
         again.check_writable()

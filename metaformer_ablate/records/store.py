@@ -7,14 +7,10 @@ names the folder in `problems` and goes on as if it were not there.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import re
 import shutil
-import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,20 +18,19 @@ from uuid import uuid4
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.checkpoints import FINAL, LAST
-from metaformer_ablate.records.integrity import check_record, file_digest
+from metaformer_ablate.records.integrity import check_record
 from metaformer_ablate.records.record import (
-    FORMAT,
     LARGEST,
-    PREDICTIONS,
     STATUSES,
     Record,
     StoreError,
 )
-from metaformer_ablate.settings.layers import digest, flatten
+from metaformer_ablate.records.writing import copy_files, write_files
+from metaformer_ablate.settings.layers import flatten
 from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.tasks.base import Task
-from metaformer_ablate.tasks.registry import DEFAULT, get_task, task_of
+from metaformer_ablate.tasks.registry import get_task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,30 +182,13 @@ class Store:
         one stands and is returned. Raises StoreError where the folder cannot be written; nothing half-written stays
         under the run's name.
         """
-        run_id, task = spec.run_id, task_of(spec.to_dict())
+        run_id = spec.run_id
         temporary = self.runs / f".{run_id}.{uuid4().hex[:12]}"  # several machines may write here
         worked_in = temporary.with_suffix(".work")
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            (temporary / "spec.yaml").write_text(_yaml(spec.to_dict()), encoding="utf-8")
-            (temporary / "history.csv").write_text(_history(history, task.history_columns), encoding="utf-8")
-            if predictions is not None:
-                import numpy as np
-
-                with (temporary / PREDICTIONS).open("wb") as stream:
-                    np.savez_compressed(stream, **predictions)  # type: ignore[arg-type]
-            if log is not None:
-                (temporary / "log.txt").write_text(log, encoding="utf-8")
-            of_task = {} if task.name == DEFAULT else {"task": task.name}
-            data = {"format": FORMAT, "run_id": run_id, **of_task, **data}
-            sums = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
-            data["checksums"] = {**sums, "record.json": digest(data)}
-            with (temporary / "record.json").open("w", encoding="utf-8") as stream:
-                json.dump(data, stream, indent=1, allow_nan=False)
-                stream.write("\n")
-                stream.flush()
-                os.fsync(stream.fileno())
+            data = write_files(temporary, spec, data, history, predictions, log)
             if checkpoint is not None:
                 checkpoint.rename(temporary / LAST)
             if (first := self.read(run_id)) is not None and first.status != "failed":
@@ -231,14 +209,13 @@ class Store:
     def adopt(self, record: Record) -> list[str]:
         """Brings in a record of another results folder, whole or not at all; one of ours gives way to it, aside.
 
-        Of the files there only those of a record are copied, and only regular ones: a link may lead to what its owner
-        never meant to give away. Returns the names that were left out. Raises RequestError where what is left is no
-        whole record, StoreError where ours cannot be written.
+        Of the files there only those of a record are copied, and only regular ones. Returns the names that were left
+        out. Raises RequestError where what is left is no whole record, StoreError where ours cannot be written.
         """
         temporary = self.runs / f".{record.run_id}.{uuid4().hex[:12]}"
         try:
             temporary.mkdir()
-            left_out = _copy_files(record.folder, temporary, (*LARGEST, *record.task.files, LAST, FINAL))
+            left_out = copy_files(record.folder, temporary, (*LARGEST, *record.task.files, LAST, FINAL))
             problem, data = check_record(temporary, record.run_id)
             if problem or data != record.data:
                 links = f" (left out: {', '.join(left_out)})" if left_out else ""
@@ -270,38 +247,3 @@ class Store:
         except OSError as error:
             raise StoreError.of(self.path, f"{aside.name}/{run_id}", error) from error
         return target
-
-
-def _copy_files(folder: Path, to: Path, wanted: Sequence[str]) -> list[str]:
-    """Copies the regular files of a record, following no link; the names of all else that is there."""
-    left_out = []
-    for name in sorted(os.listdir(folder)):
-        try:
-            if name not in wanted or not stat.S_ISREG(os.lstat(folder / name).st_mode):
-                raise OSError
-            file = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            left_out.append(name)
-            continue
-        with os.fdopen(file, "rb") as source, (to / name).open("xb") as target:
-            shutil.copyfileobj(source, target)
-    return left_out
-
-
-def _yaml(tree: dict[str, Any]) -> str:
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None  # lists of numbers on one line, mappings one key a line
-    yaml.width = 1000
-    stream = io.StringIO()
-    yaml.dump(tree, stream)
-    return stream.getvalue()
-
-
-def _history(rows: list[dict[str, float]], columns: Sequence[str]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()

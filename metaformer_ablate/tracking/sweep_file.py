@@ -86,9 +86,9 @@ def register(text: str, project: str | None, entity: str | None) -> str:
 
     import yaml
 
-    from metaformer_ablate.tracking.tracker import resolve_tracking
+    from metaformer_ablate.tracking.tracking import Tracking
 
-    how = resolve_tracking(project, entity)
+    how = Tracking().resolve(project, entity)
     if how is None or how["mode"] != "online":
         raise RequestError("--create needs W&B online: a login (`wandb login`), a network, and WANDB_MODE unset")
     import wandb
