@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 from metaformer_ablate.errors import RequestError, unknown
 
 if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
     from metaformer_ablate.data.spec import DataSpec
+    from metaformer_ablate.data.unreadable import Unreadable
     from metaformer_ablate.models.spec import ModelSpec
     from metaformer_ablate.settings.schema import Strict
     from metaformer_ablate.training.spec import TrainSpec
@@ -29,6 +32,40 @@ class RunSections(Protocol):
     def task(self) -> Strict | None: ...
     @property
     def seed(self) -> int: ...
+
+
+class TaskData(Protocol):
+    """What a task is trained and evaluated on, opened for a device."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Training images and evaluation images."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, of pixels scaled to 0..1."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per channel, of pixels scaled to 0..1."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people have to know of it, a sentence each."""
+        ...
+
+    def train_loader(
+        self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
+    ) -> DataLoader:
+        """Batches for a device from (epoch, batch) on; images that cannot be read are noted in `unreadable`."""
+        ...
+
+    def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
+        """A device's share of the images to evaluate, each once, in the order of the data set."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,8 +99,8 @@ class Metric:
 class Task:
     """A task by name. Its parts are modules of its package, loaded when they are asked for.
 
-    The parts: `data` (open_data), `module` (build_net, Module), `metrics`, `predictions` (check, per_image and
-    same_images) and `error_analysis`. A task that lacks a part lacks the module.
+    The parts: `data` (open_data, data_key), `module` (build_net, build_module), `metrics`, `predictions` (check,
+    per_image and same_images) and `error_analysis`. A task that lacks a part lacks the module.
     """
 
     name: str

@@ -13,18 +13,11 @@ from metaformer_ablate.data.datasets import DATASETS, DatasetInfo
 from metaformer_ablate.errors import RequestError, unknown
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from metaformer_ablate.records.record import Record
-
-
-def at_chance(top1: float, images: int, spec: RunSpec) -> bool:
-    """Whether top-1 is within three standard deviations of guessing one of the classes."""
-    p = 1 / spec.data.classes
-    return bool(top1 / 100 <= p + 3 * (p * (1 - p) / images) ** 0.5)
 
 
 def check(predictions: Mapping[str, NDArray[Any]]) -> None:
