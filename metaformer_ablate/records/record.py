@@ -138,7 +138,7 @@ class Record:
         kinds = "".join(array.dtype.kind for array in (label, predicted, confidence))
         if not listed or not re.fullmatch("[ui][ui]f", kinds):
             shown = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in found.items())
-            raise RequestError(f"{path}: found {shown[:200]}; allowed: three lists of one length, an entry an image")
+            raise RequestError(f"{path}: found {shown[:200]}; allowed: three lists of one length, an entry per image")
         return found
 
 

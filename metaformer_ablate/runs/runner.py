@@ -132,7 +132,7 @@ class Runner:
             metrics = {key: watch.history[-1][f"val_{key}"] for key in ("top1", "top5", "loss")}
             predictions = predictions_of(task.logits, task.labels)
             outcome = {"status": "ok", "reason": None, "metrics": metrics}
-            outcome["at_chance"] = at_chance(metrics["top1"], len(predictions["label"]), spec)
+            outcome["at_chance"] = at_chance(metrics, predictions, spec.data)
         except Diverged as error:
             outcome = {"status": "diverged", "reason": str(error), "metrics": None, "at_chance": None}
         except (RequestError, StoreError, ClaimLost):
