@@ -11,6 +11,10 @@ class RequestError(ValueError):
     """The request was wrong: one sentence that names what was found, where, and what is allowed (exit code 2)."""
 
 
+class NotAvailable(Exception):
+    """Images or weights that are not there, or are not those of the record: one sentence."""
+
+
 def nearest(word: str, allowed: list[str]) -> str:
     """` (did you mean 'x'?)` when one of the allowed words is close, else an empty string."""
     from difflib import get_close_matches

@@ -240,10 +240,10 @@ def test_runs_on_unknown_data_and_a_run_with_itself_are_not_compared(store):
     ("change", "words"),
     [
         ({"predicted": np.full(600, 10, np.uint8)}, "predicted goes from 10 to 10; allowed: 0 to 9"),
-        ({"label": np.zeros(599, np.uint8)}, "label [599]"),
+        ({"label": np.zeros(599, np.uint8)}, "label uint8 [599]"),
         ({"confidence": np.full(600, np.nan, np.float32)}, "confidence holds nan to nan; allowed: 0 to 1"),
         ({"confidence": np.full(600, 97.5, np.float32)}, "confidence holds 97.5 to 97.5; allowed: 0 to 1"),
-        ({"label": np.zeros(600, np.float32)}, "label goes from 0.0 to 0.0"),
+        ({"label": np.zeros(600, np.float32)}, "found label float32 [600]"),
     ],
 )
 @pytest.mark.usefixtures("undrawn")

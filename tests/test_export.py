@@ -255,7 +255,7 @@ def test_what_onnx_cannot_say_leaves_no_file(net, said, tmp_path):
     images = torch.ones((3, 2, 4, 4))
     with pytest.raises(NotExported, match=said):
         exporting._whole(
-            tmp_path / "model.onnx", lambda path: exporting._write_onnx(path, net, images, net(images), {})
+            tmp_path / "model.onnx", lambda path: exporting._write_onnx(path, net, images, net(images), {}, "logits")
         )
     assert not list(tmp_path.iterdir())
 

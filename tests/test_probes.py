@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import NotAvailable, RequestError
 from metaformer_ablate.models.components import MIXERS
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
@@ -26,7 +26,8 @@ from metaformer_ablate.tasks.classification.error_analysis.comparison import com
 from metaformer_ablate.tasks.classification.error_analysis.gradcam import choose_layer, gradcam, maps_of
 from metaformer_ablate.tasks.classification.error_analysis.probes import PROBES, background, curve, examples
 from metaformer_ablate.tasks.classification.error_analysis.summary import PROBE_NAMES, summary
-from metaformer_ablate.trained.load import NotAvailable, TrainedRun, load_images_of, load_trained
+from metaformer_ablate.tasks.classification.trained import TrainedRun
+from metaformer_ablate.trained.load import load_images_of, load_trained
 
 CPU = torch.device("cpu")
 FOLDER = DataFolder(Path("nowhere"), given=True)  # the digits are embedded

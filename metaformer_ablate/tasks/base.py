@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from metaformer_ablate.errors import RequestError, unknown
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch.utils.data import DataLoader
 
     from metaformer_ablate.data.spec import DataSpec
@@ -68,6 +71,22 @@ class TaskData(Protocol):
         ...
 
 
+class RecordedRun(Protocol):
+    """What a task reads of a record. `Record` has it; tasks know nothing else of the results folder."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def data(self) -> Mapping[str, Any]: ...  # record.json
+    def spec(self) -> dict[str, Any]: ...
+    def value(self, metric: str) -> float | None: ...
+    def predictions(self) -> dict[str, np.ndarray]: ...
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number of a task: how it is named, read and printed."""
@@ -100,7 +119,8 @@ class Task:
     """A task by name. Its parts are modules of its package, loaded when they are asked for.
 
     The parts: `data` (open_data, data_key), `module` (build_net, build_module), `metrics`, `predictions` (check,
-    per_image and same_images) and `error_analysis`. A task that lacks a part lacks the module.
+    per_image and same_images), `trained` (a trained net is asked again, or exported) and `error_analysis`. A task that
+    lacks a part lacks the module.
     """
 
     name: str
@@ -134,6 +154,16 @@ class Task:
     def part(self, name: str) -> ModuleType:
         """A part of the task by name. May load torch."""
         return import_module(f"{self.package}.{name}")
+
+    def optional_part(self, name: str) -> ModuleType | None:
+        """A part of the task by name; None where the task lacks it."""
+        try:
+            return self.part(name)
+        except ModuleNotFoundError as error:
+            lacking = f"{self.package}.{name}."
+            if not lacking.startswith(f"{error.name}."):  # the part is there, something that it imports is not
+                raise
+            return None
 
     def unread(self, run: RunSections) -> dict[str, str]:
         """{setting by dotted path: why this task does not read it}; such a setting is null in a resolved spec."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from metaformer_ablate.errors import RequestError, unknown
@@ -35,6 +36,16 @@ def task_of(spec: Mapping[str, Any] | Any) -> Task:
     if section is None:
         return get_task()
     return get_task(section["name"] if isinstance(section, Mapping) else section.name)
+
+
+def part_of(spec: Mapping[str, Any], part: str, what: str) -> ModuleType:
+    """A part that not every task has, of the task of a spec. Raises RequestError where the task lacks it."""
+    task = task_of(spec)
+    found = task.optional_part(part)
+    if found is None:
+        having = [other.name for other in all_tasks() if other.optional_part(part) is not None]
+        raise RequestError(f"the task {task.name} has no {what}; allowed: a run of {', '.join(having)}")
+    return found
 
 
 def metrics_of_all_tasks() -> dict[str, Metric]:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from metaformer_ablate.data.datasets import DATASETS
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import NotAvailable, RequestError
 from metaformer_ablate.models.presets import NAMED
 from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.trained.load import NotAvailable, load_images_of, load_net, load_trained
+from metaformer_ablate.tasks.registry import part_of
+from metaformer_ablate.trained.load import load_images_of, load_net, load_trained
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -89,8 +90,9 @@ class _Trained:
     spec: RunSpec
     net: nn.Module  # on the CPU, in fp32, for evaluation
     check: dict[str, Any] | None  # how closely it repeats the record's predictions
-    mean: tuple[float, ...] | None  # 0 to 1, a channel
+    mean: tuple[float, ...] | None  # 0 to 1, per channel
     std: tuple[float, ...] | None
+    output: str  # what the net gives, as its task calls it
 
 
 def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ...] = FORMATS) -> dict[str, Any]:
@@ -136,7 +138,9 @@ def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ..
     if "safetensors" in formats:
         about["files"][WEIGHTS] = _whole(out / WEIGHTS, lambda path: _write_weights(path, weights, metadata))
     if "onnx" in formats:
-        about["files"][GRAPH] = _whole(out / GRAPH, lambda path: _write_onnx(path, net, images, logits, metadata))
+        about["files"][GRAPH] = _whole(
+            out / GRAPH, lambda path: _write_onnx(path, net, images, logits, metadata, trained.output)
+        )
     _whole(out / ABOUT, lambda path: path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
     return about
 
@@ -145,23 +149,21 @@ def _load(record: Record, folder: DataFolder, notes: list[str]) -> _Trained:
     """The trained net; where the images are at hand, held to the record's predictions."""
     import torch
 
+    part = part_of(record.spec(), "trained", "graph to export")
+    images = check = None
     try:
         try:
-            data = load_images_of(record, folder)
+            images = load_images_of(record, folder)
         except NotAvailable as error:
             notes.append(f"the weights were not held to the record's predictions: {error}")
             spec, net = load_net(record)
-            mean = std = None
-            if not DATASETS[spec.data.name].in_memory:
-                from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
-                mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-            return _Trained(spec, net.eval(), None, mean, std)
-        run, check = load_trained(record, data, torch.device("cpu"))
+        else:
+            run, check = load_trained(record, images, torch.device("cpu"))
+            spec, net = run.spec, run.net.to(memory_format=torch.contiguous_format)
     except NotAvailable as error:
         raise RequestError(str(error)) from None
-    net = run.net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return _Trained(run.spec, net, check, data.mean, data.std)
+    mean, std = part.normalisation(spec.data, images)
+    return _Trained(spec, net.eval(), check, mean, std, part.GRAPH_OUTPUT)
 
 
 def _for_timm(name: str, net: nn.Module, images: Tensor, logits: Tensor) -> tuple[dict[str, Tensor], float]:
@@ -206,7 +208,9 @@ def _write_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, s
     return {"tensors": len(weights), "bytes": path.stat().st_size}
 
 
-def _write_onnx(path: Path, net: nn.Module, images: Tensor, logits: Tensor, metadata: dict[str, str]) -> dict[str, Any]:
+def _write_onnx(
+    path: Path, net: nn.Module, images: Tensor, logits: Tensor, metadata: dict[str, str], output: str
+) -> dict[str, Any]:
     """The graph in fp32 for any number of images, held to torch's logits by the ONNX runtime."""
     import onnx
     import onnxruntime
@@ -219,7 +223,7 @@ def _write_onnx(path: Path, net: nn.Module, images: Tensor, logits: Tensor, meta
                 net,
                 (images,),
                 input_names=["images"],
-                output_names=["logits"],
+                output_names=[output],
                 dynamic_shapes=({0: torch.export.Dim("N")},),
                 opset_version=OPSET,
                 dynamo=True,

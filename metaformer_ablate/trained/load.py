@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import NotAvailable, RequestError
 from metaformer_ablate.records.checkpoints import LAST, evaluated_weights
+from metaformer_ablate.records.compare import read_spec
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.tasks.classification.predictions import read_predictions
+from metaformer_ablate.tasks.registry import part_of
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
-
-    from metaformer_ablate.tasks.classification.data.augment import Augment
-    from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
+    from torch import nn
 
 
-BATCH = 512  # of the evaluation loader: the same bits as in training need the same batches
+ASKED = "trained model that can be asked again"
 
 
-class NotAvailable(Exception):
-    """Images or weights that are not there, or are not those of the record: one sentence."""
+def load_images_of(record: Record, folder: DataFolder) -> Any:
+    """The images that a run was trained and evaluated on, as its task holds them. Downloads nothing.
 
-
-def load_images_of(record: Record, folder: DataFolder) -> InMemoryData:
-    """The images that a run was trained and evaluated on. Downloads nothing.
-
-    Raises NotAvailable where they are missing or are not those that the record's fingerprint and labels name.
+    Raises NotAvailable where they are missing or are not those that the record's fingerprint and predictions name,
+    RequestError where the task does not ask trained nets again.
     """
     spec = _spec(record)
     name, recorded = spec.data.name, record.data["data_fingerprint"]
@@ -47,50 +39,18 @@ def load_images_of(record: Record, folder: DataFolder) -> InMemoryData:
             f"{name} in {folder.path} has the data fingerprint {found}, run {record.run_id} was evaluated on "
             f"{recorded or 'unknown data'}"
         )
-    from metaformer_ablate.tasks.classification.data.in_memory import load_images
-
+    part = part_of(record.spec(), "trained", ASKED)  # loads torch, so what is cheap to see comes first
     try:
-        data = load_images(spec.data, folder)
+        return part.open_images(record, spec.data, folder)
     except RequestError as error:
         raise NotAvailable(str(error)) from None
-    if not np.array_equal(data.evaluation.labels.numpy(), read_predictions(record)[0]):
-        raise NotAvailable(f"the labels of {name} in {folder.path} are not those of run {record.run_id}")
-    return data
 
 
 def _spec(record: Record) -> RunSpec:
     try:
-        return RunSpec.model_validate(record.spec())
-    except ValueError as error:  # a record of another version of this package
-        reason = str(error).splitlines()[0]
-        raise NotAvailable(f"{record.folder / 'spec.yaml'}: this version cannot build the run: {reason}") from None
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """A trained net in evaluation mode, with what its images go through before it sees them."""
-
-    record: Record
-    spec: RunSpec
-    net: nn.Module
-    augment: Augment
-    device: torch.device
-    bf16: bool = False  # whether it was trained and evaluated in it
-
-    def logits(self, images: Tensor) -> Tensor:
-        """uint8 images [N, C, H, W] to logits [N, classes] in fp32 on the CPU, computed as in training."""
-        import torch
-
-        torch.set_num_threads(self.spec.train.threads)
-        parts = []
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, torch.bfloat16, self.bf16),
-        ):
-            for start in range(0, len(images), BATCH):
-                batch = images[start : start + BATCH].to(self.device)
-                parts.append(self.net(self.augment.normalise(batch)).float().cpu())
-        return torch.cat(parts)
+        return read_spec(record)
+    except RequestError as error:  # a record of another version of this package
+        raise NotAvailable(str(error)) from None
 
 
 def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
@@ -122,50 +82,18 @@ def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
     return spec, net
 
 
-def load_trained(record: Record, data: InMemoryData, device: torch.device) -> tuple[TrainedRun, dict[str, Any]]:
-    """The net with the weights that `--keep-checkpoints` left, and how closely it repeats the record's predictions.
+def load_trained(record: Record, images: Any, device: torch.device) -> tuple[Any, dict[str, Any]]:
+    """A run's trained net as its task asks it, and how closely it repeats the record's predictions.
 
-    On every evaluation image the net has to give the recorded class the recorded confidence, as its largest. The
-    tolerance is one of rounding: 0.1 points of confidence on the same chip in fp32, 2 on another, 10 in bf16.
-
-    Raises NotAvailable where there are no weights, or where they are not those of the record.
+    `images` are those of `load_images_of`. Raises NotAvailable where there are no weights, or where they are not those
+    of the record.
     """
-    import torch
-
-    from metaformer_ablate.tasks.classification.data.augment import Augment
-
-    spec, net = load_net(record)
-    if spec.train.memory_format == "channels_last":
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    classes = spec.data.classes
-    augment = Augment(spec.data, classes, data.mean, data.std, spec.train.memory_format)
-    # The record says what `auto` came to; older ones lack it, and then the spec says it.
-    bf16 = record.data.get("precision", spec.train.precision) == "bf16"
-    run = TrainedRun(record, spec, net.to(device).eval(), augment, device, bf16)
-    return run, _check_weights(run, data)
-
-
-def _check_weights(run: TrainedRun, data: InMemoryData) -> dict[str, Any]:
     from metaformer_ablate.system.devices import device_name
 
-    _, predicted, confidence = read_predictions(run.record)
-    shares = run.logits(data.evaluation.images).softmax(dim=1).numpy().astype(np.float64)
-    of_recorded = np.abs(shares[np.arange(len(predicted)), predicted] - confidence)
-    of_largest = np.abs(shares.max(axis=1) - confidence)
-    difference = 100 * float(np.maximum(of_recorded, of_largest).max())  # NaN stays NaN, and fails below
-    repeated = int((shares.argmax(axis=1) == predicted).sum())
-    same_chip = device_name(run.device) == run.record.data["device"]
-    tolerance = 10.0 if run.bf16 else 0.1 if same_chip else 2.0
-    if not difference <= tolerance:
-        raise NotAvailable(
-            f"{run.record.folder / LAST}: not the weights of the record: {len(predicted) - repeated:,} of "
-            f"{len(predicted):,} predictions are others, and a confidence differs by {difference:.3g} points "
-            f"(allowed: {tolerance:g})"
-        )
-    return {
-        "file": LAST,
-        "images": len(predicted),
-        "predictions_repeated": repeated,
-        "largest_confidence_difference": difference,
-        "tolerance": tolerance,
-    }
+    part = part_of(record.spec(), "trained", ASKED)
+    spec, net = load_net(record)
+    # The record says what `auto` came to; older ones lack it, and then the spec says it.
+    bf16 = record.data.get("precision", spec.train.precision) == "bf16"
+    trained = part.trained_run(record, spec, net, images, device, bf16)
+    same_chip = device_name(device) == record.data["device"]
+    return trained, part.check_weights(trained, images, record.folder / LAST, same_chip)

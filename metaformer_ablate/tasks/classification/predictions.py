@@ -1,27 +1,28 @@
-"""What a record keeps of the predictions."""
+"""What a record keeps of the predictions, as plain arrays: label, predicted and confidence of each evaluation image."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metaformer_ablate.data.datasets import DATASETS, DatasetInfo
+from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.errors import RequestError, unknown
-from metaformer_ablate.records.status import RunState
-from metaformer_ablate.records.store import Store
+from metaformer_ablate.tasks.base import RecordedRun
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from metaformer_ablate.records.record import Record
+Arrays = Mapping[str, NDArray[Any]]
 
 
-def check(predictions: Mapping[str, NDArray[Any]]) -> None:
-    """Raises ValueError unless these are label, predicted and confidence, with an entry per evaluation image."""
+def check(predictions: Arrays, classes: int | None = None) -> None:
+    """Raises ValueError unless these are label, predicted and confidence, with an entry per evaluation image.
+
+    With the number of classes, labels and predictions have to be below it, and confidences from 0 to 1.
+    """
     names = ("label", "predicted", "confidence")
     if missing := [name for name in names if name not in predictions]:
         raise ValueError(f"lacks {', '.join(missing)}; allowed: label, predicted and confidence")
@@ -31,6 +32,30 @@ def check(predictions: Mapping[str, NDArray[Any]]) -> None:
     if not listed or not re.fullmatch("[ui][ui]f", kinds):
         shown = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in predictions.items())
         raise ValueError(f"found {shown[:200]}; allowed: three lists of one length, an entry per image")
+    if classes is None:
+        return
+    for name, array in (("label", label), ("predicted", predicted)):
+        if array.min() < 0 or array.max() >= classes:
+            raise ValueError(f"{name} goes from {array.min()} to {array.max()}; allowed: 0 to {classes - 1}")
+    wide = confidence.astype(np.float64)
+    if not ((wide >= 0) & (wide <= 1 + 1e-6)).all():
+        raise ValueError(f"confidence holds {wide.min():g} to {wide.max():g}; allowed: 0 to 1")
+
+
+def per_image(predictions: Arrays) -> NDArray[np.bool_]:
+    """[N]: whether each evaluation image is right."""
+    return np.asarray(predictions["label"] == predictions["predicted"])
+
+
+def same_images(one: Arrays, other: Arrays) -> bool:
+    """Whether two evaluations were of the same images in the same order, as far as their labels tell."""
+    return np.array_equal(one["label"], other["label"])
+
+
+def at_chance(metrics: Mapping[str, float], predictions: Arrays, data: DataSpec) -> bool:
+    """Whether top-1 is within three standard deviations of guessing one of the classes."""
+    p = 1 / data.classes
+    return bool(metrics["top1"] / 100 <= p + 3 * (p * (1 - p) / len(predictions["label"])) ** 0.5)
 
 
 def facts_of(data: Mapping[str, Any]) -> DatasetInfo:
@@ -41,42 +66,25 @@ def facts_of(data: Mapping[str, Any]) -> DatasetInfo:
     return replace(facts, num_classes=data.get("num_classes") or facts.num_classes)
 
 
-def read_predictions(record: Record) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Label, predicted and confidence (0 to 1) of each evaluation image, in the order of the data set.
+def read_predictions(run: RecordedRun) -> dict[str, NDArray[Any]]:
+    """label and predicted (int64) and confidence (float64, 0 to 1) of each evaluation image, in the split's order.
 
     Raises RequestError where the run has none, or where they cannot be what such a run leaves behind.
     """
-    if record.status != "ok":
+    if run.status != "ok":
         raise RequestError(
-            f"run {record.run_id} {record.status} ({record.data.get('reason')}): it has no predictions; "
+            f"run {run.run_id} {run.status} ({run.data.get('reason')}): it has no predictions; "
             "allowed: a run with status ok"
         )
-    path = record.folder / "predictions.npz"
-    arrays = record.predictions()
-    labels, predicted, confidence = (arrays[name] for name in ("label", "predicted", "confidence"))
-    classes = facts_of(record.spec()["data"]).num_classes
-    for name, array in (("label", labels), ("predicted", predicted)):
-        if array.min() < 0 or array.max() >= classes:
-            raise RequestError(f"{path}: {name} goes from {array.min()} to {array.max()}; allowed: 0 to {classes - 1}")
-    confidence = confidence.astype(np.float64)
-    if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():
-        raise RequestError(f"{path}: confidence holds {confidence.min():g} to {confidence.max():g}; allowed: 0 to 1")
-    return labels.astype(np.int64), predicted.astype(np.int64), confidence.clip(max=1)
-
-
-def read_answers(states: Sequence[RunState], store: Store) -> dict[int, tuple[Any, Any]]:
-    """By seed, the labels of the evaluation split and which of them a run has right."""
-    found = {}
-    for state in states:
-        if state.status == "ok" and state.record is not None:
-            try:
-                predictions = state.record.predictions()
-            except RequestError as error:
-                store.problems[state.run_id] = f"{error}; left out of the test over images"
-                continue
-            found[state.seed] = predictions["label"], predictions["label"] == predictions["predicted"]
-    return found
-
-
-def same_labels(labels: Any, others: Any) -> bool:
-    return labels.shape == others.shape and bool((labels == others).all())
+    arrays = run.predictions()
+    try:
+        check(arrays, facts_of(run.spec()["data"]).num_classes)
+    except RequestError:
+        raise
+    except ValueError as error:
+        raise RequestError(f"{run.folder / 'predictions.npz'}: {error}") from None
+    return {
+        "label": arrays["label"].astype(np.int64),
+        "predicted": arrays["predicted"].astype(np.int64),
+        "confidence": arrays["confidence"].astype(np.float64).clip(max=1),
+    }

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from metaformer_ablate.data.datasets import DatasetInfo
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.statistics.stats import mcnemar
+from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy
 from metaformer_ablate.tasks.classification.error_analysis.summary import WORST, model_name, worst_mistakes
-from metaformer_ablate.tasks.classification.predictions import facts_of, read_predictions
+from metaformer_ablate.tasks.classification.predictions import facts_of, per_image, read_predictions, same_images
 
 if TYPE_CHECKING:
-    from metaformer_ablate.records.record import Record
+    from numpy.typing import NDArray
 
 
 MCNEMAR = "exact McNemar test, two-sided, over the images that one of them gets right"
@@ -26,67 +28,73 @@ MCNEMAR_QUESTION = (
 )
 
 
-def comparison(record: Record, other: Record, *, worst: int = WORST) -> dict[str, Any]:
+def comparison(run: RecordedRun, other: RecordedRun, *, worst: int = WORST) -> dict[str, Any]:
     """What one of two runs gets right and the other wrong, image by image, as plain values.
 
-    `only_first` and `only_second` count the images that only `record` or only `other` gets right; the examples of
+    `only_first` and `only_second` count the images that only `run` or only `other` gets right; the examples of
     each are the most confident mistakes of the run that is wrong. Raises RequestError unless both runs were evaluated
     on the same images.
     """
-    if record.run_id == other.run_id:
-        raise RequestError(f"--against: run {record.run_id} against itself; allowed: another run")
-    first, second = record.spec(), other.spec()
-    _check_same_images(record, other, first, second)
-    labels, predicted, confidence = read_predictions(record)
-    labels2, predicted2, confidence2 = read_predictions(other)
-    if not np.array_equal(labels, labels2):
+    if run.run_id == other.run_id:
+        raise RequestError(f"--against: run {run.run_id} against itself; allowed: another run")
+    first, second = run.spec(), other.spec()
+    _check_same_data((run, other), (first, second))
+    ours, theirs = read_predictions(run), read_predictions(other)
+    if not same_images(ours, theirs):
         raise RequestError(
-            f"--against: runs {record.run_id} and {other.run_id} hold other labels ({len(labels)} and {len(labels2)} "
-            "images), so they were not evaluated on the same images in the same order"
+            f"--against: runs {run.run_id} and {other.run_id} hold other labels ({len(ours['label'])} and "
+            f"{len(theirs['label'])} images), so they were not evaluated on the same images in the same order"
         )
     facts = facts_of(first["data"])
-    right, right2 = predicted == labels, predicted2 == labels
+    right, right2 = per_image(ours), per_image(theirs)
     only_first, only_second = right & ~right2, right2 & ~right
     both_wrong = ~right & ~right2
     return {
-        "first": {"run_id": record.run_id, "model": model_name(first), "seed": first["seed"], **accuracy(right)},
+        "first": {"run_id": run.run_id, "model": model_name(first), "seed": first["seed"], **accuracy(right)},
         "second": {"run_id": other.run_id, "model": model_name(second), "seed": second["seed"], **accuracy(right2)},
         "differ_in": _differences(first, second),
         "both_right": int((right & right2).sum()),
         "only_first": int(only_first.sum()),
         "only_second": int(only_second.sum()),
         "both_wrong": int(both_wrong.sum()),
-        "both_wrong_alike": int((both_wrong & (predicted == predicted2)).sum()),
-        "difference": 100 * (int(right.sum()) - int(right2.sum())) / len(labels),
+        "both_wrong_alike": int((both_wrong & (ours["predicted"] == theirs["predicted"])).sum()),
+        "difference": 100 * (int(right.sum()) - int(right2.sum())) / len(right),
         "p": mcnemar(int(only_first.sum()), int(only_second.sum())),
         "method": MCNEMAR,
         "question": MCNEMAR_QUESTION,
-        "classes": [
-            {
-                "class": k,
-                "name": facts.class_name(k),
-                "images": int((labels == k).sum()),
-                "only_first": int(only_first[labels == k].sum()),
-                "only_second": int(only_second[labels == k].sum()),
-            }
-            for k in range(facts.num_classes)
-        ],
+        "classes": _by_class(ours["label"], only_first, only_second, facts),
         "examples": {
-            "only_first": worst_mistakes(np.flatnonzero(only_first), labels, predicted2, confidence2, facts, worst),
-            "only_second": worst_mistakes(np.flatnonzero(only_second), labels, predicted, confidence, facts, worst),
+            "only_first": worst_mistakes(np.flatnonzero(only_first), theirs, facts, worst),
+            "only_second": worst_mistakes(np.flatnonzero(only_second), ours, facts, worst),
         },
     }
 
 
-def _check_same_images(record: Record, other: Record, first: Any, second: Any) -> None:
-    marks = []
-    for run, spec in ((record, first), (other, second)):
-        marks.append((spec["data"]["name"], spec["data"]["evaluate_on"], run.data["data_fingerprint"]))
-    if marks[0] == marks[1] and marks[0][2] is not None:
+def _by_class(
+    labels: NDArray[np.int64], only_first: NDArray[np.bool_], only_second: NDArray[np.bool_], facts: DatasetInfo
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "class": k,
+            "name": facts.class_name(k),
+            "images": int((labels == k).sum()),
+            "only_first": int(only_first[labels == k].sum()),
+            "only_second": int(only_second[labels == k].sum()),
+        }
+        for k in range(facts.num_classes)
+    ]
+
+
+def _check_same_data(runs: Sequence[RecordedRun], specs: Sequence[Mapping[str, Any]]) -> None:
+    data = [
+        (spec["data"]["name"], spec["data"]["evaluate_on"], run.data["data_fingerprint"])
+        for run, spec in zip(runs, specs, strict=True)
+    ]
+    if data[0] == data[1] and data[0][2] is not None:
         return
     shown = [
         f"run {run.run_id} on {name} ({split}), data fingerprint {fingerprint or 'unknown'}"
-        for run, (name, split, fingerprint) in zip((record, other), marks, strict=True)
+        for run, (name, split, fingerprint) in zip(runs, data, strict=True)
     ]
     raise RequestError(
         f"--against: {'; '.join(shown)}; allowed: two runs of one data set, one split and one data fingerprint"

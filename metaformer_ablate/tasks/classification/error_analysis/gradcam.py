@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metaformer_ablate.errors import RequestError, unknown
-from metaformer_ablate.trained.load import NotAvailable, TrainedRun
+from metaformer_ablate.errors import NotAvailable, RequestError, unknown
+from metaformer_ablate.tasks.classification.trained import TrainedRun
 
-FINE = 4  # positions a side, below which a map is too coarse to point at anything
+FINE = 4  # positions per side, below which a map is too coarse to point at anything
 
 
 def maps_of(run: TrainedRun, images: Tensor) -> dict[str, tuple[int, int]]:
@@ -66,7 +66,7 @@ def choose_layer(maps: dict[str, tuple[int, int]], wanted: str | None) -> str:
 
 
 def gradcam(run: TrainedRun, layer: str, images: Tensor, targets: Sequence[int]) -> Tensor:
-    """Grad-CAM [N, h, w] of a layer, at least 0, in units of the logit; one target class an image, in fp32."""
+    """Grad-CAM [N, h, w] of a layer, at least 0, in units of the logit; one target class per image, in fp32."""
     try:
         from captum.attr import LayerGradCam
     except ImportError:

@@ -1,7 +1,7 @@
 """Probes: how a trained model's accuracy changes as the evaluation images are changed, a little to a lot.
 
 A probe maps uint8 images [N, C, H, W] and a severity to uint8 images of the same shape, and gives the images themselves
-at the severity `clean`. Where it uncovers pixels, these take the median of the picture's own border, a channel: black
+at the severity `clean`. Where it uncovers pixels, these take the median of the picture's own border, per channel: black
 around Fashion-MNIST, about the colour of the background in a photograph. To add one: a function and a line in PROBES.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as T
@@ -24,7 +25,7 @@ from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.comparison import MCNEMAR
 from metaformer_ablate.tasks.classification.error_analysis.summary import model_name
-from metaformer_ablate.trained.load import TrainedRun
+from metaformer_ablate.tasks.classification.trained import TrainedRun
 
 
 @dataclass(frozen=True)
@@ -175,40 +176,30 @@ PROBES: dict[str, Probe] = {
 
 
 def curve(name: str, runs: Sequence[tuple[TrainedRun, InMemoryData]]) -> dict[str, Any]:
-    """Accuracy against severity, in all and a class, of one run or of two on the same images.
+    """Accuracy against severity, over all images and per class, of one run or of two on the same images.
 
     Of two, `against` counts at each severity the images that only one of them gets right, with McNemar's exact p,
     corrected by Holm over the severities.
     """
     probe = PROBES[name]
-    lines: list[list[dict[str, Any]]] = [[] for _ in runs]
-    pairs: list[tuple[int, int]] = []
-    for severity in probe.severities:
-        rights = []
-        for line, (run, data) in zip(lines, runs, strict=True):
-            labels = data.evaluation.labels.numpy()
-            predicted = run.logits(probe.change(data.evaluation.images, severity)).argmax(dim=1).numpy()
-            right = predicted == labels
-            rights.append(right)
-            facts = DATASETS[run.spec.data.name]
-            line.append({"severity": severity, **accuracy(right), "classes": by_class(right, labels, facts)})
-        if len(rights) == 2:
-            pairs.append((int((rights[0] & ~rights[1]).sum()), int((rights[1] & ~rights[0]).sum())))
-    against = None
-    if pairs:
-        corrected = holm([mcnemar(*pair) for pair in pairs])
-        against = [
-            {"severity": severity, "only_first": first, "only_second": second, "p": p}
-            for severity, (first, second), p in zip(probe.severities, pairs, corrected, strict=True)
-        ]
+    rights = [[_right(run, data, probe, severity) for severity in probe.severities] for run, data in runs]
+    against = _paired(probe, *rights) if len(rights) == 2 else None
     described = [
         {
-            "run_id": run.record.run_id,
-            "model": model_name(run.spec.to_dict()),
-            "seed": run.spec.seed,
-            "points": line,
+            "run_id": trained.run.run_id,
+            "model": model_name(trained.run.spec()),
+            "seed": trained.spec.seed,
+            "points": [
+                {
+                    "severity": severity,
+                    **accuracy(right),
+                    "classes": by_class(right, data.evaluation.labels.numpy(), facts),
+                }
+                for severity, right in zip(probe.severities, found, strict=True)
+            ],
         }
-        for line, (run, _) in zip(lines, runs, strict=True)
+        for (trained, data), found in zip(runs, rights, strict=True)
+        for facts in [DATASETS[trained.spec.data.name]]
     ]
     return {
         "about": probe.about,
@@ -218,6 +209,23 @@ def curve(name: str, runs: Sequence[tuple[TrainedRun, InMemoryData]]) -> dict[st
         "against": against,
         "method": f"{MCNEMAR}; Holm over the severities" if against else None,
     }
+
+
+def _right(trained: TrainedRun, data: InMemoryData, probe: Probe, severity: float) -> NDArray[np.bool_]:
+    """[N]: whether each image, changed, is right."""
+    logits = trained.logits(probe.change(data.evaluation.images, severity))
+    return logits.argmax(dim=1).numpy() == data.evaluation.labels.numpy()
+
+
+def _paired(
+    probe: Probe, first: Sequence[NDArray[np.bool_]], second: Sequence[NDArray[np.bool_]]
+) -> list[dict[str, Any]]:
+    pairs = [(int((a & ~b).sum()), int((b & ~a).sum())) for a, b in zip(first, second, strict=True)]
+    corrected = holm([mcnemar(*pair) for pair in pairs])
+    return [
+        {"severity": severity, "only_first": a, "only_second": b, "p": p}
+        for severity, (a, b), p in zip(probe.severities, pairs, corrected, strict=True)
+    ]
 
 
 def examples(name: str, images: Tensor) -> list[tuple[float, Any]]:

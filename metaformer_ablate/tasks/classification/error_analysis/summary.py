@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metaformer_ablate.data.datasets import DatasetInfo
+from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.calibration import calibration
-from metaformer_ablate.tasks.classification.predictions import facts_of, read_predictions
+from metaformer_ablate.tasks.classification.predictions import Arrays, facts_of, per_image, read_predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from metaformer_ablate.records.record import Record
 
 
 WORST = 24  # mistakes on a sheet
@@ -33,33 +32,36 @@ PAIRS = 10
 PROBE_NAMES = ("scale", "resolution", "crop", "shift", "rotate", "blur", "noise")
 
 
-def summary(record: Record, *, worst: int = WORST) -> dict[str, Any]:
+def summary(run: RecordedRun, *, worst: int = WORST) -> dict[str, Any]:
     """What a run gets wrong, as plain values: needs its spec and predictions, no data and no weights.
 
     Keys: the run (`run_id`, `dataset`, `split`, `data_fingerprint`, `model`), its accuracy, `classes`, `confusion`
-    (a row a label, a column a prediction), `pairs` (the most frequent mistakes), `calibration`, `mistakes` (the most
-    confident ones, with the index in the evaluation split) and `warnings`. Raises RequestError as `read_predictions`.
+    (a row per label, a column per prediction), `pairs` (the most frequent mistakes), `calibration`, `mistakes` (the
+    most confident ones, with the index in the evaluation split) and `warnings`. Raises RequestError as
+    `read_predictions` does.
     """
-    labels, predicted, confidence = read_predictions(record)
-    spec = record.spec()
+    predictions = read_predictions(run)
+    labels, predicted = predictions["label"], predictions["predicted"]
+    spec = run.spec()
     facts = facts_of(spec["data"])
-    right = predicted == labels
+    right = per_image(predictions)
     confusion = np.bincount(labels * facts.num_classes + predicted, minlength=facts.num_classes**2)
     confusion = confusion.reshape(facts.num_classes, facts.num_classes)
     whole = accuracy(right)
+    recorded = run.value("top1")
     warnings = []
-    if record.top1 is not None and abs(record.top1 - whole["accuracy"]) > 0.005:
+    if recorded is not None and abs(recorded - whole["accuracy"]) > 0.005:
         warnings.append(
-            f"run {record.run_id}: its predictions are {whole['accuracy']:.2f}% right, its record says "
-            f"{record.top1:.2f}%: one of them is not of this run"
+            f"run {run.run_id}: its predictions are {whole['accuracy']:.2f}% right, its record says "
+            f"{recorded:.2f}%: one of them is not of this run"
         )
     smoothing, mixed = spec["train"]["label_smoothing"], spec["data"]["mixup"] or spec["data"]["cutmix"]
     softened = [f"label smoothing {smoothing:g}"] * bool(smoothing) + ["mixed images"] * bool(mixed)
     return {
-        "run_id": record.run_id,
+        "run_id": run.run_id,
         "dataset": spec["data"]["name"],
         "split": spec["data"]["evaluate_on"],
-        "data_fingerprint": record.data["data_fingerprint"],
+        "data_fingerprint": run.data["data_fingerprint"],
         "model": model_name(spec),
         "seed": spec["seed"],
         **whole,
@@ -68,8 +70,8 @@ def summary(record: Record, *, worst: int = WORST) -> dict[str, Any]:
         ],
         "confusion": confusion.tolist(),
         "pairs": _pairs(confusion, facts),
-        "calibration": calibration(confidence, right) | {"trained_with": softened},
-        "mistakes": worst_mistakes(np.flatnonzero(~right), labels, predicted, confidence, facts, worst),
+        "calibration": calibration(predictions["confidence"], right) | {"trained_with": softened},
+        "mistakes": worst_mistakes(np.flatnonzero(~right), predictions, facts, worst),
         "warnings": warnings,
     }
 
@@ -105,14 +107,10 @@ def _named(label: Any, predicted: Any, facts: DatasetInfo) -> dict[str, Any]:
 
 
 def worst_mistakes(
-    candidates: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    confidence: NDArray[np.float64],
-    facts: DatasetInfo,
-    count: int,
+    candidates: NDArray[np.int64], predictions: Arrays, facts: DatasetInfo, count: int
 ) -> list[dict[str, Any]]:
-    """The most confident of some images, the first of equals first."""
+    """The most confident of some images, by their indices; of equals the first."""
+    labels, predicted, confidence = (predictions[name] for name in ("label", "predicted", "confidence"))
     order = candidates[np.argsort(-confidence[candidates], kind="stable")][:count]
     return [
         {"index": int(i), **_named(labels[i], predicted[i], facts), "confidence": 100 * float(confidence[i])}

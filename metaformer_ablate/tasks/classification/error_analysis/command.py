@@ -1,0 +1,126 @@
+"""What `ablate errors` asks for: numbers from predictions, figures, and what images and weights add to them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from metaformer_ablate.errors import RequestError, unknown
+from metaformer_ablate.tasks.base import RecordedRun
+from metaformer_ablate.tasks.classification.error_analysis.comparison import comparison
+from metaformer_ablate.tasks.classification.error_analysis.summary import PROBE_NAMES, summary
+from metaformer_ablate.tasks.classification.error_analysis.text import describe
+from metaformer_ablate.tasks.classification.predictions import facts_of, per_image, read_predictions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
+    from metaformer_ablate.tasks.classification.trained import TrainedRun
+
+logger = logging.getLogger(__name__)
+
+
+CAM_MISTAKES = 12
+
+
+def check_probes(names: Iterable[str]) -> None:
+    """Raises RequestError for a probe that there is not."""
+    for name in names:
+        if name not in PROBE_NAMES:
+            raise RequestError(f"--probe: {unknown('probe', name, PROBE_NAMES)}")
+
+
+class ErrorAnalysis:
+    """What a run gets wrong, beside another run where one is given. Begins with what the predictions tell.
+
+    `result` is what errors.json holds, `figures` are matplotlib's by name. Raises RequestError where a run has no
+    predictions, or the two were not evaluated on the same images.
+    """
+
+    def __init__(self, run: RecordedRun, other: RecordedRun | None = None):
+        from metaformer_ablate.tasks.classification.error_analysis import figures
+
+        self.run, self.other = run, other
+        self.result = summary(run)
+        if other is not None:
+            self.result["against"] = comparison(run, other)
+        self.figures: dict[str, Figure] = figures.figures(self.result)
+        if other is not None:
+            self.figures["against"] = figures.against_classes(self.result)
+
+    @property
+    def warnings(self) -> list[str]:
+        return self.result["warnings"]
+
+    def text(self) -> str:
+        """The result in words."""
+        return describe(self.result)
+
+    def pngs(self) -> Iterator[tuple[str, bytes]]:
+        """Name and bytes of each figure."""
+        from metaformer_ablate.tasks.classification.error_analysis import figures
+
+        for name, figure in self.figures.items():
+            yield name, figures.to_png(figure)
+
+    def add_images(self, images: InMemoryData) -> None:
+        """Adds sheets of mistakes and, before an even background, accuracy by object size."""
+        from metaformer_ablate.tasks.classification.error_analysis import figures, image_sheets
+        from metaformer_ablate.tasks.classification.error_analysis.accuracy import by_object_size
+
+        pixels = images.evaluation.images.numpy()  # [N, C, H, W]
+        if self.result["mistakes"]:
+            self.figures["mistakes"] = image_sheets.mistakes(self.result, pixels)
+        if self.other is not None:
+            self.figures |= image_sheets.against_sheets(self.result["against"], pixels)
+        if facts_of(self.run.spec()["data"]).plain_background:
+            found = read_predictions(self.run)
+            lines = by_object_size(pixels.transpose(0, 2, 3, 1), found["label"], per_image(found))
+            self.result["object_size"] = lines
+            self.figures["object_size"] = figures.object_size(lines, self.result)
+
+    def add_weights(self, check: dict[str, Any], of_other: bool = False) -> None:
+        """Adds how closely the weights of the run, or of the other one, repeat its predictions."""
+        (self.result["against"] if of_other else self.result)["weights"] = check
+
+    def add_gradcam(self, trained: TrainedRun, images: InMemoryData, layer: str | None) -> None:
+        """Adds Grad-CAM of the most confident mistakes, if there are mistakes.
+
+        Raises NotAvailable where the model has no map to show or captum is not there, RequestError for another layer.
+        """
+        from metaformer_ablate.tasks.classification.error_analysis import image_sheets
+        from metaformer_ablate.tasks.classification.error_analysis.gradcam import choose_layer, gradcam, maps_of
+
+        if not self.result["mistakes"]:
+            return
+        lines = self.result["mistakes"][:CAM_MISTAKES]
+        chosen = images.evaluation.images[[line["index"] for line in lines]]
+        maps = maps_of(trained, chosen)
+        name = choose_layer(maps, layer)
+        heat = {
+            key: gradcam(trained, name, chosen, [line[key] for line in lines]).numpy() for key in ("predicted", "label")
+        }
+        mistakes = [{**line, **{f"map_{key}": heat[key][i].tolist() for key in heat}} for i, line in enumerate(lines)]
+        self.result["gradcam"] = {
+            "layer": name,
+            "map": list(maps[name]),
+            "layers": {key: list(size) for key, size in maps.items()},
+            "mistakes": mistakes,
+        }
+        self.figures["gradcam"] = image_sheets.gradcam(self.result, self.result["gradcam"], chosen.numpy(), heat)
+
+    def add_probes(self, names: Iterable[str], runs: Sequence[tuple[TrainedRun, InMemoryData]]) -> None:
+        """Adds accuracy as the images change, of one trained run or of two."""
+        from metaformer_ablate.tasks.classification.error_analysis import image_sheets
+        from metaformer_ablate.tasks.classification.error_analysis.probes import PROBES, curve, examples
+
+        self.result["probes"] = {}
+        where = f"{self.result['dataset']} ({self.result['split']})"
+        for name in dict.fromkeys(names):
+            logger.info(f"probe {name}: {len(PROBES[name].severities)} severities")
+            found = curve(name, runs)
+            self.result["probes"][name] = found
+            shown = [(s, pictures[0]) for s, pictures in examples(name, runs[0][1].evaluation.images[:1])]
+            self.figures[f"probe_{name}"] = image_sheets.probe(name, found, shown, where)
