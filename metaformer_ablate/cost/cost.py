@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from metaformer_ablate.cost.counting import Cost, _CostShape, count_model
+from metaformer_ablate.cost.counting import Cost, count_model
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.settings.typed_files import read_json
@@ -35,8 +35,8 @@ def count(spec: RunSpec, image_size: int | None = None) -> Cost:
 def cached_cost(spec: RunSpec, image_size: int | None = None) -> Cost | None:
     """The counts of a spec if they were made before on this machine. Loads no torch."""
     try:
-        return Cost(**_CostShape.model_validate(read_json(_cache_path(spec, image_size))).model_dump())
-    except (OSError, ValueError):
+        return Cost(**read_json(_cache_path(spec, image_size)))
+    except (OSError, ValueError, TypeError):  # TypeError: what it holds is no mapping
         return None
 
 
@@ -49,7 +49,7 @@ def macs_at_224(spec: RunSpec) -> int | None:
     """MACs of the same model for an image of 224 x 224; None where it does not fit that size or fits it at no sane one.
 
     What depends on the resolution is sized for 224: with the stem of a small recipe a random matrix or an MLP over all
-    tokens would have over ten thousand tokens a side, which is no model that anybody means.
+    tokens would have over ten thousand tokens per side, which is no model that anybody means.
     """
     if spec.model.not_applicable(224) is not None:
         return None

@@ -1,7 +1,7 @@
 """What a model costs: parameters, multiply-adds and what was not counted; speed and memory on this machine.
 
 Multiply-adds (MACs) are fvcore's "flops" of one image, as in the paper's third version: convolutions, linear layers
-and matrix products (attention too, by a handler of ours), GroupNorm at 5 an element and BatchNorm at 2. Not counted:
+and matrix products (attention too, by a handler of ours), GroupNorm at 5 per element and BatchNorm at 2. Not counted:
 pooling, element-wise operators, and the norms that the authors write out of element-wise operators: LayerNorm, and any
 norm without a bias (MetaFormer Baselines); in timm's models every norm is counted, as fvcore does by itself. Pooling
 multiplies nothing, so its additions and bytes stand by themselves.
@@ -12,14 +12,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.registry import COMPONENTS
-from metaformer_ablate.settings.typed_files import FileShape
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +43,10 @@ class UncountedOperator(RequestError):
     """A model uses an operator that is neither counted nor declared as uncounted."""
 
 
-@dataclass(frozen=True)
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True))
 class Cost:
     """Counts of one model for one image. `params` are trained, `frozen_params` are not.
 
@@ -52,29 +54,12 @@ class Cost:
     the elements that convolutions, linear layers, matrix products and attention put out (arXiv 2003.13678).
     """
 
-    params: int
-    layer_scale_params: int
-    frozen_params: int
-    macs: int
-    macs_by_operator: dict[str, int]
-    uncounted: dict[str, int]  # operator: calls
-    activations: int
-    pooling_additions: int
-    pooling_bytes: int
-
-
-_Count = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class _CostShape(FileShape):
-    """`Cost` as the cache holds it."""
-
     params: _Count
     layer_scale_params: _Count
     frozen_params: _Count
     macs: _Count
     macs_by_operator: dict[str, _Count]
-    uncounted: dict[str, _Count]
+    uncounted: dict[str, _Count]  # operator: calls
     activations: _Count
     pooling_additions: _Count
     pooling_bytes: _Count
@@ -90,14 +75,42 @@ def count_model(net: nn.Module, image: tuple[int, int, int], all_norms: bool = F
     """
     import torch
 
+    was_training = net.training
+    net.eval()
+    by_operator, outputs, uncounted = _operators(net, torch.zeros(1, *image), all_norms)
+    additions, moved = _pooling(net, torch.zeros(1, *image))
+    net.train(was_training)
+    by_parts = {name for table in COMPONENTS.tables for part in table.values() for name in part.uncounted}
+    if unknown := sorted(set(uncounted) - DECLARED_UNCOUNTED - by_parts):
+        names = ", ".join(unknown)
+        raise UncountedOperator(
+            f"{type(net).__name__} uses {names}, which is neither counted nor declared as uncounted; if it multiplies "
+            f"nothing, write uncounted: [{names}] in the part's line of parts.yaml (of a part of the package: "
+            f"DECLARED_UNCOUNTED or a handler in counting.py)"
+        )
+    sizes = [(p.numel(), p.requires_grad) for p in net.parameters()]
+    scales = [p.numel() for name, p in net.named_parameters() if "layer_scale" in name]
+    return Cost(
+        params=sum(n for n, trained in sizes if trained),
+        layer_scale_params=sum(scales),
+        frozen_params=sum(n for n, trained in sizes if not trained),
+        macs=sum(by_operator.values()),
+        macs_by_operator=by_operator,
+        uncounted=dict(sorted(uncounted.items())),
+        activations=outputs,
+        pooling_additions=additions,
+        pooling_bytes=moved,
+    )
+
+
+def _operators(net: nn.Module, image: torch.Tensor, all_norms: bool) -> tuple[dict[str, int], int, Counter[str]]:
+    """MACs by operator, the elements that counted operators put out, and calls of operators that are not counted."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit, on which fvcore stands, is announced as deprecated
         from fvcore.nn import FlopCountAnalysis, jit_handles
 
-        was_training = net.training
-        net.eval()
         uncounted: Counter[str] = Counter()
-        analysis = FlopCountAnalysis(net, torch.zeros(1, *image))
+        analysis = FlopCountAnalysis(net, image)
         outputs: Counter[str] = Counter()
         products = {
             "aten::_convolution": jit_handles.conv_flop_jit,
@@ -117,33 +130,11 @@ def count_model(net: nn.Module, image: tuple[int, int, int], all_norms: bool = F
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         by_operator = {name: int(n) for name, n in sorted(analysis.by_operator().items()) if n}
         uncounted.update(analysis.unsupported_ops())
-        additions, moved = _pooling(net, torch.zeros(1, *image))
-        net.train(was_training)
-    by_parts = {name for table in COMPONENTS.tables for part in table.values() for name in part.uncounted}
-    if unknown := sorted(set(uncounted) - DECLARED_UNCOUNTED - by_parts):
-        names = ", ".join(unknown)
-        raise UncountedOperator(
-            f"{type(net).__name__} uses {names}, which is neither counted nor declared as uncounted; if it multiplies "
-            f"nothing, write uncounted: [{names}] in the part's line of parts.yaml (of a part of the package: "
-            f"DECLARED_UNCOUNTED or a handler in cost.py)"
-        )
-    sizes = [(p.numel(), p.requires_grad) for p in net.parameters()]
-    scales = [p.numel() for name, p in net.named_parameters() if "layer_scale" in name]
-    return Cost(
-        params=sum(n for n, trained in sizes if trained),
-        layer_scale_params=sum(scales),
-        frozen_params=sum(n for n, trained in sizes if not trained),
-        macs=sum(by_operator.values()),
-        macs_by_operator=by_operator,
-        uncounted=dict(sorted(uncounted.items())),
-        activations=outputs.total(),
-        pooling_additions=additions,
-        pooling_bytes=moved,
-    )
+    return by_operator, outputs.total(), uncounted
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Two matrix products a head: queries x keys, weights x values. fvcore counts fused attention as nothing."""
+    """Two matrix products per head: queries x keys, weights x values. fvcore counts fused attention as nothing."""
     query, key, value = (node.type().sizes() for node in inputs[:3])  # [..., N, D], [..., M, D], [..., M, E]
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 

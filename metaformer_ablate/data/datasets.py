@@ -12,7 +12,7 @@ class DatasetInfo:
     about: str
     num_classes: int
     channels: int
-    native_size: int | None  # pixels a side; None: images differ
+    native_size: int | None  # pixels per side; None: images differ
     train_images: int
     test_images: int
     files: tuple[str, ...] = ()

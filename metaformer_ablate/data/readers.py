@@ -23,7 +23,7 @@ from metaformer_ablate.system.files import open_regular
 class FolderReader(Reader):
     """timm's `ReaderImageFolder`, images and labels in its order, from a listing that is kept.
 
-    timm's own walks through the folder at each start, and holds two objects an image, which spawned loader processes
+    timm's own walks through the folder at each start, and holds two objects per image, which spawned loader processes
     would each be sent.
     """
 

@@ -28,7 +28,7 @@ class DataSpec(Strict):
     """
 
     name: Annotated[str, name_in("data set", DATASETS)] = setting(..., "one of: " + ", ".join(DATASETS))
-    image_size: Annotated[int, Field(ge=4, le=4096)] = setting(..., "an integer from 4 to 4096: pixels a side")
+    image_size: Annotated[int, Field(ge=4, le=4096)] = setting(..., "an integer from 4 to 4096: pixels per side")
     evaluate_on: Annotated[str, name_in("split", ("test", "holdout"))] = setting(
         "test", "test, or holdout (every tenth training image, for choosing a recipe)"
     )

@@ -3,7 +3,7 @@ stochastic depth and the residual as one operator, written in Triton.
 
 Average pooling whose windows count only what lies inside the map keeps constants, so pool(n) - n of the normalised map
 n = gamma * (x - mean) * rstd + beta is gamma * rstd * (pool(x) - x): the mean and beta cancel, exactly. What follows in
-the block scales the branch by a factor a channel (LayerScale) and an image (stochastic depth). All of it is
+the block scales the branch by a factor per channel (LayerScale) and per image (stochastic depth). All of it is
 
     out = x + factor * rstd * (pool(x) - x),    factor[b, c] = mask[b] * layer_scale[c] * gamma[c].
 

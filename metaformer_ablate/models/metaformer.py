@@ -42,7 +42,7 @@ class StochasticDepth(nn.Module):
 
 
 class ChannelScale(nn.Module):
-    """One learned factor a channel: LayerScale on a branch (2103.17239), ResScale on the residual (2110.09456)."""
+    """One learned factor per channel: LayerScale on a branch (2103.17239), ResScale on the residual (2110.09456)."""
 
     def __init__(self, dim: int, value: float):
         super().__init__()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 class _Norm(nn.Module):
-    """A learned scale a channel, and a shift unless bias is false."""
+    """A learned scale per channel, and a shift unless bias is false."""
 
     def __init__(self, dim: int, eps: float | None, bias: bool | None):
         super().__init__()
@@ -26,7 +26,7 @@ class _Norm(nn.Module):
 
 
 class ModifiedLayerNorm(_Norm):
-    """Modified Layer Normalization: one mean and variance an image, over C, H and W; scale and shift a channel.
+    """Modified Layer Normalization: one mean and variance per image, over C, H and W; scale and shift per channel.
 
     PoolFormer's norm (paper, section 4.1 and table 5; GroupNorm with one group in the authors' code). Plain Layer
     Normalization takes them over C at each position: not the same.
@@ -46,7 +46,7 @@ class LayerNorm(_Norm):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch Normalization: mean and variance a channel, over the batch in training (arXiv 1502.03167).
+    """Batch Normalization: mean and variance per channel, over the batch in training (arXiv 1502.03167).
 
     Its running statistics follow each batch by a tenth. In the paper's table 5: 76.4%.
     """
@@ -67,7 +67,7 @@ class RMSNorm(_Norm):
 
 
 class Affine(_Norm):
-    """A learned scale and shift a channel in place of a norm; no statistics (ResMLP, arXiv 2105.03404)."""
+    """A learned scale and shift per channel in place of a norm; no statistics (ResMLP, arXiv 2105.03404)."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * self.weight.view(-1, 1, 1)

@@ -66,7 +66,7 @@ class ConvSpec(Strict):
 class ModelSpec(Strict):
     """The MetaFormer (paper, section 3 and table 1), or a comparator. A field that nothing reads is null.
 
-    Fields with one entry a stage may be written as one value for all stages. Where `timm` or `comparator` names a
+    Fields with one entry per stage may be written as one value for all stages. Where `timm` or `comparator` names a
     model, only `drop_path` and `init_from` are read beside it.
     """
 
@@ -74,14 +74,14 @@ class ModelSpec(Strict):
     comparator: Annotated[str, name_in("comparator", COMPARATORS)] | None = setting(
         None, "one of: " + ", ".join(COMPARATORS)
     )
-    depths: Stages[Positive] | None = setting((2, 2, 6, 2), "a list of integers of at least 1, one a stage")
-    dims: Stages[Positive] | None = setting((64, 128, 320, 512), "a list of integers of at least 1, one a stage")
-    token_mixer: Stages[MixerName] | None = setting("pooling", "one name or one a stage, of: " + ", ".join(MIXERS))
-    pool_size: Stages[Odd | None] | None = setting(3, "an odd integer of at least 1, or one a stage")
+    depths: Stages[Positive] | None = setting((2, 2, 6, 2), "a list of integers of at least 1, one per stage")
+    dims: Stages[Positive] | None = setting((64, 128, 320, 512), "a list of integers of at least 1, one per stage")
+    token_mixer: Stages[MixerName] | None = setting("pooling", "one name or one per stage, of: " + ", ".join(MIXERS))
+    pool_size: Stages[Odd | None] | None = setting(3, "an odd integer of at least 1, or one per stage")
     kernel_size: Stages[Odd | None] | None = setting(
-        None, "an odd integer of at least 1, or one a stage; null for the mixer's own"
+        None, "an odd integer of at least 1, or one per stage; null for the mixer's own"
     )
-    window: Stages[Positive | None] | None = setting(7, "an integer of at least 1, or one a stage")
+    window: Stages[Positive | None] | None = setting(7, "an integer of at least 1, or one per stage")
     head_dim: Positive | None = setting(
         32, "an integer of at least 1 that divides the width of each stage with attention"
     )
@@ -97,9 +97,9 @@ class ModelSpec(Strict):
     mlp_ratio: AboveZero | None = setting(4.0, "a number above 0")
     mlp_bias: bool | None = setting(True, "true or false")
     layer_scale: AboveZero | None = setting(1e-5, "a number above 0, or null for none")
-    res_scale: Stages[AboveZero | None] | None = setting(None, "a number above 0 or null for none, or one a stage")
+    res_scale: Stages[AboveZero | None] | None = setting(None, "a number above 0 or null for none, or one per stage")
     drop_path: Probability | None = setting(0.1, "a number of at least 0 and below 1: the rate of the last block")
-    position_embedding: Stages[bool] | None = setting(False, "true or false, or one a stage")
+    position_embedding: Stages[bool] | None = setting(False, "true or false, or one per stage")
     stem: ConvSpec | None = setting(ConvSpec(kernel=7, stride=4, padding=2), "kernel, stride, padding and norm")
     downsample: ConvSpec | None = setting(ConvSpec(kernel=3, stride=2, padding=1), "kernel, stride, padding and norm")
     head: Annotated[str, name_in("head", ("linear", "mlp"))] | None = setting("linear", "linear or mlp")
@@ -125,7 +125,7 @@ class ModelSpec(Strict):
         return {name for name in names if name and "@" in name}
 
     def at_stage(self, name: str, stage: int) -> Any:
-        """A field's value at a stage, from 0: its own entry where the field has one a stage."""
+        """A field's value at a stage, from 0: its own entry where the field has one per stage."""
         value = getattr(self, name)
         return value[stage] if isinstance(value, tuple) else value
 

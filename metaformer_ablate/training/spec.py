@@ -23,7 +23,7 @@ class TrainSpec(Strict):
     """Optimiser, schedule and what of the machine can change a result."""
 
     epochs: Positive = setting(300, "an integer of at least 1")
-    batch_size: Annotated[int, Field(ge=2)] = setting(1024, "an integer of at least 2: images a step in all")
+    batch_size: Annotated[int, Field(ge=2)] = setting(1024, "an integer of at least 2: images per step in all")
     optimizer: Annotated[str, name_in("optimizer", ("adamw",))] = setting("adamw", "adamw")
     lr: AboveZero = setting(1e-3, "a number above 0: the peak learning rate")
     weight_decay: NotNegative = setting(0.05, "a number of at least 0")
@@ -41,7 +41,7 @@ class TrainSpec(Strict):
     clip_grad: AboveZero | None = setting(None, "a number above 0: the largest norm of the gradient, or null for none")
     ema: Probability | None = setting(
         None,
-        "a number of at least 0 and below 1: decay a step of the averaged weights, which are evaluated; null for none",
+        "a number of at least 0 and below 1: decay per step of averaged weights, which are evaluated; null for none",
     )
     precision: Annotated[str, name_in("precision", ("fp32", "bf16", "auto"))] = setting(
         "fp32", "fp32, bf16 or auto (bf16 on GPUs that have it, fp32 elsewhere)"
@@ -76,7 +76,7 @@ class TrainSpec(Strict):
 
     @property
     def accumulation(self) -> int:
-        """MicroBatches that a device takes one after another of its share of a batch."""
+        """Micro-batches that a device takes one after another of its share of a batch."""
         share = self.batch_size // self.world
         return share // (self.micro_batch or share)
 

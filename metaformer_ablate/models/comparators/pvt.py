@@ -112,7 +112,7 @@ class Stage(nn.Module):
 class PVT(nn.Module):
     """PVT: images [B, in_chans, image_size, image_size] -> logits [B, num_classes].
 
-    depths, dims, num_heads, mlp_ratios, sr_ratios, patch_sizes: one number a stage. The last stage has the
+    depths, dims, num_heads, mlp_ratios, sr_ratios, patch_sizes: one number per stage. The last stage has the
         class token, from which the logits are read, and so no spatial reduction: `sr_ratios[-1]` is 1.
     image_size: side of the images, a multiple of every stage's stride times its reduction (of 32 in the named
         sizes). The position embeddings are as large as the maps: another size is another model.

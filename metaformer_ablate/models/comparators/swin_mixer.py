@@ -117,7 +117,7 @@ class PatchMerging(nn.Module):
 class SwinMixer(nn.Module):
     """Swin-Mixer: images [B, in_chans, image_size, image_size] -> logits [B, num_classes].
 
-    depths, num_heads: one number a stage. A stage has twice the channels of the one before, on half its map.
+    depths, num_heads: one number per stage. A stage has twice the channels of the one before, on half its map.
     embed_dim: channels of the first stage.
     window: side of the windows. On a map not larger than that, the window is the whole map and is not shifted
         (the authors' rule); elsewhere every second block of a stage is shifted by `window // 2`.
@@ -201,7 +201,7 @@ def _initialise(module: nn.Module) -> None:
 def _check_stages(depths: Sequence[int], dims: Sequence[int], num_heads: Sequence[int]) -> None:
     if not depths or len(depths) != len(num_heads):
         raise ValueError(
-            f"depths and num_heads must hold one number a stage each, not {len(depths)} and {len(num_heads)}"
+            f"depths and num_heads must hold one number per stage each, not {len(depths)} and {len(num_heads)}"
         )
     for dim, heads in zip(dims, num_heads, strict=True):
         if dim % heads:
