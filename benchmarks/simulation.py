@@ -232,7 +232,7 @@ class Simulated:
 
     def _tell(self, attempt: _Attempt) -> None:
         """How far an attempt is, once it makes steps."""
-        timing, run_id = attempt.timing, attempt.order.run_id
+        timing, run_id = attempt.timing, attempt.request.run_id
         trained = self.time.now - attempt.begun - timing.start
         if trained > 0:
             saved, written = timing.saved(self.time.now - attempt.begun)
@@ -242,10 +242,10 @@ class Simulated:
     def _end(self, attempt: _Attempt) -> tuple[int, float]:
         """Its GPUs, which are free again, and how many seconds it had them."""
         attempt.over = True
-        del self._running[attempt.order.run_id]
+        del self._running[attempt.request.run_id]
         for node in attempt.places:
-            self._free[node] += attempt.order.spec["train"]["devices"]
-        gpus = attempt.order.spec["train"]["devices"] * len(attempt.places)
+            self._free[node] += attempt.request.spec["train"]["devices"]
+        gpus = attempt.request.spec["train"]["devices"] * len(attempt.places)
         elapsed = self.time.now - attempt.begun
         self.spent["starting"] += gpus * min(elapsed, attempt.timing.start)
         return gpus, elapsed
@@ -253,12 +253,12 @@ class Simulated:
     def _finish(self, attempt: _Attempt) -> None:
         if attempt.over:
             return
-        run_id, timing = attempt.order.run_id, attempt.timing
+        run_id, timing = attempt.request.run_id, attempt.timing
         gpus, elapsed = self._end(attempt)
         work = timing.work - self._done.get(run_id, 0.0)
         self.spent["work"] += gpus * work
         self.spent["saving"] += gpus * (elapsed - timing.start - work)
-        write_record(self._store, RunSpec.model_validate(attempt.order.spec), timing.work)
+        write_record(self._store, RunSpec.model_validate(attempt.request.spec), timing.work)
         self._claims.forget(run_id, attempt.generation)
         self._ended.append(RunResult(run_id, "recorded"))
 
@@ -267,7 +267,7 @@ class Simulated:
         self._tell(attempt)
         gpus, elapsed = self._end(attempt)
         saved, written = attempt.timing.saved(elapsed)
-        self._done[attempt.order.run_id] = self._done.get(attempt.order.run_id, 0.0) + saved
+        self._done[attempt.request.run_id] = self._done.get(attempt.request.run_id, 0.0) + saved
         self.spent["work"] += gpus * saved
         self.spent["saving"] += gpus * written * attempt.timing.save
         lost = elapsed - min(elapsed, attempt.timing.start) - saved - written * attempt.timing.save
@@ -278,8 +278,8 @@ class Simulated:
         """Its process alone: the node sees that it is gone."""
         if not attempt.over:
             self._lose(attempt)
-            self._claims.forget(attempt.order.run_id, attempt.generation)
-            self._ended.append(RunResult(attempt.order.run_id, "died", "its worker was killed by SIGKILL"))
+            self._claims.forget(attempt.request.run_id, attempt.generation)
+            self._ended.append(RunResult(attempt.request.run_id, "died", "its worker was killed by SIGKILL"))
 
     # Nodes
 
@@ -295,7 +295,7 @@ class Simulated:
             if self.queues:
                 self._at(self.cluster.requeue, partial(self._again, attempt))
             else:
-                lost = RunResult(attempt.order.run_id, "stopped", "its node was lost")
+                lost = RunResult(attempt.request.run_id, "stopped", "its node was lost")
                 self._at(self.cluster.notice, partial(self._notice, lost))
         self._at(self.cluster.repair, partial(self._mend, node))
 
@@ -304,8 +304,8 @@ class Simulated:
 
     def _again(self, attempt: _Attempt) -> None:
         """A job that the queue begins again: its owner's file tells it which claim was its own."""
-        self._claims.forget(attempt.order.run_id, attempt.generation)
-        self._queue.append(attempt.order)
+        self._claims.forget(attempt.request.run_id, attempt.generation)
+        self._queue.append(attempt.request)
 
     def _mend(self, node: int) -> None:
         self._down.discard(node)

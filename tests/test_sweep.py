@@ -392,7 +392,7 @@ def test_what_is_being_trained_is_not_removed(ablate: Ablate, tmp_path: Path) ->
         (["--launcher", "slrum"], ["unknown launcher 'slrum' (did you mean 'slurm'?)", "local, ray, slurm"]),
         (["--slurm", "time=60"], ["--slurm time=60 is for --launcher slurm"]),
         (["--checkpoint-seconds", "-1"], ["--checkpoint-seconds is -1"]),
-        (["--stall-minutes", "nan"], ["--stall-minutes is nan"]),
+        (["--stall-minutes", "nan"], ["--stall-minutes is 'nan'"]),
     ],
 )
 def test_options_of_execution(ablate: Ablate, words: list[str], parts: list[str]) -> None:

@@ -393,7 +393,7 @@ def test_a_sweep_goes_on_after_runs_that_diverge_or_fail(
     store = Store(tmp_path)
     sweep = Sweep(
         jobs=[Job(spec, ("e/r",)) for spec in specs],
-        order=partial(make_request, store=store, folder=DataFolder.choose(None), device="cpu"),
+        request=partial(make_request, store=store, folder=DataFolder.choose(None), device="cpu"),
         launcher=InProcess("cpu", StopRequest()),
         store=store,
     )
