@@ -67,9 +67,10 @@ class WorkerProcess:
             return self._dead()
         if isinstance(said, RunResult):
             return said.outcome, said.text
-        if said is not None:  # what it could not import
-            self._problem = said
-            return self._dead()
+        if said is not None:  # what it could not import; however long it then takes to end
+            self._let_go()
+            self.failed_starts += 1
+            return "unstarted", f"its worker could not start: {said}"
         self._started, self.failed_starts = True, 0
         return "started", ""
 
