@@ -16,6 +16,7 @@ from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.yaml_reader import YamlFile, kind
 from metaformer_ablate.spec.merge import flatten
 from metaformer_ablate.system.files import open_regular, read_regular
+from metaformer_ablate.tasks.registry import metrics_of_all_tasks
 
 _EXPERIMENT_KEYS = ("title", "baseline", "set", "under", "rows")
 
@@ -23,7 +24,7 @@ _EXPERIMENT_KEYS = ("title", "baseline", "set", "under", "rows")
 _ROW_KEYS = ("label", "group", "set", "under", "paper", "notes")
 
 
-_PAPER_KEYS = ("table", "top1", "params_m", "frozen_params_m", "macs_g", "note")
+_PAPER_KEYS = ("table", "params_m", "frozen_params_m", "macs_g", "note")  # and every metric of every task
 
 
 _RECIPE_KEYS = ("title", "model", "data", "train")
@@ -215,7 +216,8 @@ def load_experiment(name: str) -> Experiment:
 def _row(file: YamlFile, name: str, tree: Any) -> Row:
     at = ("rows", name)
     tree = _check_keys(file, tree if tree is not None else {}, _ROW_KEYS, *at)
-    paper = _check_keys(file, tree.get("paper") or {}, _PAPER_KEYS, *at, "paper")
+    keys = (_PAPER_KEYS[0], *metrics_of_all_tasks(), *_PAPER_KEYS[1:])
+    paper = _check_keys(file, tree.get("paper") or {}, keys, *at, "paper")
     for key, value in paper.items():
         kinds: tuple[type, ...] = {"note": (str,), "table": (int, str)}.get(key, (int, float))
         finite = not isinstance(value, float) or math.isfinite(value)
