@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import scipy.stats
 
-from metaformer_ablate.statistics.agreement import RankedColumn, agreement, measured_column, paper_column
+from metaformer_ablate.analysis.tables.ranking import measured_column, paper_column
+from metaformer_ablate.analysis.tables.types import TableRow
+from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.status import RunState
+from metaformer_ablate.statistics.agreement import RankedColumn, agreement
 from metaformer_ablate.statistics.stats import holm
+from metaformer_ablate.tasks.registry import get_task
+
+TOP1 = get_task().reported
 
 PAPER = {"a": 77.0, "b": 76.0, "c": 75.0, "d": 77.0}
 # b is above a by more than noise, c above b within it; a and d are tied in the paper.
@@ -18,15 +27,19 @@ OURS = {
 }
 
 
-def row(name: str, runs: dict[int, float | str], paper: float | None = None) -> dict[str, object]:
+def row(name: str, runs: dict[int, float | str], paper: float | None = None) -> TableRow:
     """A row of a table, as far as ranks need it."""
-    top1 = [value for value in runs.values() if isinstance(value, float)]
-    states = [
-        {"seed": seed, "status": "ok" if isinstance(v, float) else v, "top1": v if isinstance(v, float) else None}
-        for seed, v in runs.items()
-    ]
-    mean = sum(top1) / len(top1) if top1 else None
-    return {"name": name, "mean": mean, "runs": states, "paper": {} if paper is None else {"top1": paper}}
+    values = [value for value in runs.values() if isinstance(value, float)]
+    mean = sum(values) / len(values) if values else None
+    printed = {} if paper is None else {"top1": paper}
+    return TableRow(TOP1, name, name, "", mean=mean, paper=printed, runs=tuple(run(*each) for each in runs.items()))
+
+
+def run(seed: int, value: float | str) -> RunState:
+    """A run that ended ok with a value of top-1, or in another way."""
+    if isinstance(value, str):
+        return RunState("0" * 12, seed, value, None)
+    return RunState("0" * 12, seed, "ok", Record(Path(), {"status": "ok", "metrics": {"top1": value}}))
 
 
 ROWS = [row(name, runs, PAPER[name]) for name, runs in OURS.items()]
@@ -114,3 +127,11 @@ def test_equal_counts_are_a_tie() -> None:
     found = agreement(measured_column("digits", rows), paper_column(rows))
     assert found is not None
     assert found["pairs"] == 2 and found["reversed"] == []
+
+
+def test_where_lower_is_better_the_better_row_stands_first() -> None:
+    """The same order of rows as losses: as many reversals, told the other way round."""
+    found = agreement(measured_column("digits", ROWS), paper_column(ROWS), sign=-1)
+    assert found is not None
+    assert [pair["rows"] for pair in found["reversed"]] == [["b", "a"], ["c", "a"], ["c", "b"]]
+    assert "a above b by 1.00" in " ".join(found["text"])

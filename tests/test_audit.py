@@ -14,11 +14,13 @@ from specs import fake_record
 from metaformer_ablate.analysis.tables.audit import audit
 from metaformer_ablate.analysis.tables.render import render
 from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.analysis.tables.types import plain
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.status import run_states
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.experiment import find_all
 from metaformer_ablate.spec.plan import Plan, plan
+from metaformer_ablate.tasks.registry import get_task
 
 EXPERIMENT = """
 baseline: pool
@@ -51,7 +53,8 @@ def found(chosen: Plan, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
                 status, of = ("ok", says) if isinstance(says, dict) else (says, {})
                 of = {"images_seen": 100 * spec.train.epochs, **of}
                 fake_record(store, spec.with_seed(seed), 90.0 + seed, status, **of)
-        return audit(chosen, {row: run_states(spec, seeds, store, None) for row, spec in chosen.specs.items()})
+        states = {row: run_states(spec, seeds, store, None) for row, spec in chosen.specs.items()}
+        return [plain(finding) for finding in audit(chosen, states, get_task().reported)]
 
     return run
 
@@ -159,8 +162,8 @@ def test_a_spec_that_differs_where_the_row_sets_nothing(chosen: Plan) -> None:
     model = specs["bare"].model.model_copy(update={"norm": "batch_norm"})
     specs["none"] = specs["none"].model_copy(update={"train": train})
     specs["bare"] = specs["bare"].model_copy(update={"model": model})
-    findings = audit(replace(chosen, specs=specs), {row: [] for row in specs})
-    assert [(f["text"], f["rows"]) for f in findings] == [
+    findings = audit(replace(chosen, specs=specs), {row: [] for row in specs}, get_task().reported)
+    assert [(f.text, list(f.rows)) for f in findings] == [
         ("train.lr is 0.01, the baseline's 0.002, and the row does not set it", ["none"]),
         ("model.norm is batch_norm, the baseline's mln, and the row does not set it", ["bare"]),
     ]
@@ -170,7 +173,7 @@ def test_a_spec_that_differs_where_the_row_sets_nothing(chosen: Plan) -> None:
 @pytest.mark.parametrize("recipe", ["digits", "imagenet"])
 def test_the_specs_of_every_experiment_are_declared(name: str, recipe: str) -> None:
     known = plan(name, recipe)
-    assert audit(known, {row: [] for row in known.experiment.rows}) == []
+    assert audit(known, {row: [] for row in known.experiment.rows}, get_task().reported) == ()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -185,8 +188,8 @@ def test_findings_are_footnotes_and_warnings(chosen: Plan, tmp_path: Path) -> No
             fake_record(store, spec.with_seed(seed), 90.0 + seed, images_seen=100 * spec.train.epochs, **of)
     table = build_table(chosen, store, DataFolder.choose(None))
     text = "device: an H100; of the baseline: a CPU"
-    assert table["audit"] == [{"number": 1, "text": text, "rows": ["bare"]}]
-    assert f"audit [1]: {text} (bare)" in table["warnings"]
+    assert plain(table.audit) == [{"number": 1, "text": text, "rows": ["bare"]}]
+    assert f"audit [1]: {text} (bare)" in table.warnings
     for style in ("text", "markdown", "html"):
         printed = render(table, style)
         assert f"[1] audit: {text}" in printed

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from conftest import Result
 from specs import fake_record, seal
 
 from metaformer_ablate.analysis.escapes import beyond_pdflatex, csv_cell, escape_latex, escape_markdown
-from metaformer_ablate.analysis.tables.columns import COLUMNS, format_mean
+from metaformer_ablate.analysis.tables.columns import columns_of, format_mean
 from metaformer_ablate.analysis.tables.render import FORMATS, render
 from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.analysis.tables.types import Table, TableRow
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan, differences, plan
@@ -67,7 +69,7 @@ def store(chosen: Plan, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def table(chosen: Plan, store: Store) -> dict[str, Any]:
+def table(chosen: Plan, store: Store) -> Table:
     return build_table(chosen, store, DataFolder.choose(None), power=0.5)
 
 
@@ -80,16 +82,26 @@ def predictions(store: Store, spec: RunSpec, right: str, label: int = 1) -> None
     fake_record(store, spec, 100 * float(answers.mean()), predictions=arrays)
 
 
-def by_name(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {row["name"]: row for row in table["rows"]}
+def by_name(table: Table | dict[str, Any]) -> dict[str, dict[str, Any]]:
+    tree = table.to_json() if isinstance(table, Table) else table
+    return {row["name"]: row for row in tree["rows"]}
+
+
+def row_of(table: Table, name: str) -> TableRow:
+    return next(row for row in table.rows if row.name == name)
+
+
+def changed(table: Table, name: str, **of: Any) -> Table:
+    """The table with a row that says something else."""
+    return replace(table, rows=tuple(replace(row, **of) if row.name == name else row for row in table.rows))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Numbers
 
 
-def test_resolution_and_power(table: dict[str, Any]) -> None:
-    found, power = table["resolution"], table["power"]
+def test_resolution_and_power(table: Table) -> None:
+    found, power = table.to_json()["resolution"], table.to_json()["power"]
     deviations = [np.std(np.subtract(TOPS[row], TOPS["pool3"]), ddof=1) for row in ("pool5", "none")]
     std = np.median(deviations) / np.sqrt(scipy.stats.chi2.median(2) / 2)
     assert (found["n"], found["rows"], found["std"]) == (3, 2, pytest.approx(std))
@@ -110,7 +122,7 @@ def test_resolution_is_of_the_seeds_that_most_rows_have(chosen: Plan, store: Sto
         fake_record(store, chosen.spec("none", seed), top1 + seed)
     fake_record(store, chosen.spec("bare", 0), 50.0)
     fake_record(store, chosen.spec("bare", 1), 52.0)
-    found = build_table(chosen, store, DataFolder.choose(None))["resolution"]
+    found = build_table(chosen, store, DataFolder.choose(None)).resolution
     assert (found["n"], found["rows"]) == (4, 3)
 
 
@@ -138,7 +150,7 @@ def test_the_images_question(chosen: Plan, tmp_path: Path) -> None:
         predictions(store, chosen.spec("pool3", seed), base)
         predictions(store, chosen.spec("pool5", seed), row)
         predictions(store, chosen.spec("none", seed), other)
-    assert [row["images"] for row in build_table(chosen, store, folder)["rows"]] == [None] * 4, "only when asked"
+    assert [row.images for row in build_table(chosen, store, folder).rows] == [None] * 4, "only when asked"
     rows = by_name(build_table(chosen, store, folder, images=True))
     assert rows["pool3"]["images"] is rows["bare"]["images"] is None
     found = rows["pool5"]["images"]
@@ -184,27 +196,25 @@ def test_a_diverged_seed_leaves_no_question_of_images(chosen: Plan, store: Store
     rows = by_name(build_table(chosen, store, DataFolder.choose(None), images=True))
     assert rows["pool5"]["images"] is None and rows["none"]["images"] is not None
     fake_record(store, chosen.spec("pool3", 2), status="diverged")
-    assert all(
-        row["images"] is None for row in build_table(chosen, store, DataFolder.choose(None), images=True)["rows"]
-    )
+    assert all(row.images is None for row in build_table(chosen, store, DataFolder.choose(None), images=True).rows)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Formats
 
 
-def test_labels_show_what_differs_where_none_was_given(table: dict[str, Any]) -> None:
+def test_labels_show_what_differs_where_none_was_given(table: Table) -> None:
     assert by_name(table)["none"]["label"] == "none"
     assert "none: token_mixer identity, mlp_ratio 2" in render(table, "text", width=2000)
 
 
-def test_counts_of_runs_that_are_not_all_there(table: dict[str, Any]) -> None:
+def test_counts_of_runs_that_are_not_all_there(table: Table) -> None:
     text = render(table, "text", columns=("name", "n"))
     assert re.search(r"bare \[[\d,]+\] +0/3\n", text) and re.search(r"pool3 \[?[\d,]*\]? +3\n", text)
     assert "missing: seed 0, 2" in text and "diverged: seed 1" in text
 
 
-def test_columns_digits_sort_and_transposed(ablate: Ablate, table: dict[str, Any], store: Store) -> None:
+def test_columns_digits_sort_and_transposed(ablate: Ablate, table: Table, store: Store) -> None:
     words = ["table", "made_up.yaml", "--format", "markdown"]
     lines = ablate(*words, "--columns", "name,top1, n", "--digits", "1", "--sort", "-top1").out.splitlines()
     assert lines[2] == "| Name | Top-1 (%) | n |"
@@ -218,17 +228,17 @@ def test_columns_digits_sort_and_transposed(ablate: Ablate, table: dict[str, Any
     p = by_name(table)["pool5"]["delta"]["p"]
     assert turned[5].startswith(f"| p |  | {p:.3f} | ")
     text = ablate("table", "made_up.yaml", "--transposed").out
-    assert format_mean(by_name(table)["pool5"]) in text, "numbers are in one piece"
+    assert format_mean(row_of(table, "pool5")) in text, "numbers are in one piece"
     assert len([line for line in text.splitlines() if line.startswith("  Params (M)")]) == 1
     rows = ablate("table", "made_up.yaml", "--json", "--sort", "-top1").json["rows"]
     assert [row["name"] for row in rows] == ["pool5", "pool3", "none", "bare"]
 
 
-def test_every_column_can_be_shown_and_every_format_is_steady(table: dict[str, Any]) -> None:
+def test_every_column_can_be_shown_and_every_format_is_steady(table: Table) -> None:
     for style in FORMATS:
         for transposed in (False, True):
-            shown = render(table, style, columns=tuple(COLUMNS), transposed=transposed)
-            assert shown == render(table, style, columns=tuple(COLUMNS), transposed=transposed)
+            shown = render(table, style, columns=tuple(columns_of(table.metric)), transposed=transposed)
+            assert shown == render(table, style, columns=tuple(columns_of(table.metric)), transposed=transposed)
             assert shown.endswith("\n")
 
 
@@ -256,7 +266,7 @@ class Reader(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_html_escapes_every_string(table: dict[str, Any], transposed: bool) -> None:
+def test_html_escapes_every_string(table: Table, transposed: bool) -> None:
     text = render(table, "html", transposed=transposed)
     reader = Reader()
     reader.feed(text)
@@ -265,14 +275,14 @@ def test_html_escapes_every_string(table: dict[str, Any], transposed: bool) -> N
     assert any(cell.startswith(by_name(table)["pool5"]["label"]) for cell in reader.cells)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     if not transposed:
-        for row in table["rows"]:
+        for row in table.to_json()["rows"]:
             assert f'<tr data-runs="{" ".join(run["run_id"] for run in row["runs"])}">' in text
 
 
-def test_latex(table: dict[str, Any]) -> None:
+def test_latex(table: Table) -> None:
     text = render(table, "latex")
     assert text.startswith("% Packages: ")
-    assert r"\label{tab:made-up-digits}" in text
+    assert r"\label{tab:fake-record-digits}" in text
     lines = text.splitlines()
     (line,) = [line for line in lines if line.startswith("Pooling 3")]
     mean, std = (f"{by_name(table)['pool3'][key]:.2f}" for key in ("mean", "std"))
@@ -300,10 +310,10 @@ def test_latex_escapes() -> None:
     assert beyond_pdflatex(escape_latex("α 图 é 图像")) == "像图"
 
 
-def test_latex_names_what_pdflatex_cannot_set(table: dict[str, Any]) -> None:
+def test_latex_names_what_pdflatex_cannot_set(table: Table) -> None:
     assert "% needs" not in render(table, "latex")
-    by_name(table)["pool3"]["label"] = "α 图 \x1b[31m"
-    lines = render(table, "latex").splitlines()
+    odd = changed(table, "pool3", label="α 图 \x1b[31m")
+    lines = render(odd, "latex").splitlines()
     assert lines[1] == "% needs lualatex or xelatex: 图"
     assert any(line.startswith(r"\ensuremath{\alpha} 图 \textbackslash{}x1b{[}31m") for line in lines)
 
@@ -325,13 +335,10 @@ def test_csv_cells_begin_no_formula() -> None:
 
 
 @pytest.mark.parametrize("style", ["text", "markdown", "latex", "html", "csv", "json"])
-def test_no_string_of_a_table_steers_what_shows_it(table: dict[str, Any], store: Store, style: str) -> None:
+def test_no_string_of_a_table_steers_what_shows_it(table: Table, store: Store, style: str) -> None:
     hostile = "=\x1b]0;title\x07\x9b31m\u202e[x](javascript:1)<script>"
-    row = by_name(table)["pool3"]
-    row["label"] = row["group"] = hostile
-    row["notes"] = [hostile]
-    table["warnings"].append(hostile)
-    shown = render(table, style)
+    odd = changed(table, "pool3", label=hostile, group=hostile, notes=(hostile,))
+    shown = render(replace(odd, warnings=(*odd.warnings, hostile)), style)
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown if style != "csv" else "")
     assert "<script>" not in shown or style not in ("markdown", "html")
     assert "](javascript:" not in shown or style != "markdown"
@@ -340,7 +347,7 @@ def test_no_string_of_a_table_steers_what_shows_it(table: dict[str, Any], store:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("shape", [{}, {"transposed": True}, {"columns": ("name", "status", "top1", "bootstrap")}])
-def test_latex_compiles_with_packages_it_names(table: dict[str, Any], shape: dict[str, Any], tmp_path: Path) -> None:
+def test_latex_compiles_with_packages_it_names(table: Table, shape: dict[str, Any], tmp_path: Path) -> None:
     text = render(table, "latex", **shape)
     packages = text.splitlines()[0].removeprefix("% Packages: ")
     document = f"\\documentclass{{article}}{packages}\\begin{{document}}\n{text}\\end{{document}}\n"
@@ -356,7 +363,7 @@ def test_latex_compiles_with_packages_it_names(table: dict[str, Any], shape: dic
 # The runs behind the numbers
 
 
-def test_every_number_can_be_traced_to_its_runs(ablate: Ablate, table: dict[str, Any], store: Store) -> None:
+def test_every_number_can_be_traced_to_its_runs(ablate: Ablate, table: Table, store: Store) -> None:
     listed = ablate("table", "made_up.yaml", "--runs", "--json").json["runs"]
     rows = by_name(table)
     for name, row in rows.items():
@@ -395,7 +402,7 @@ def test_only_planned_runs_are_read(
 # compare
 
 
-def test_compare_with_the_paper(ablate: Ablate, store: Store, table: dict[str, Any]) -> None:
+def test_compare_with_the_paper(ablate: Ablate, store: Store, table: Table) -> None:
     found = ablate("compare", "digits", "paper", "made_up.yaml", "--json").json
     assert (found["experiment"], found["recipes"], found["metric"]) == ("made_up", ["digits", "paper"], "top1")
     rows = by_name(found)
@@ -406,7 +413,7 @@ def test_compare_with_the_paper(ablate: Ablate, store: Store, table: dict[str, A
         assert paper["mean"] == row["paper"].get("top1")
     ranks = {name: [result["rank"] for result in row["results"]] for name, row in rows.items()}
     assert ranks == {"pool3": [2, 2], "pool5": [1, 1], "none": [3, 3], "bare": [None, None]}
-    assert found["agreement"] == table["agreement"]
+    assert found["agreement"] == table.to_json()["agreement"]
     turned = ablate("compare", "paper", "digits", "made_up.yaml", "--json").json
     assert turned["recipes"] == ["paper", "digits"]
     assert turned["agreement"]["kendall"] == found["agreement"]["kendall"]
@@ -426,7 +433,7 @@ def test_compare_two_recipes(ablate: Ablate, store: Store, chosen: Plan, tmp_pat
     assert found["agreement"]["between"] == ["digits", "cifar10"]
     assert len(found["agreement"]["reversed"]) == 3
     text = ablate(*words).out
-    assert "made_up under digits and cifar10" in text and "+2" in text and "80.50" in text
+    assert "fake_record under digits and cifar10" in text and "+2" in text and "80.50" in text
     for style in FORMATS:
         printed = ablate(*words, "--format", style).out
         assert "80.5" in printed and printed == ablate(*words, "--format", style).out

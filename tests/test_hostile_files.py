@@ -116,7 +116,7 @@ def read_all(results: Path) -> tuple[Store, dict[str, Any]]:
     _variants({record.run_id: record for record in store}, store)
     Claims(results).held()
     active_sweeps(store)
-    return store, {row["name"]: row for row in table["rows"]}
+    return store, {row["name"]: row for row in table.to_json()["rows"]}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

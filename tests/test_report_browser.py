@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from report_page import fill
 
 from metaformer_ablate.spec.plan import plan
 
+NO_EPOCH = {"epoch": [], "train_loss": [], "val_loss": [], "val_top1": []}
+ONE_EPOCH = {"epoch": [1], "train_loss": [2], "val_loss": [None], "val_top1": [3]}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -193,12 +196,12 @@ def test_a_link_into_what_is_filtered_out_brings_it_back(visit: Callable[..., An
 
 def test_a_run_without_an_epoch_and_with_one_are_drawn(visit: Callable[..., Any]) -> None:
     page = visit()
-    for curve, shapes in (("[[],[],[],[]]", 0), ("[[1],[2],[null],[3]]", 1)):
+    for curve, shapes in ((NO_EPOCH, 0), (ONE_EPOCH, 1)):
         page.reload()
         page.evaluate(
             f"""() => {{
               const island = document.getElementById("curves"), all = JSON.parse(island.textContent);
-              for (const run in all) all[run] = {curve};
+              for (const run in all.runs) all.runs[run] = {json.dumps(curve)};
               island.textContent = JSON.stringify(all);
             }}"""
         )

@@ -17,6 +17,7 @@ from specs import fake_record
 from metaformer_ablate.analysis.tables.render import FORMATS, render
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.text import text_width
+from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.cost.cost import count
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
@@ -41,12 +42,12 @@ Results = Mapping[str, Mapping[int, float | str]]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def make(tmp_path: Path) -> Callable[..., Table]:
     """make(results, seeds): the table of EXPERIMENT after runs that ended so."""
     (tmp_path / "made_up.yaml").write_text(EXPERIMENT)
     store = Store(tmp_path / "results")
 
-    def table(results: Results, seeds: tuple[int, ...] | None = None, **of: Any) -> dict[str, Any]:
+    def table(results: Results, seeds: tuple[int, ...] | None = None, **of: Any) -> Table:
         chosen = made_up_plan(tmp_path)
         folder = DataFolder.choose(None)
         for row, runs in results.items():
@@ -67,8 +68,8 @@ def made_up_plan(folder: Path, overrides: tuple[str, ...] = ()) -> Plan:
     return plan(str(folder / "made_up.yaml"), overrides=overrides)
 
 
-def by_name(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {row["name"]: row for row in table["rows"]}
+def by_name(table: Table) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in table.to_json()["rows"]}
 
 
 FULL: Results = {
@@ -82,16 +83,18 @@ FULL: Results = {
 # Numbers
 
 
-def test_a_table_has_the_keys_of_the_contract(make: Callable[..., dict[str, Any]]) -> None:
+def test_a_table_has_the_keys_of_the_contract(make: Callable[..., Table]) -> None:
     table = make(FULL)
-    assert list(table)[:5] == ["experiment", "recipe", "metric", "rows", "warnings"]
-    assert list(table)[5:] == ["audit", "resolution", "agreement"]
-    assert (table["experiment"], table["recipe"], table["metric"]) == ("made_up", "digits", "top1")
-    assert [row["name"] for row in table["rows"]] == ["pool3", "pool5", "none"], "not in the order of the file"
-    for row in table["rows"]:
+    keys = ["experiment", "recipe", "task", "metric", "unit", "higher_is_better", "rows", "warnings"]
+    tree = table.to_json()
+    assert list(tree) == [*keys, "audit", "resolution", "agreement"]
+    assert [tree[key] for key in keys[:6]] == ["made_up", "digits", "classification", "top1", "%", True]
+    assert [row.name for row in table.rows] == ["pool3", "pool5", "none"], "not in the order of the file"
+    for row in table.to_json()["rows"]:
         assert list(row) == ROW_KEYS
         assert row["status"] == "ok"
-        assert [list(run) for run in row["runs"]] == [["run_id", "seed", "status", "top1"]] * 3
+        assert [list(run) for run in row["runs"]] == [["run_id", "seed", "status", "top1", "value", "metrics"]] * 3
+        assert all(run["top1"] == run["value"] == run["metrics"]["top1"] for run in row["runs"])
         assert [run["seed"] for run in row["runs"]] == [0, 1, 2]
         assert all(re.fullmatch("[0-9a-f]{12}", run["run_id"]) for run in row["runs"])
     rows = by_name(table)
@@ -101,10 +104,10 @@ def test_a_table_has_the_keys_of_the_contract(make: Callable[..., dict[str, Any]
     assert rows["pool3"]["paper"] == {"table": 5, "top1": 77.2}
     assert rows["none"]["notes"] == ["its own note"]
     assert (rows["none"]["params"], rows["none"]["frozen_params"], rows["none"]["macs"]) == (119_000, 0, 18_000_000)
-    assert json.loads(json.dumps(table, allow_nan=False)) == table
+    assert json.loads(json.dumps(tree, allow_nan=False)) == tree
 
 
-def test_its_numbers_are_those_of_scipy(make: Callable[..., dict[str, Any]]) -> None:
+def test_its_numbers_are_those_of_scipy(make: Callable[..., Table]) -> None:
     rows = by_name(make(FULL))
     tops = {name: list(runs.values()) for name, runs in FULL.items()}
     p_values = []
@@ -125,24 +128,24 @@ def test_its_numbers_are_those_of_scipy(make: Callable[..., dict[str, Any]]) -> 
     assert [rows[name]["delta"]["p"] for name in ("pool5", "none")] == pytest.approx(holm(p_values))
 
 
-def test_one_seed_has_a_mean_and_no_spread(make: Callable[..., dict[str, Any]]) -> None:
+def test_one_seed_has_a_mean_and_no_spread(make: Callable[..., Table]) -> None:
     table = make({"pool3": {0: 97.0}, "pool5": {0: 97.5}, "none": {0: 95.0}})
-    for row in table["rows"]:
+    for row in table.to_json()["rows"]:
         assert (row["n"], row["std"], row["ci95"]) == (1, None, None)
     delta = by_name(table)["pool5"]["delta"]
     assert (delta["mean"], delta["ci95"], delta["p"]) == (0.5, None, None)
-    assert any("one seed" in warning for warning in table["warnings"])
+    assert any("one seed" in warning for warning in table.to_json()["warnings"])
 
 
-def test_equal_rows_have_no_interval_and_no_winner(make: Callable[..., dict[str, Any]]) -> None:
+def test_equal_rows_have_no_interval_and_no_winner(make: Callable[..., Table]) -> None:
     table = make({name: {0: 97.0, 1: 97.0} for name in FULL})
-    for row in table["rows"]:
+    for row in table.to_json()["rows"]:
         assert (row["std"], row["ci95"]) == (0.0, None)
     delta = by_name(table)["none"]["delta"]
     assert (delta["mean"], delta["ci95"]) == (0.0, None) and "undefined" in delta["method"]
 
 
-def test_a_difference_is_over_the_seeds_that_both_rows_have(make: Callable[..., dict[str, Any]]) -> None:
+def test_a_difference_is_over_the_seeds_that_both_rows_have(make: Callable[..., Table]) -> None:
     table = make({"pool3": {0: 90.0, 1: 91.0, 5: 99.0}, "pool5": {1: 91.5, 2: 10.0, 5: 99.25}})
     rows = by_name(table)
     assert rows["pool5"]["delta"]["mean"] == pytest.approx((0.5 + 0.25) / 2)
@@ -174,7 +177,7 @@ def test_a_difference_is_over_the_seeds_that_both_rows_have(make: Callable[..., 
     ],
 )
 def test_the_status_of_a_row(
-    runs: dict[int, Any], status: str, n: int, mean: float | None, make: Callable[..., dict[str, Any]]
+    runs: dict[int, Any], status: str, n: int, mean: float | None, make: Callable[..., Table]
 ) -> None:
     row = by_name(make({"pool3": {0: 97.0, 1: 97.5}, "pool5": runs}, seeds=(0, 1)))["pool5"]
     assert (row["status"], row["n"], row["mean"]) == (status, n, mean)
@@ -189,7 +192,7 @@ def test_the_status_of_a_row(
                         runs.values() else [])  # fmt: skip
 
 
-def test_a_diverged_seed_leaves_no_difference(make: Callable[..., dict[str, Any]]) -> None:
+def test_a_diverged_seed_leaves_no_difference(make: Callable[..., Table]) -> None:
     results = {**FULL, "pool5": {0: 97.5, 1: 96.75, 2: "diverged"}}
     rows = by_name(make(results))
     assert rows["pool5"]["status"] == "partial"
@@ -201,26 +204,26 @@ def test_a_diverged_seed_leaves_no_difference(make: Callable[..., dict[str, Any]
     assert rows["none"]["delta"]["p"] == pytest.approx(theirs.pvalue)
 
 
-def test_a_diverged_baseline_leaves_no_difference_at_all(make: Callable[..., dict[str, Any]]) -> None:
+def test_a_diverged_baseline_leaves_no_difference_at_all(make: Callable[..., Table]) -> None:
     rows = by_name(make({**FULL, "pool3": {0: 97.0, 1: "diverged", 2: 97.25}}))
     assert [row["delta"] for row in rows.values()] == [None, None, None]
     assert rows["pool3"]["status"] == "partial"
 
 
-def test_a_failed_seed_leaves_the_difference_of_the_others(make: Callable[..., dict[str, Any]]) -> None:
+def test_a_failed_seed_leaves_the_difference_of_the_others(make: Callable[..., Table]) -> None:
     rows = by_name(make({**FULL, "pool5": {0: 97.5, 1: 96.75, 2: "failed"}}))
     assert rows["pool5"]["delta"]["mean"] == pytest.approx(((97.5 - 97.0) + (96.75 - 96.5)) / 2)
 
 
-def test_a_stale_run_is_shown_and_not_counted(make: Callable[..., dict[str, Any]]) -> None:
+def test_a_stale_run_is_shown_and_not_counted(make: Callable[..., Table]) -> None:
     table = make({**FULL, "pool5": {0: 97.5, 1: "stale", 2: 98.0}})
     row = by_name(table)["pool5"]
     assert row["n"] == 2 and row["runs"][1]["status"] == "stale" and row["runs"][1]["top1"] is None
     assert row["delta"]["mean"] == pytest.approx(((97.5 - 97.0) + (98.0 - 97.25)) / 2)
-    assert any("stale" in warning for warning in table["warnings"])
+    assert any("stale" in warning for warning in table.to_json()["warnings"])
 
 
-def test_data_of_an_override_is_not_stale(make: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_data_of_an_override_is_not_stale(make: Callable[..., Table], tmp_path: Path) -> None:
     # The fingerprint that counts is that of the data a row is trained on, not that of the recipe's.
     make({})
     words = ("data.name=fashion_mnist", "data.image_size=28")
@@ -237,7 +240,7 @@ def test_data_of_an_override_is_not_stale(make: Callable[..., dict[str, Any]], t
     assert by_name(build_table(chosen, store, folder))["pool3"]["status"] == "ok"
 
 
-def test_an_edited_record_is_missing_and_named(make: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_an_edited_record_is_missing_and_named(make: Callable[..., Table], tmp_path: Path) -> None:
     make(FULL)
     chosen = made_up_plan(tmp_path)
     store = Store(tmp_path / "results")
@@ -248,10 +251,10 @@ def test_an_edited_record_is_missing_and_named(make: Callable[..., dict[str, Any
     row = by_name(table)["pool5"]
     assert (row["status"], row["n"]) == ("partial", 2)
     assert row["runs"][1]["status"] == "missing"
-    assert any(str(folder) in warning and "changed after" in warning for warning in table["warnings"])
+    assert any(str(folder) in warning and "changed after" in warning for warning in table.to_json()["warnings"])
 
 
-def test_a_run_at_chance_is_marked(make: Callable[..., dict[str, Any]]) -> None:
+def test_a_run_at_chance_is_marked(make: Callable[..., Table]) -> None:
     row = by_name(make({"none": {0: 10.0, 3: 9.5}}, at_chance=True))["none"]
     assert row["status"] == "ok" and row["n"] == 2
     assert "at chance: seed 0, 3" in row["notes"]
@@ -278,18 +281,18 @@ def test_a_row_that_is_not_applicable_is_missing(tmp_path: Path) -> None:
 # Seeds
 
 
-def test_every_seed_with_a_record_is_found(make: Callable[..., dict[str, Any]]) -> None:
+def test_every_seed_with_a_record_is_found(make: Callable[..., Table]) -> None:
     table = make({"pool3": {3: 97.0}, "pool5": {3: 96.0, 17: 97.0}, "none": {9_999: 90.0}})
-    for row in table["rows"]:
+    for row in table.to_json()["rows"]:
         assert [run["seed"] for run in row["runs"]] == [3, 17, 9_999]
     assert [run["status"] for run in by_name(table)["pool5"]["runs"]] == ["ok", "ok", "missing"]
 
 
 def test_without_records_seed_0_is_missing(
-    make: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for row in make({})["rows"]:
+    for row in make({}).to_json()["rows"]:
         assert row["status"] == "missing"
         assert [(run["seed"], run["status"]) for run in row["runs"]] == [(0, "missing")]
         assert (row["params"], row["macs"], row["mean"], row["delta"]) == (None, None, None, None)
@@ -316,7 +319,7 @@ def test_runs_of_other_settings_are_not_taken_for_none(ablate, trained):
             assert "none of the" not in found.out + found.err
 
 
-def test_seeds_asked_for_are_those_shown(make: Callable[..., dict[str, Any]]) -> None:
+def test_seeds_asked_for_are_those_shown(make: Callable[..., Table]) -> None:
     row = by_name(make(FULL, seeds=(2, 40_000)))["pool3"]
     assert [(run["seed"], run["top1"]) for run in row["runs"]] == [(2, 97.25), (40_000, None)]
     assert row["mean"] == 97.25
@@ -330,7 +333,7 @@ PARTIAL: Results = {"pool3": FULL["pool3"], "pool5": {0: 97.5, 1: "diverged"}}
 
 @pytest.mark.parametrize("results", [FULL, PARTIAL, {}], ids=["full", "partial", "empty"])
 @pytest.mark.parametrize("style", FORMATS)
-def test_a_rendering_is_the_same_every_time(style: str, results: Results, make: Callable[..., dict[str, Any]]) -> None:
+def test_a_rendering_is_the_same_every_time(style: str, results: Results, make: Callable[..., Table]) -> None:
     first, second = make(results), make({})
     assert render(first, style).encode() == render(first, style).encode() == render(second, style).encode()
     assert render(first, style).endswith("\n")
@@ -341,7 +344,7 @@ WINNER = re.compile(r"[*★†‡✓✔↑↓▲▼]|\\(text|math)bf|<(b|strong|
 
 
 @pytest.mark.parametrize("style", FORMATS)
-def test_no_row_is_a_winner(style: str, make: Callable[..., dict[str, Any]]) -> None:
+def test_no_row_is_a_winner(style: str, make: Callable[..., Table]) -> None:
     # pool5 is the best here, by name and by number: its line looks like every other.
     text = render(make(FULL), style)
     lines = [line for line in text.splitlines() if "Pooling" in line or "Identity" in line]
@@ -353,12 +356,33 @@ def test_no_row_is_a_winner(style: str, make: Callable[..., dict[str, Any]]) -> 
     )
 
 
-def test_json_is_the_table(make: Callable[..., dict[str, Any]]) -> None:
+def test_another_metric_is_asked_for(make: Callable[..., Table], ablate: Callable[..., Any], tmp_path: Path) -> None:
+    """The loss of every made-up record is 0.25: lower is better, no percent, three decimals."""
+    make({row: dict.fromkeys(range(2), 97.0) for row in FULL})
+    words = ("table", tmp_path / "made_up.yaml", "--results", tmp_path / "results", "--metric", "loss")
+    tree = ablate(*words, "--json").json
+    keys = ("task", "metric", "unit", "higher_is_better")
+    assert [tree[key] for key in keys] == ["classification", "loss", "", False]
+    assert [(run["value"], run["loss"]) for run in tree["rows"][0]["runs"]] == [(0.25, 0.25)] * 2
+    lines = ablate(*words, "--columns", "name,loss,paper", "--format", "markdown").out.splitlines()
+    assert lines[2] == "| Name | Loss | Paper loss |" and "| 0.250 ± 0.000 |  |" in lines[4]
+    assert ablate(*words[:-1], "accuracy").sentence.startswith("--metric: unknown metric of classification 'accuracy'")
+    runs = ablate(*words, "--runs", "--format", "csv").out.splitlines()
+    assert runs[0].startswith("row,seed,run_id,status,loss,difference")
+
+
+def test_a_flat_row_has_every_cell_of_the_csv(make: Callable[..., Table]) -> None:
     table = make(FULL)
-    assert json.loads(render(table, "json")) == table
+    heading = render(table, "csv").splitlines()[0].split(",")
+    assert heading == ["experiment", "recipe", *table.rows[0].flat(), "audit"]
 
 
-def test_csv_is_read_by_pandas(make: Callable[..., dict[str, Any]]) -> None:
+def test_json_is_the_table(make: Callable[..., Table]) -> None:
+    table = make(FULL)
+    assert json.loads(render(table, "json")) == table.to_json()
+
+
+def test_csv_is_read_by_pandas(make: Callable[..., Table]) -> None:
     table = make(PARTIAL)
     frame = pd.read_csv(io.StringIO(render(table, "csv")), keep_default_na=False, na_values=[""])
     assert list(frame["name"]) == ["pool3", "pool5", "none"]
@@ -381,7 +405,7 @@ def test_csv_is_read_by_pandas(make: Callable[..., dict[str, Any]]) -> None:
     assert line["delta_method"] == delta["method"]
 
 
-def test_markdown_has_the_same_columns_in_each_line(make: Callable[..., dict[str, Any]]) -> None:
+def test_markdown_has_the_same_columns_in_each_line(make: Callable[..., Table]) -> None:
     lines = [line for line in render(make(FULL), "markdown").splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 3
     cells = [re.split(r"(?<!\\)\|", line) for line in lines]
@@ -391,7 +415,7 @@ def test_markdown_has_the_same_columns_in_each_line(make: Callable[..., dict[str
 
 
 @pytest.mark.parametrize("style", ["text", "markdown"])
-def test_a_person_reads_mean_spread_and_count(style: str, make: Callable[..., dict[str, Any]]) -> None:
+def test_a_person_reads_mean_spread_and_count(style: str, make: Callable[..., Table]) -> None:
     text = render(make(FULL), style)
     rows = by_name(make(FULL))
     for name, row in rows.items():
@@ -418,13 +442,11 @@ def test_long_labels_are_folded_and_not_cut(tmp_path: Path) -> None:
     assert "…" not in text
     assert set(label.split()) <= set(text.split())
     assert "77.2" in text and "frozen" in text
-    for row in table["rows"]:
+    for row in table.to_json()["rows"]:
         assert f"{row['mean']:.2f} ± {row['std']:.2f} [" in text
 
 
-def test_a_narrow_terminal_loses_no_column(
-    make: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_narrow_terminal_loses_no_column(make: Callable[..., Table], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "60")
     text = render(make(FULL), "text", width=text_width())

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, warn_problems
 from metaformer_ablate.errors import RequestError
+
+if TYPE_CHECKING:
+    from metaformer_ablate.analysis.figures.data import FigureData
 
 logger = logging.getLogger(__name__)
 
@@ -18,11 +22,11 @@ logger = logging.getLogger(__name__)
 @click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
 @click.option("--kind", metavar="NAME", help="rows, curves, cost, paper or seeds (default: a figure of each).")
 @click.option("--x", metavar="NAME", help="Of cost: macs (default), params or images_per_second.")
-@click.option("--y", metavar="NAME", help="Of curves: val_top1 (default), val_loss or train_loss.")
+@click.option("--y", metavar="NAME", help="Of curves: a column of history.csv, as train_loss (default: the metric's).")
 @options("recipe", "seeds", "results", "data")
 @click.option("--format", "style", metavar="NAME", help="png (default), svg or pdf.")
 @click.option("--out", metavar="FILE", help="Of one kind: a .png, .svg or .pdf file (default: in RESULTS/figures).")
-@options("json")
+@options("metric", "json")
 def plot_command(
     words: tuple[str, ...],
     kind: str | None,
@@ -34,60 +38,94 @@ def plot_command(
     data: str | None,
     style: str | None,
     out: str | None,
+    metric: str | None,
     as_json: bool,
 ) -> None:
     """Figures of an experiment, from its records alone; prints the files. With --json their numbers instead."""
-    from metaformer_ablate.analysis.figures.kinds import KINDS, draw, figure_data
-    from metaformer_ablate.analysis.figures.style import FORMATS, to_bytes
+    from metaformer_ablate.analysis.figures.kinds import KINDS, figure_data
+    from metaformer_ablate.analysis.tables.table import build_table
     from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.errors import unknown
     from metaformer_ablate.records.status import no_records_hint
-    from metaformer_ablate.settings.layers import digest
     from metaformer_ablate.spec.plan import plan
+
+    given = {name: value for name, value in (("x", x), ("y", y)) if value is not None}
+    kinds = _kinds(kind, given)
+    style = _format(style, kind, out)
+    name, overrides = one_name(words, "experiment")
+    chosen = plan(name, recipe or "digits", overrides)
+    store, wanted_seeds = store_of(results), seeds_of(seeds)
+    table = build_table(chosen, store, DataFolder.choose(data), wanted_seeds, metric=metric)
+    figures = {}
+    for one in kinds:
+        of_kind = {key: value for key, value in given.items() if key in KINDS[one].options}
+        figures[one] = figure_data(one, table, **of_kind)
+    warn_problems(store)
+    if (hint := no_records_hint(chosen, store, wanted_seeds)) is not None:
+        logger.warning(hint)
+    if as_json:
+        numbers = {one: figure.to_json() for one, figure in figures.items()}
+        tree = {"experiment": table.experiment, "recipe": table.recipe, "figures": numbers}
+        click.echo(json.dumps(tree, indent=1, allow_nan=False))
+    if as_json and out is None:
+        return
+    for one, figure in figures.items():
+        of_kind_values = [value for key, value in given.items() if key in KINDS[one].options]
+        named = [*([] if metric is None else [metric]), *of_kind_values]
+        path = store.path / "figures" / _file_name(figure, named, style) if out is None else Path(out)
+        _draw_into(path, figure, make_folder=out is None)
+        click.echo(str(path), err=as_json)
+
+
+def _kinds(kind: str | None, given: dict[str, str]) -> list[str]:
+    """The kinds of figures to draw, checked together with the options that only some of them read."""
+    from metaformer_ablate.analysis.figures.kinds import KINDS
+    from metaformer_ablate.errors import unknown
 
     if kind is not None and kind not in KINDS:
         raise RequestError(f"--kind: {unknown('kind of figure', kind, KINDS)}")
     kinds = list(KINDS) if kind is None else [kind]
-    chosen_options = {name: value for name, value in (("x", x), ("y", y)) if value is not None}
-    for name in chosen_options:
+    for name in given:
         if not any(name in KINDS[one].options for one in kinds):
             readers = ", ".join(one for one in KINDS if name in KINDS[one].options)
             raise RequestError(f"--{name} is not read by a figure of kind {kinds[0]}; it is for {readers}")
+    return kinds
+
+
+def _format(style: str | None, kind: str | None, out: str | None) -> str:
+    """The format of the files: --format, or what the ending of --out says."""
+    from metaformer_ablate.analysis.figures.kinds import KINDS
+    from metaformer_ablate.drawing.canvas import FORMATS
+    from metaformer_ablate.errors import unknown
+
     if style is not None and style not in FORMATS:
         raise RequestError(f"--format: {unknown('format', style, FORMATS)}")
-    if out is not None:
-        if kind is None:
-            raise RequestError(f"--out {out} is one file; say which figure with --kind: {', '.join(KINDS)}")
-        ending = Path(out).suffix.removeprefix(".").lower()
-        if ending not in FORMATS or style not in (None, ending):
-            wanted = ", ".join(f".{name}" for name in ([style] if style else FORMATS))
-            raise RequestError(f"--out {out}: the ending says the format; allowed: {wanted}")
-        style = ending
-    name, overrides = one_name(words, "experiment")
-    plan_ = plan(name, recipe or "digits", overrides)
-    store, folder, wanted_seeds = store_of(results), DataFolder.choose(data), seeds_of(seeds)
-    figures = {}
-    for one in kinds:
-        of_kind = {key: value for key, value in chosen_options.items() if key in KINDS[one].options}
-        figures[one] = figure_data(one, plan_, store, folder, wanted_seeds, **of_kind)
-    warn_problems(store)
-    if (hint := no_records_hint(plan_, store, wanted_seeds)) is not None:
-        logger.warning(hint)
-    if as_json:
-        tree = {"experiment": plan_.experiment.name, "recipe": plan_.recipe.name, "figures": figures}
-        click.echo(json.dumps(tree, indent=1, allow_nan=False))
-    if as_json and out is None:
-        return
-    for one, numbers in figures.items():
-        # Overrides show other runs: their figures stand beside the recipe's own and do not replace them.
-        parts = [plan_.experiment.name, plan_.recipe.name, digest(sorted(overrides))[:6] if overrides else "", one]
-        parts += [value for key, value in chosen_options.items() if key in KINDS[one].options]
-        file = "-".join(part for part in parts if part) + f".{style or 'png'}"
-        path = store.path / "figures" / file if out is None else Path(out)
-        try:
-            if out is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(to_bytes(draw(numbers), path.suffix[1:].lower()))
-        except OSError as error:
-            raise RequestError(f"--out {path}: cannot be written: {error.strerror}") from None
-        click.echo(str(path), err=as_json)
+    if out is None:
+        return style or "png"
+    if kind is None:
+        raise RequestError(f"--out {out} is one file; say which figure with --kind: {', '.join(KINDS)}")
+    ending = Path(out).suffix.removeprefix(".").lower()
+    if ending not in FORMATS or style not in (None, ending):
+        wanted = ", ".join(f".{name}" for name in ([style] if style else FORMATS))
+        raise RequestError(f"--out {out}: the ending says the format; allowed: {wanted}")
+    return ending
+
+
+def _file_name(figure: FigureData, named: list[str], style: str) -> str:
+    from metaformer_ablate.settings.layers import digest
+
+    # Overrides show other runs: their figures stand beside the recipe's own and do not replace them.
+    overrides = digest(sorted(figure.overrides))[:6] if figure.overrides else ""
+    parts = [figure.experiment, figure.recipe, overrides, figure.kind, *named]
+    return "-".join(part for part in parts if part) + f".{style}"
+
+
+def _draw_into(path: Path, figure: FigureData, make_folder: bool) -> None:
+    from metaformer_ablate.analysis.figures.kinds import draw
+    from metaformer_ablate.drawing.canvas import to_bytes
+
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(to_bytes(draw(figure), path.suffix[1:].lower()))
+    except OSError as error:
+        raise RequestError(f"--out {path}: cannot be written: {error.strerror}") from None

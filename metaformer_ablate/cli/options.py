@@ -114,6 +114,7 @@ def options(*names: str) -> Callable[[Any], Any]:
         "results": click.option(
             "--results", metavar="DIR", help="Folder of records (default: $ABLATE_RESULTS, else results)."
         ),
+        "metric": click.option("--metric", metavar="NAME", help="Of the task (default: the one that it reports)."),
         "data": click.option(
             "--data", metavar="DIR", help="Folder of data sets (default: $ABLATE_DATA, else a cache)."
         ),

@@ -25,7 +25,7 @@ def report_command(recipes: tuple[str, ...], results: str | None, data: str | No
 
     store, folder = store_of(results), DataFolder.choose(data)
     report = collect(store, folder, recipes)
-    page = write(report, folder)
+    page = write(report)
     try:
         Path(out).write_text(page, encoding="utf-8")
     except OSError as error:

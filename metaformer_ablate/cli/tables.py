@@ -32,14 +32,14 @@ _format = click.option(
 _out = click.option("--out", metavar="FILE", help="Write there instead of standard output.")
 
 
-_digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals of a percent, 0 to 6 (default: 2).")
+_digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 to 6 (default: the metric's).")
 
 
 @click.command("table")
 @click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
 @options("recipe", "seeds", "results", "data")
 @_format
-@click.option("--columns", metavar="LIST", help="Columns and their order: row,top1,n,difference,p,...")
+@click.option("--columns", metavar="LIST", help="Columns and their order: row,params,n,difference,p,...")
 @_digits
 @click.option("--sort", metavar="COLUMN", help="Order the rows by a column; -COLUMN from the largest.")
 @click.option("--transposed", is_flag=True, help="Rows become columns.")
@@ -50,7 +50,7 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals of 
 @click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
 @_out
-@options("json")
+@options("metric", "json")
 def table_command(
     words: tuple[str, ...],
     recipe: str | None,
@@ -67,12 +67,13 @@ def table_command(
     list_runs: bool,
     strict: bool,
     out: str | None,
+    metric: str | None,
     as_json: bool,
 ) -> int:
     """The table of an experiment, from its records alone."""
-    from metaformer_ablate.analysis.tables.columns import DIGITS, choose_columns, sort_rows
+    from metaformer_ablate.analysis.tables.columns import choose_columns, sort_rows
     from metaformer_ablate.analysis.tables.render import render
-    from metaformer_ablate.analysis.tables.table import build_table
+    from metaformer_ablate.analysis.tables.table import build_table, plan_task
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.spec.plan import plan
 
@@ -81,24 +82,24 @@ def table_command(
     style = _style("json" if as_json else style, digits, shaping, allowed)
     if power is not None and not 0 < power <= 100:
         raise RequestError(f"--power is {power:g}; allowed: a difference in points, above 0 and at most 100")
-    chosen_columns = None if columns is None else choose_columns([word.strip() for word in columns.split(",")])
     name, overrides = one_name(words, "experiment")
     chosen = plan(name, recipe or "digits", overrides)
+    shown = None if columns is None else [word.strip() for word in columns.split(",")]
+    chosen_columns = shown and choose_columns(plan_task(chosen).metric(metric), shown)
     store = store_of(results)
     images = images or "images" in (chosen_columns or ())
-    table = build_table(chosen, store, DataFolder.choose(data), seeds_of(seeds), images, power)
+    table = build_table(chosen, store, DataFolder.choose(data), seeds_of(seeds), images, power, metric)
     warn_problems(store)
     table = table if sort is None else sort_rows(table, sort)
     if list_runs:
         from metaformer_ablate.analysis.tables.runs import list_runs as runs_of
         from metaformer_ablate.analysis.tables.runs import render_runs
 
-        text = render_runs(table, runs_of(table, chosen, store), style)
+        text = render_runs(table, runs_of(table), style)
     else:
-        shape = {"columns": chosen_columns, "digits": DIGITS if digits is None else digits, "transposed": transposed}
-        text = render(table, style, **shape)  # type: ignore[arg-type]
+        text = render(table, style, columns=chosen_columns, digits=digits, transposed=transposed)
     _write(text, out)
-    return _strict(table["audit"]) if strict else 0
+    return _strict(len(table.audit)) if strict else 0
 
 
 @click.command("compare")
@@ -109,7 +110,7 @@ def table_command(
 @_format
 @_digits
 @_out
-@options("json")
+@options("metric", "json")
 def compare_command(
     recipe_a: str,
     recipe_b: str,
@@ -120,10 +121,10 @@ def compare_command(
     style: str,
     digits: int | None,
     out: str | None,
+    metric: str | None,
     as_json: bool,
 ) -> None:
     """An experiment under two recipes side by side, with ranks; `paper` stands for the printed numbers."""
-    from metaformer_ablate.analysis.tables.columns import DIGITS
     from metaformer_ablate.analysis.tables.comparison import build_comparison, render_comparison
     from metaformer_ablate.data.folder import DataFolder
 
@@ -131,9 +132,10 @@ def compare_command(
     name, overrides = one_name(words, "experiment")
     store = store_of(results)
     names = (recipe_a, recipe_b)
-    comparison = build_comparison(name, names, overrides, store, DataFolder.choose(data), seeds_of(seeds))
+    folder = DataFolder.choose(data)
+    comparison = build_comparison(name, names, overrides, store, folder, seeds_of(seeds), metric)
     warn_problems(store)
-    _write(render_comparison(comparison, style, DIGITS if digits is None else digits), out)
+    _write(render_comparison(comparison, style, digits), out)
 
 
 @click.command("explain")
@@ -224,8 +226,7 @@ def _write(text: str, out: str | None) -> None:
         raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from None
 
 
-def _strict(findings: list[dict[str, Any]]) -> int:
-
+def _strict(findings: int) -> int:
     if findings:
-        logger.info(f"--strict: the audit has {len(findings)} findings; the rows differ in more than they declare")
+        logger.info(f"--strict: the audit has {findings} findings; the rows differ in more than they declare")
     return 1 if findings else 0

@@ -96,10 +96,11 @@ def run_command(
     tables = [build_table(chosen, store, folder, wanted) for chosen in plans]
     if tracked is not None:
         for chosen, table in zip(plans, tables, strict=True):
-            tracking.log_table(tracked, table, chosen, store)
-    runs = {run["run_id"]: run for table in tables for row in table["rows"] for run in row["runs"]}
+            tracking.log_table(tracked, table.to_json(), chosen, store)
+    trees = [table.to_json() for table in tables]
+    runs = {run["run_id"]: run for tree in trees for row in tree["rows"] for run in row["runs"]}
     if as_json:
-        tree = {"tables": tables, "runs": list(runs.values()), "to_run": len(jobs) if dry_run else 0}
+        tree = {"tables": trees, "runs": list(runs.values()), "to_run": len(jobs) if dry_run else 0}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))
     elif not dry_run:
         click.echo("\n".join(render(table, "text") for table in tables), nl=False)

@@ -24,6 +24,9 @@ _EXPERIMENT_KEYS = ("title", "baseline", "set", "under", "rows")
 _ROW_KEYS = ("label", "group", "set", "under", "paper", "notes")
 
 
+_PAPER_KEYS = ("table", "params_m", "frozen_params_m", "macs_g", "note")  # and every metric of every task
+
+
 _RECIPE_KEYS = ("title", "model", "data", "train", "task")
 
 
@@ -213,8 +216,8 @@ def load_experiment(name: str) -> Experiment:
 def _row(file: YamlFile, name: str, tree: Any) -> Row:
     at = ("rows", name)
     tree = _check_keys(file, tree if tree is not None else {}, _ROW_KEYS, *at)
-    paper_keys = ("table", *metrics_of_all_tasks(), "params_m", "frozen_params_m", "macs_g", "note")
-    paper = _check_keys(file, tree.get("paper") or {}, paper_keys, *at, "paper")
+    keys = (_PAPER_KEYS[0], *metrics_of_all_tasks(), *_PAPER_KEYS[1:])
+    paper = _check_keys(file, tree.get("paper") or {}, keys, *at, "paper")
     for key, value in paper.items():
         kinds: tuple[type, ...] = {"note": (str,), "table": (int, str)}.get(key, (int, float))
         finite = not isinstance(value, float) or math.isfinite(value)

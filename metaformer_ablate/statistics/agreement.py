@@ -1,4 +1,4 @@
-"""How far two columns of top-1 agree on the order of the rows: rank correlations, and the pairs that are reversed."""
+"""How far two columns of a metric agree on the order of the rows: rank correlations, and pairs that are reversed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FEWEST_ROWS = 3
 
 @dataclass(frozen=True)
 class RankedColumn:
-    """Top-1 by row, in percent. `seeds` holds what the means are of, {row: {seed: top1}}; None for printed numbers."""
+    """A metric by row. `seeds` holds what the means are of, {row: {seed: value}}; None for printed numbers."""
 
     name: str
     values: Mapping[str, float]
@@ -33,49 +33,21 @@ class RankedColumn:
         return {"mean": found.mean, "ci95": found.ci95 and list(found.ci95), "p": found.p}
 
 
-def measured_column(name: str, rows: Sequence[Mapping[str, Any]]) -> RankedColumn:
-    """The column of a table's rows. Where a seed diverged, the mean is of the fortunate ones and is left out."""
-    seeds = {row["name"]: {r["seed"]: r["top1"] for r in row["runs"] if r["top1"] is not None} for row in rows}
-    left_out = {}
-    for row in rows:
-        if diverged := [str(run["seed"]) for run in row["runs"] if run["status"] == "diverged"]:
-            left_out[row["name"]] = f"diverged: seed {', '.join(diverged)}"
-        elif row["mean"] is None:
-            left_out[row["name"]] = "no run that counts"
-    # Equal counts may differ in the last digit of their mean, which is no order.
-    values = {row["name"]: round(row["mean"], 9) for row in rows if row["name"] not in left_out}
-    return RankedColumn(name, values, seeds, left_out)
-
-
-def paper_column(rows: Sequence[Mapping[str, Any]]) -> RankedColumn:
-    """The paper's top-1, for the rows that have one."""
-    return RankedColumn("paper", {row["name"]: row["paper"]["top1"] for row in rows if "top1" in row["paper"]})
-
-
-def agreement(one: RankedColumn, other: RankedColumn) -> dict[str, Any] | None:
+def agreement(one: RankedColumn, other: RankedColumn, sign: int = 1) -> dict[str, Any] | None:
     """Rank correlation of two columns and the pairs of rows that they order differently; None below FEWEST_ROWS rows.
 
-    The rows of a pair stand in the order of the other column, so a reversed pair's first difference is below 0. It is
-    beyond noise where the paired 95% interval excludes 0 in each column that has seeds, null where there is no
-    interval. Each p is Holm's over all pairs that both columns order.
+    `sign` is 1 where higher values are better, -1 where lower ones are. The better row of a pair in the other column
+    stands first, so a reversed pair's first difference times `sign` is below 0. It is beyond noise where the paired 95%
+    interval excludes 0 in each column that has seeds, null where there is no interval. Each p is Holm's over all pairs
+    that both columns order.
     """
     names = [row for row in one.values if row in other.values]
     if len(names) < FEWEST_ROWS:
         return None
     ours, theirs = ([column.values[row] for row in names] for column in (one, other))
     tau, rho = kendall(ours, theirs), spearman(ours, theirs)
-    pairs: list[dict[str, Any]] = []
-    for first, second in combinations(names, 2):
-        if other.difference(first, second)["mean"] < 0:
-            first, second = second, first
-        sides = [column.difference(first, second) for column in (one, other)]
-        if all(abs(side["mean"]) > 1e-9 for side in sides):  # ties are in no order
-            pairs.append({"rows": [first, second], "differences": sides})
-    for k in range(2):
-        corrected = holm([pair["differences"][k]["p"] for pair in pairs])
-        for pair, p in zip(pairs, corrected, strict=True):
-            pair["differences"][k]["p"] = p
-    reversed_pairs = [pair for pair in pairs if pair["differences"][0]["mean"] < 0]
+    pairs = _ordered_pairs(names, one, other, sign)
+    reversed_pairs = [pair for pair in pairs if sign * pair["differences"][0]["mean"] < 0]
     for pair in reversed_pairs:
         noisy = [s for s, column in zip(pair["differences"], (one, other), strict=True) if column.seeds is not None]
         known = all(side["ci95"] for side in noisy)
@@ -93,6 +65,22 @@ def agreement(one: RankedColumn, other: RankedColumn) -> dict[str, Any] | None:
         "left_out": [{"name": row, "reason": why} for row, why in left_out.items() if row in either],
     }
     return {**found, "text": _in_words(found)}
+
+
+def _ordered_pairs(names: Sequence[str], one: RankedColumn, other: RankedColumn, sign: int) -> list[dict[str, Any]]:
+    """The pairs of rows that both columns order, with both differences; p is Holm's over the pairs of a column."""
+    pairs: list[dict[str, Any]] = []
+    for first, second in combinations(names, 2):
+        if sign * other.difference(first, second)["mean"] < 0:
+            first, second = second, first
+        sides = [column.difference(first, second) for column in (one, other)]
+        if all(abs(side["mean"]) > 1e-9 for side in sides):  # ties are in no order
+            pairs.append({"rows": [first, second], "differences": sides})
+    for k in range(2):
+        corrected = holm([pair["differences"][k]["p"] for pair in pairs])
+        for pair, p in zip(pairs, corrected, strict=True):
+            pair["differences"][k]["p"] = p
+    return pairs
 
 
 def _in_words(found: Mapping[str, Any]) -> list[str]:
@@ -119,7 +107,7 @@ def _in_words(found: Mapping[str, Any]) -> list[str]:
 
 
 def _named(pairs: list[dict[str, Any]], before: str) -> str:
-    said = [f"{b} above {a} by {-pair['differences'][0]['mean']:.2f}" for pair in pairs for a, b in [pair["rows"]]]
+    said = [f"{b} above {a} by {abs(pair['differences'][0]['mean']):.2f}" for pair in pairs for a, b in [pair["rows"]]]
     return before + "; ".join(said) if said else ""
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from metaformer_ablate.statistics import stats
 
-Pairs = list[tuple[float, float]]  # top-1 of the row and of the baseline, a pair a seed
+Pairs = list[tuple[float, float]]  # the metric of the row and of the baseline, one pair per seed
 
 
-def detectable_difference(pairs: Sequence[Pairs]) -> dict[str, Any] | None:
+def detectable_difference(pairs: Sequence[Pairs], unit: str = "points") -> dict[str, Any] | None:
     """What the seeds of a table can tell apart, from the spread of the paired differences of its typical row.
 
     `n` is the number of pairs that most rows have. `half_width` is that of the paired interval: smaller observed
@@ -33,22 +33,27 @@ def detectable_difference(pairs: Sequence[Pairs]) -> dict[str, Any] | None:
         "half_width": half,
         "detectable": {"alone": alone, "holm": holm_first},
         "method": "paired t at 5%, noncentral t for 80% power; deviation of paired differences: the median row's",
-        "text": f"With {n} seeds, differences below {half:.2f} points cannot be told apart: half of a paired 95% "
+        "text": f"With {n} seeds, differences below {_amount(half, unit)} cannot be told apart: half of a paired 95% "
         f"interval at the deviation of the median row, {std:.2f}. A true difference is found (p < 0.05) in 8 of 10 "
         f"such tables from {alone:.2f} on if one row is tested, from {holm_first:.2f} on if Holm corrects over {rows}.",
     }
 
 
-def required_seeds(difference: float, pairs: Sequence[Pairs]) -> dict[str, Any]:
-    """How many seeds find a true difference, in points, with probability 0.8; null where no spread is known."""
-    known = detectable_difference(pairs)
+def _amount(value: float, unit: str) -> str:
+    return f"{value:.2f} {unit}".strip()
+
+
+def required_seeds(difference: float, pairs: Sequence[Pairs], unit: str = "points") -> dict[str, Any]:
+    """How many seeds find a true difference, in a unit, with probability 0.8; null where no spread is known."""
+    known = detectable_difference(pairs, unit)
     found: dict[str, Any] = {"difference": difference, "power": stats.POWER, "seeds": None}
     if known is None:
         return {**found, "text": "How many seeds are needed is not known: no row has two pairs of runs that differ."}
     levels = {"alone": stats.LEVEL, "holm": stats.LEVEL / known["rows"]}
     seeds = {name: stats.seeds_needed(difference, known["std"], level) for name, level in levels.items()}
     alone, first = (f"over {stats.MOST_SEEDS_NEEDED}" if n is None else str(n) for n in seeds.values())
-    text = f"A true difference of {difference:g} points is found (p < 0.05) in 8 of 10 tables with {alone} seeds if "
+    amount = f"{difference:g} {unit}".strip()
+    text = f"A true difference of {amount} is found (p < 0.05) in 8 of 10 tables with {alone} seeds if "
     text += f"one row is tested, with {first} if Holm corrects over {known['rows']}; the deviation of paired "
     text += f"differences is taken as {known['std']:.2f}, the median row's over {known['n']} seeds."
     return {**found, "seeds": seeds, "method": known["method"], "text": text}

@@ -104,6 +104,12 @@ class Metric:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     @property
+    def phrase(self) -> str:
+        """The label inside a sentence: `top-1`, `box AP`, `mIoU`."""
+        first, rest = self.label[:1], self.label[1:]
+        return first.lower() + rest if rest[:1].islower() else self.label
+
+    @property
     def difference_unit(self) -> str:
         """What a difference of two values is in: points, or the unit itself."""
         return "points" if self.unit == "%" else self.unit

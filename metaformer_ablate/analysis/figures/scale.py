@@ -8,6 +8,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from metaformer_ablate.analysis.figures.style import format_number
+from metaformer_ablate.tasks.base import Metric
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,13 @@ class Scale:
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float], intervals: Sequence[Sequence[float] | None] = (), zero: bool = False) -> Scale:
+    def of(
+        cls,
+        metric: Metric,
+        values: Sequence[float],
+        intervals: Sequence[Sequence[float] | None] = (),
+        zero: bool = False,
+    ) -> Scale:
         """Leaves out what lies far from the middle half of the values: a row that collapsed would flatten the others.
 
         The rule is Tukey's far fence (three times the distance between the quartiles); intervals more than three times
@@ -27,7 +34,7 @@ class Scale:
         kept = list(values)
         if len(values) >= 3:
             low, _, high = quantiles(values, n=4, method="inclusive")
-            reach = 3 * max(high - low, 0.5)
+            reach = 3 * max(high - low, 50 * 10**-metric.digits)
             kept = [value for value in values if low - reach <= value <= high + reach]
         widths = [pair[1] - pair[0] for pair in intervals if pair]
         for value, pair in zip(values, intervals, strict=False):
@@ -52,7 +59,13 @@ class Scale:
 
 
 def draw_point(
-    axes: Any, scale: Scale, value: float, ci95: Sequence[float] | None, y: float, style: dict[str, Any]
+    axes: Any,
+    scale: Scale,
+    value: float,
+    ci95: Sequence[float] | None,
+    y: float,
+    style: dict[str, Any],
+    digits: int,
 ) -> None:
     """A dot with its horizontal interval, hollow without one; off the scale a triangle at the edge and the number."""
     colour = style["color"]
@@ -61,7 +74,7 @@ def draw_point(
         edge = scale.low if left else scale.high
         axes.plot(edge, y, marker="<" if left else ">", color=colour, clip_on=False)
         axes.annotate(
-            format_number(value, 2),
+            format_number(value, digits),
             (edge, y),
             (5 if left else -5, 0),
             textcoords="offset points",

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from metaformer_ablate.analysis.figures.data import SeedsData
 from metaformer_ablate.analysis.figures.rows import draw_remarks, row_axis, set_row_axis
 from metaformer_ablate.analysis.figures.scale import Scale
-from metaformer_ablate.analysis.figures.style import COLOURS, GREY, MARKERS, Page, seeds_remark
+from metaformer_ablate.analysis.figures.style import MARKERS, Page, seeds_remark
+from metaformer_ablate.drawing.canvas import COLOURS, GREY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_seeds(data: dict[str, Any]) -> Figure:
-    rows = data["rows"]
+def draw_seeds(data: SeedsData) -> Figure:
+    rows = data.rows
     places, labels, height = row_axis(data)
-    seeds = sorted({run["seed"] for row in rows for run in row["runs"]})
-    scale = Scale.of([run["top1"] for row in rows for run in row["runs"]])
-    off = any(run["top1"] not in scale for row in rows for run in row["runs"])
+    seeds = sorted({seed for row in rows for seed in row.runs})
+    scale = Scale.of(data.metric, [value for row in rows for value in row.runs.values()])
+    off = any(value not in scale for row in rows for value in row.runs.values())
     caption = [
-        "Every run: top-1 at the last epoch. Lines join runs of the same seed, which sees the same images in the same "
-        "order. Vertical tick: the row's mean.",
+        f"Every run: {data.metric.phrase} at the last epoch. Lines join runs of the same seed, which sees the same "
+        "images in the same order. Vertical tick: the row's mean.",
         seeds_remark(data),
         "At the edge: off the scale, with the row's mean beside it." if off else "",
     ]
@@ -28,7 +30,7 @@ def draw_seeds(data: dict[str, Any]) -> Figure:
     axes = page.figure.subplots()
     set_row_axis(axes, labels, height)
     axes.set_xlim(scale.low, scale.high)
-    axes.set_xlabel("Top-1 (%)")
+    axes.set_xlabel(data.metric.heading)
     few = len(seeds) <= len(COLOURS)
     for i, seed in enumerate(seeds):
         # A little above and below each other, so that equal runs are both seen.
@@ -36,27 +38,27 @@ def draw_seeds(data: dict[str, Any]) -> Figure:
         style: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i]} if few else {"color": GREY, "marker": "o"}
         path: list[tuple[float, float]] = []
         for row in rows:
-            top1 = next((run["top1"] for run in row["runs"] if run["seed"] == seed), None)
-            if top1 is None or top1 not in scale:
-                path.append((float("nan"), places[row["name"]]))
-                if top1 is not None:
-                    edge, marker = (scale.low, "<") if top1 < scale.low else (scale.high, ">")
-                    axes.plot(edge, places[row["name"]] + shift, **{**style, "marker": marker}, clip_on=False)
+            value = row.runs.get(seed)
+            if value is None or value not in scale:
+                path.append((float("nan"), places[row.name]))
+                if value is not None:
+                    edge, marker = (scale.low, "<") if value < scale.low else (scale.high, ">")
+                    axes.plot(edge, places[row.name] + shift, **{**style, "marker": marker}, clip_on=False)
                 continue
-            path.append((top1, places[row["name"]] + shift))
+            path.append((value, places[row.name] + shift))
         xs, ys = [x for x, _ in path], [y for _, y in path]
         axes.plot(xs, ys, color=style["color"], linewidth=0.6, alpha=0.45)
         label = f"seed {seed}" if few else f"{len(seeds)} seeds" if not i else None
         axes.plot(xs, ys, linestyle="none", label=label, clip_on=False, markersize=4, **style)
     for row in rows:
-        y = places[row["name"]]
-        if row["mean"] is not None and row["mean"] in scale:
-            axes.plot([row["mean"]] * 2, [y - 0.1, y + 0.1], color="black", linewidth=1.3)
-        elif row["mean"] is not None:
-            left = row["mean"] < scale.low
+        y = places[row.name]
+        if row.mean is not None and row.mean in scale:
+            axes.plot([row.mean] * 2, [y - 0.1, y + 0.1], color="black", linewidth=1.3)
+        elif row.mean is not None:
+            left = row.mean < scale.low
             axes.annotate(
-                f"{row['mean']:.2f}", (scale.low if left else scale.high, y), (6 if left else -6, 0), size=7,
-                textcoords="offset points", ha="left" if left else "right", va="center_baseline",
+                f"{row.mean:.{data.metric.digits}f}", (scale.low if left else scale.high, y), (6 if left else -6, 0),
+                size=7, textcoords="offset points", ha="left" if left else "right", va="center_baseline",
             )  # fmt: skip
     if seeds:
         page.figure.legend(loc="outside upper center", ncols=min(len(seeds), 8), handletextpad=0.3, columnspacing=1.2)

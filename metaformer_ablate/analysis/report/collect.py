@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
@@ -19,6 +20,8 @@ from metaformer_ablate.settings.layers import digest, flatten
 from metaformer_ablate.settings.yaml_reader import parse
 from metaformer_ablate.spec.experiment import Recipe, find_all, load_experiment, load_recipe
 from metaformer_ablate.spec.plan import Plan, plan
+from metaformer_ablate.tasks.base import Task
+from metaformer_ablate.tasks.registry import task_of
 
 NO_RECIPE = "no recipe"  # where not one experiment loads, nothing is close to a run
 
@@ -30,6 +33,10 @@ class SpecRuns:
     key: str  # 12 hex digits of the SHA-256 of its canonical JSON
     spec: dict[str, Any]
     records: dict[int, Record] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.spec)
 
     def settings(self) -> dict[str, str]:
         """Dotted path to value, as JSON, of every field."""
@@ -50,7 +57,7 @@ class Section:
     """One experiment under one recipe: its table, and the variant behind each row that has records."""
 
     plan: Plan
-    table: dict[str, Any]
+    table: Table
     variants: dict[str, str]  # row to the key of its variant
     missing: int  # rows without a record
     only_baseline: bool  # no other row has one, and there are other rows; then only the baseline is in plan and table
@@ -126,14 +133,17 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
             missing = len(chosen.specs) - len(here)
             only_baseline = set(here) == {chosen.experiment.baseline} and len(chosen.specs) > 1
             if only_baseline:  # the rest would be a table of nothing
-                rows = {row: chosen.experiment.rows[row] for row in here}
+                only = {row: chosen.experiment.rows[row] for row in here}
                 specs = {row: chosen.specs[row] for row in here}
-                chosen = replace(chosen, experiment=replace(chosen.experiment, rows=rows), specs=specs)
+                chosen = replace(chosen, experiment=replace(chosen.experiment, rows=only), specs=specs)
             seeds = sorted({seed for key in here.values() for seed in variants[key].records})
             table = build_table(chosen, CachedStore(store, records, problems), folder, seeds)
-            for row in table["rows"]:
-                if row["name"] not in here:  # counts that this machine happens to remember are not in the records
-                    row |= dict.fromkeys(("params", "frozen_params", "macs"))
+            # Counts that this machine happens to remember are not in the records.
+            rows = tuple(
+                row if row.name in here else replace(row, params=None, frozen_params=None, macs=None)
+                for row in table.rows
+            )
+            table = replace(table, rows=rows)
             sections.append(Section(chosen, table, here, missing, only_baseline))
     leftovers = unplanned_section({key: v for key, v in variants.items() if key not in places}, plans, keys)
     shown: dict[str, list[SpecRuns]] = {}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from metaformer_ablate.analysis.report.markup import Html, element
+from metaformer_ablate.tasks.base import Task
+from metaformer_ablate.tasks.registry import get_task
 
 _METHOD = {
     "What a number is": """
-        Top-1 in percent on the recipe's evaluation split at the last epoch; nothing is chosen on that split. n is the
+        {label}{percent} on the recipe's evaluation split at the last epoch; nothing is chosen on that split. n is the
         number of runs that ended (status ok), one a seed. A number of one seed is a single draw and has no spread.""",
     "Spread": """
         The standard deviation is over seeds, with n - 1. The interval of a mean is Student's t at 95%.""",
@@ -25,15 +29,23 @@ _METHOD = {
         A run is named by a hash of everything that can change its result, seed included. A row shows the runs whose
         hash is that of the row's spec, so a run with an override is never in the table of the plain recipe.""",
     "Paper": """
-        Top-1 as the experiment's file quotes it, on ImageNet-1K. Under another recipe its order of rows can be
+        {label} as the experiment's file quotes it{where}. Under another recipe its order of rows can be
         compared, its values cannot.""",
 }
 
 
-def method() -> Html:
+def method(tasks: Sequence[Task]) -> Html:
+    """The definitions, in words of the tasks that the page shows."""
+    metrics = [task.reported for task in tasks] or [get_task().reported]
+    words = {
+        "label": " or ".join(dict.fromkeys(metric.label for metric in metrics)),
+        "percent": " in percent" if all(metric.unit == "%" for metric in metrics) else "",
+        # What the paper trains classification on.
+        "where": ", on ImageNet-1K" if all(task is get_task() for task in tasks) else "",
+    }
     terms = [
         piece
         for term, text in _METHOD.items()
-        for piece in (element("dt", term), element("dd", " ".join(text.split())))
+        for piece in (element("dt", term), element("dd", " ".join(text.format(**words).split())))
     ]
     return element("section", element("h2", "Method"), element("dl", *terms), id="method")

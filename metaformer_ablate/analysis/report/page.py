@@ -10,8 +10,7 @@ import hashlib
 from importlib import resources
 
 from metaformer_ablate import __version__
-from metaformer_ablate.analysis.figures.kinds import KINDS, figure
-from metaformer_ablate.analysis.figures.style import to_bytes
+from metaformer_ablate.analysis.figures.kinds import KINDS, draw, figure_data
 from metaformer_ablate.analysis.report.collect import Report, Section
 from metaformer_ablate.analysis.report.markup import (
     Html,
@@ -25,16 +24,16 @@ from metaformer_ablate.analysis.report.markup import (
     text_cell,
 )
 from metaformer_ablate.analysis.report.method import method
-from metaformer_ablate.analysis.report.phrases import count, mean_cell, section_id
+from metaformer_ablate.analysis.report.phrases import count, mean_cell, metric_heading, section_id
 from metaformer_ablate.analysis.report.runs import Machines, runs_section
 from metaformer_ablate.analysis.report.tables import experiment_section, unplanned_section
-from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.drawing.canvas import to_bytes
 
 # Figures of a table, in this order; a figure takes a quarter of a second, so of many tables only the first are drawn.
 FIGURES, MOST_FIGURES = ("rows", "curves", "paper"), 40
 
 
-def write(report: Report, folder: DataFolder) -> str:
+def write(report: Report) -> str:
     """The page: the same text for the same records, files of experiments and versions."""
     style, script = (
         resources.files("metaformer_ablate.analysis.report").joinpath(f"report.{kind}").read_text(encoding="utf-8")
@@ -53,11 +52,11 @@ def write(report: Report, folder: DataFolder) -> str:
             "main",
             _problems(report),
             _overview(report),
-            element("div", *_experiments(report, folder), id="tables"),
+            element("div", *_experiments(report), id="tables"),
             unplanned_section(report),
             runs,
             machines.section(),
-            method(),
+            method(list(dict.fromkeys(section.table.task for section in report.sections))),
         ),
         island("curves", curves),
         element("script", Html(script)),
@@ -116,25 +115,25 @@ def _overview(report: Report) -> Html:
     rows, baselines = [], []
     for section in report.sections:
         table, here = section.table, section_id(section)
-        states = [run["status"] for row in table["rows"] for run in row["runs"]]
-        recipe = table["recipe"]
+        states = [run.status for row in table.rows for run in row.runs]
+        recipe = table.recipe
         if section.only_baseline:
-            row = next(row for row in table["rows"] if row["name"] == section.plan.experiment.baseline)
-            cells = [text_cell(table["experiment"]), text_cell(recipe), text_cell(row["label"])]
-            cells += [cell(row["mean"], mean_cell(row, section.variants[row["name"]]))]
+            row = table.baseline_row
+            cells = [text_cell(table.experiment), text_cell(recipe), text_cell(row.label)]
+            cells += [cell(row.mean, mean_cell(row, section.variants[row.name]))]
             cells += [cell(section.missing, section.missing)]
             baselines.append(element("tr", *cells, data_recipe=recipe))
             continue
-        cells = [element("th", link(here, table["experiment"]), scope="row", class_="text"), text_cell(recipe)]
+        cells = [element("th", link(here, table.experiment), scope="row", class_="text"), text_cell(recipe)]
         cells += [cell(len(section.variants), f"{len(section.variants)} of {len(section.plan.specs)}")]
-        seeds = len({run["seed"] for row in table["rows"] for run in row["runs"]})
+        seeds = len({run.seed for row in table.rows for run in row.runs})
         cells += [cell(seeds, seeds)]
         for status in ("ok", "diverged", "failed", "stale", "missing"):
             number = states.count(status)
             cells.append(
                 cell(number, number or "·", class_="bad" if number and status not in ("ok", "missing") else None)
             )
-        cells.append(cell(len(table["warnings"]), len(table["warnings"]) or "·"))
+        cells.append(cell(len(table.warnings), len(table.warnings) or "·"))
         rows.append(element("tr", *cells, data_recipe=recipe))
     parts = []
     if rows:
@@ -142,7 +141,8 @@ def _overview(report: Report) -> Html:
         parts = [grid("Tables with records", [*headings, "Missing", "Warnings"], rows, left=2)]
     if baselines:
         parts.append(element("p", "Of these only the baseline has records, which other experiments share:"))
-        headings = ["Experiment", "Recipe", "Baseline", "Top-1 (%)", "Rows without records"]
+        shared = [section.table.metric for section in report.sections if section.only_baseline]
+        headings = ["Experiment", "Recipe", "Baseline", metric_heading(shared), "Rows without records"]
         parts.append(grid("Experiments of which only the baseline has records", headings, baselines, left=3))
     if not parts:
         parts = [
@@ -151,14 +151,14 @@ def _overview(report: Report) -> Html:
     return element("section", element("h2", "Overview"), *parts, id="overview")
 
 
-def _experiments(report: Report, folder: DataFolder) -> list[Html]:
+def _experiments(report: Report) -> list[Html]:
     by_experiment: dict[str, list[Html]] = {}
     titles = {}
     for section in report.sections:
         if not section.only_baseline:
             name = section.plan.experiment.name
             titles[name] = section.plan.experiment.title
-            shown = experiment_section(section, report, _figures(section, report, folder))
+            shown = experiment_section(section, report, _figures(section, report))
             by_experiment.setdefault(name, []).append(shown)
     return [
         element("section", element("h2", titles[name], " ", element("code", name)), *parts, class_="experiment")
@@ -166,19 +166,18 @@ def _experiments(report: Report, folder: DataFolder) -> list[Html]:
     ]
 
 
-def _figures(section: Section, report: Report, folder: DataFolder) -> list[Html]:
+def _figures(section: Section, report: Report) -> list[Html]:
     """The figures of a table that say something about its rows; of many tables, only the first kinds."""
-    rows, here = section.table["rows"], section_id(section)
-    if not any(row["n"] for row in rows):
+    rows, here = section.table.rows, section_id(section)
+    if not any(row.n for row in rows):
         return []
-    compared = sum(row["n"] > 0 and "top1" in row["paper"] for row in rows)
+    compared = sum(row.n > 0 and row.printed is not None for row in rows)
     tables = sum(not other.only_baseline for other in report.sections)
     kinds = [kind for kind in FIGURES[: max(1, MOST_FIGURES // tables)] if kind != "paper" or compared >= 3]
-    seeds = sorted({run["seed"] for row in rows for run in row["runs"]})
     shown = []
     for kind in kinds:
-        svg = to_bytes(figure(kind, section.plan, report.store, folder, seeds), "svg")
-        label = f"{KINDS[kind].about}: {section.table['experiment']} under {section.table['recipe']}"
+        svg = to_bytes(draw(figure_data(kind, section.table)), "svg")
+        label = f"{KINDS[kind].describe(section.table.metric)}: {section.table.title}"
         drawn = inline_svg(svg, f"{here}.{kind}.", label)
         shown.append(
             element("figure", element("div", drawn, class_="plot", tabindex=0, role="group", aria_label=label))

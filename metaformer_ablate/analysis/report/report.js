@@ -71,19 +71,22 @@ document.addEventListener("click", (event) => {
 
 // Curves are drawn when their runs are opened.
 const MOST_CURVES = 30;
-let points = null;
+let data = null; // {metrics: {column: heading}, runs: {run: {column: values}}}
 for (const details of document.querySelectorAll("details.variant")) {
   details.addEventListener("toggle", () => {
     const place = details.querySelector(".curves");
     if (!details.open || place.childElementCount) return;
-    points ??= JSON.parse(document.getElementById("curves").textContent);
+    data ??= JSON.parse(document.getElementById("curves").textContent);
     const rows = [...details.querySelectorAll("tbody tr")].slice(0, MOST_CURVES);
     const runs = rows.map((row) => ({ run: row.id.slice("run-".length), name: `seed ${row.cells[1].textContent}` }));
+    const has = (column) => runs.some(({ run }) => column in data.runs[run]);
+    for (const [column, heading] of Object.entries(data.metrics).filter(([column]) => has(column))) {
+      place.append(chart(`${heading} by epoch`, runs.map((run) => ({ ...run, column }))));
+    }
     place.append(
-      chart("Top-1 (%) by epoch", runs.map((run) => ({ ...run, column: 3 }))),
       chart("Loss by epoch: evaluation (line), training (dashed)", runs.flatMap((run) => [
-        { ...run, column: 2 },
-        { ...run, name: null, column: 1, dashed: true },
+        { ...run, column: "val_loss" },
+        { ...run, name: null, column: "train_loss", dashed: true },
       ])),
     );
   });
@@ -92,7 +95,8 @@ for (const details of document.querySelectorAll("details.variant")) {
 function chart(title, curves) {
   const [width, height, left, bottom, top] = [420, 220, 44, 24, 10];
   const drawn = curves
-    .map((curve) => ({ ...curve, at: points[curve.run][0].map((x, i) => [x, points[curve.run][curve.column][i]]) }))
+    .map((curve) => ({ ...curve, xs: data.runs[curve.run].epoch ?? [], ys: data.runs[curve.run][curve.column] ?? [] }))
+    .map((curve) => ({ ...curve, at: curve.xs.map((x, i) => [x, curve.ys[i] ?? null]) }))
     .map((curve) => ({ ...curve, at: curve.at.filter(([x, y]) => x !== null && y !== null) }))
     .filter((curve) => curve.at.length);
   const figure = document.createElement("figure");

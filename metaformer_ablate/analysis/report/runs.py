@@ -24,30 +24,35 @@ from metaformer_ablate.analysis.tables.columns import format_mean
 from metaformer_ablate.records.record import LARGEST, Record
 from metaformer_ablate.system.console import duration
 from metaformer_ablate.system.files import read_regular
+from metaformer_ablate.tasks.base import Metric, Task
 
-CURVES = ("epoch", "train_loss", "val_loss", "val_top1")
-
-
-Curve = list[list[float | None]]  # of these, in this order
+AXES = ("epoch", "train_loss", "val_loss")
 
 
-def runs_section(report: Report, machines: Machines) -> tuple[Html, dict[str, Curve]]:
-    """The section with every run under the spec it has, and the points of their curves by run id."""
+Curve = dict[str, list[float | None]]  # columns of history.csv by name: epoch, the losses, the reported metric
+
+
+def runs_section(report: Report, machines: Machines) -> tuple[Html, dict[str, Any]]:
+    """The section with every run under the spec it has, and what the script draws: `runs`, the points of each run, and
+    `metrics`, how the columns of metrics are called."""
     total = sum(len(variant.records) for found in report.variants.values() for variant in found)
     points = min(MOST_POINTS, max(FEWEST_POINTS, CURVE_POINTS // max(total, 1)))
     curves: dict[str, Curve] = {}
+    metrics: dict[str, str] = {}
     leftovers = {entry.variant: entry for found in report.leftovers.values() for entry in found}
     parts = []
     for recipe, found in report.variants.items():
         blocks = []
         for variant in found:
+            reported = variant.task.reported
+            metrics[f"val_{reported.name}"] = reported.heading
             for record in variant.records.values():
-                curves[record.run_id] = curve(record, points)
+                curves[record.run_id] = curve(record, points, reported)
             blocks.append(_variant(variant, found[0], recipe, report, leftovers.get(variant.key), machines, curves))
         title = element("h3", element("code", recipe), " ", element("span", report.recipes[recipe], class_="quiet"))
         parts.append(element("article", title, *blocks, data_recipe=recipe))
     if not parts:
-        return Html(""), curves
+        return Html(""), {"metrics": metrics, "runs": curves}
     words = (
         "Every run under the spec that it was trained with, a line a seed. Its files are in ",
         element("code", "runs/RUN/"),
@@ -55,7 +60,10 @@ def runs_section(report: Report, machines: Machines) -> tuple[Html, dict[str, Cu
         element("code", "history.csv"),
         " has every epoch.",
     )
-    return element("section", element("h2", "Runs"), element("p", *words), *parts, id="runs"), curves
+    return element("section", element("h2", "Runs"), element("p", *words), *parts, id="runs"), {
+        "metrics": metrics,
+        "runs": curves,
+    }
 
 
 def _variant(
@@ -79,7 +87,7 @@ def _variant(
         element("span", name, class_="name"),
         element("span", f"{count(len(variant.records), 'run')}: {format_mean(row)}", class_="quiet"),
     )
-    drawn = {(section.table["experiment"], recipe) for section in report.sections if not section.only_baseline}
+    drawn = {(section.table.experiment, recipe) for section in report.sections if not section.only_baseline}
     tables = [
         link(anchor(place.experiment, recipe), place.experiment)
         for place in places
@@ -96,15 +104,16 @@ def _variant(
         paths = [path for path in mine | theirs if mine.get(path) != theirs.get(path)]
         text = settings_text((path, mine.get(path), theirs.get(path)) for path in paths)
         parts.append(element("p", "The spec is ", link(reference.key, "the one in full"), f" but for: {text}."))
-    headings = ["Run", "Seed", "Status", "Top-1 (%)", "Top-5 (%)", "Loss", "Epoch: top-1", "Epochs", "Images seen"]
-    headings += ["Time", "Peak memory", "Environment"]
-    rows = (_run(seed, record, curves[record.run_id], machines) for seed, record in variant.records.items())
+    task = variant.task
+    headings = ["Run", "Seed", "Status", *(metric.heading for metric in task.metrics)]
+    headings += [f"Epoch: {task.reported.phrase}", "Epochs", "Images seen", "Time", "Peak memory", "Environment"]
+    rows = (_run(seed, record, task, curves[record.run_id], machines) for seed, record in variant.records.items())
     parts.append(grid("Runs by seed", headings, rows, "sortable runs"))
     parts.append(element("div", class_="curves"))
     return element("details", summary, *parts, id=variant.key, class_="variant")
 
 
-def _run(seed: int, record: Record, curve: Curve, machines: Machines) -> Html:
+def _run(seed: int, record: Record, task: Task, curve: Curve, machines: Machines) -> Html:
     data = record.data
     metrics = data["metrics"] or {}
     status = record.status + (": " + str(data.get("reason")) if data.get("reason") else "")
@@ -115,9 +124,8 @@ def _run(seed: int, record: Record, curve: Curve, machines: Machines) -> Html:
         element("th", element("code", record.run_id), scope="row", class_="text"),
         cell(seed, seed),
         element("td", status, class_="text bad" if record.status != "ok" else "text"),
-        *(_number(metrics.get(name), 2) for name in ("top1", "top5")),
-        _number(metrics.get("loss"), 3),
-        element("td", _curve_text(curve)),
+        *(_number(metrics.get(metric.name), metric.digits) for metric in task.metrics),
+        element("td", _curve_text(curve, task.reported)),
         _number(data.get("epochs"), 0),
         _number(data.get("images_seen"), 0),
         cell(seconds, "·" if seconds is None else duration(seconds)),
@@ -147,13 +155,13 @@ def _history(record: Record) -> tuple[list[str], list[list[str]]]:
     return names, [line for line in lines if len(line) == len(names)]
 
 
-def curve(record: Record, points: int) -> Curve:
-    """The columns of CURVES at no more than `points` epochs, evenly spread with the first and last; None for a gap."""
+def curve(record: Record, points: int, metric: Metric) -> Curve:
+    """The columns of a curve at no more than `points` epochs, evenly spread with the first and last; None for a gap."""
     names, lines = _history(record)
     if len(lines) > points:
         lines = [lines[round(i * (len(lines) - 1) / (points - 1))] for i in range(points)]
-    where = [names.index(name) if name in names else None for name in CURVES]
-    return [[None if i is None else _rounded(line[i]) for line in lines] for i in where]
+    where = {name: names.index(name) if name in names else None for name in (*AXES, f"val_{metric.name}")}
+    return {name: [None if i is None else _rounded(line[i]) for line in lines] for name, i in where.items()}
 
 
 def _rounded(text: str) -> float | None:
@@ -164,12 +172,14 @@ def _rounded(text: str) -> float | None:
     return None if not math.isfinite(value) else int(value) if value == int(value) else value
 
 
-def _curve_text(curve: Curve) -> str:
+def _curve_text(curve: Curve, metric: Metric) -> str:
     """`1: 40.0, 6: 91.2, 12: 97.3`: what the curve says, for those who do not see it."""
-    epochs, top1 = curve[0], curve[3]
-    shown = sorted({0, len(epochs) // 2, len(epochs) - 1}) if epochs else []
-    pairs = ((epochs[i], top1[i]) for i in shown)
-    return ", ".join(f"{e:g}:\N{NO-BREAK SPACE}{t:.1f}" for e, t in pairs if e is not None and t is not None) or "·"
+    epochs, values = curve.get("epoch", []), curve.get(f"val_{metric.name}", [])
+    shown = sorted({0, len(epochs) // 2, len(epochs) - 1}) if epochs and values else []
+    pairs = ((epochs[i], values[i]) for i in shown)
+    digits = metric.paper_digits
+    told = (f"{e:g}:\N{NO-BREAK SPACE}{v:.{digits}f}" for e, v in pairs if e is not None and v is not None)
+    return ", ".join(told) or "·"
 
 
 class Machines:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from metaformer_ablate.analysis.tables.types import Finding
 from metaformer_ablate.data.rules import REMARKS
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.spec.plan import Plan, differences
+from metaformer_ablate.tasks.base import Metric
 
 Runs = Mapping[str, Sequence[RunState]]
 
@@ -58,8 +60,8 @@ _FACTS = (
 )
 
 
-def audit(plan: Plan, runs: Runs) -> list[dict[str, Any]]:
-    """Numbered findings, each with the rows it holds for: [{"number", "text", "rows"}]. Empty where all is fair.
+def audit(plan: Plan, runs: Runs, metric: Metric) -> tuple[Finding, ...]:
+    """Numbered findings, each with the rows it holds for. Empty where all is fair.
 
     `runs` has the state of every run of a table by row. Stale and failed runs are in no number of a table, so only
     their absence is looked at.
@@ -68,20 +70,21 @@ def audit(plan: Plan, runs: Runs) -> list[dict[str, Any]]:
     told = {row: {fact.name: _values(states, fact) for fact in facts} for row, states in runs.items()}
     found: dict[str, list[str]] = {}
     for row in plan.specs:
-        for text in _findings(plan, runs, row, facts, told):
+        for text in _findings(plan, runs, row, facts, told, metric):
             found.setdefault(text, []).append(row)
-    return [{"number": i, "text": text, "rows": rows} for i, (text, rows) in enumerate(found.items(), 1)]
-
-
-def as_warning(finding: Mapping[str, Any]) -> str:
-    return f"audit [{finding['number']}]: {finding['text']} ({', '.join(finding['rows'])})"
+    return tuple(Finding(i, text, tuple(rows)) for i, (text, rows) in enumerate(found.items(), 1))
 
 
 def _findings(
-    plan: Plan, runs: Runs, row: str, facts: Sequence[_Fact], told: Mapping[str, Mapping[str, list[str]]]
+    plan: Plan,
+    runs: Runs,
+    row: str,
+    facts: Sequence[_Fact],
+    told: Mapping[str, Mapping[str, list[str]]],
+    metric: Metric,
 ) -> Iterator[str]:
     base = plan.experiment.baseline
-    changed = set()
+    changed: set[str] = set()
     if row != base and base in plan.specs:
         different = differences(plan.specs[row], plan.specs[base])
         changed = {path for path, _, _ in different}
@@ -99,22 +102,23 @@ def _findings(
             yield f"{fact.name} differs between runs of one row: {_listed(here)}"
         elif row != base and here and there and here != there:
             yield f"{fact.name}: {_listed(here)}; of the baseline: {_listed(there)}"
-    records = [record for _, record in _told(runs[row], diverged_too=True)]
-    if any((record.data.get("git") or {}).get("dirty") for record in records):
+    yield from _remarked(_told(runs[row], diverged_too=True))
+    early = [seed for seed, record in _told(runs[row]) if not _of_last_epoch(record, metric)]
+    if early:
+        yield f"{metric.phrase} is not that of the last epoch in its history: seed {', '.join(map(str, early))}"
+
+
+def _remarked(told: Sequence[tuple[int, Record]]) -> Iterator[str]:
+    """What the records themselves say: an uncommitted checkout, images that were not read or read with a remark."""
+    if any((record.data.get("git") or {}).get("dirty") for _, record in told):
         yield "trained from a checkout with uncommitted changes: its commit does not say what ran"
     for split, note in (("train", "others stood in for them"), ("evaluation", "they count as wrong unless guessed")):
-        if bad := [
-            (seed, n) for seed, record in _told(runs[row], diverged_too=True) if (n := _unreadable(record, split))
-        ]:
+        if bad := [(seed, n) for seed, record in told if (n := _unreadable(record, split))]:
             yield f"{split} images could not be read, {note}: " + ", ".join(f"{n} (seed {seed})" for seed, n in bad)
     for kind, what in REMARKS.items():
         for split in ("train", "evaluation"):
-            told_of = [(seed, _remarks(record, kind, split)) for seed, record in _told(runs[row], diverged_too=True)]
-            if any(n for _, n in told_of):
-                yield f"{split} images {what}: " + ", ".join(f"{n} (seed {seed})" for seed, n in told_of if n)
-    early = [seed for seed, record in _told(runs[row]) if not _of_last_epoch(record)]
-    if early:
-        yield f"top-1 is not that of the last epoch in its history: seed {', '.join(map(str, early))}"
+            if found := [(seed, n) for seed, record in told if (n := _remarks(record, kind, split))]:
+                yield f"{split} images {what}: " + ", ".join(f"{n} (seed {seed})" for seed, n in found)
 
 
 def _follows(path: str, here: Any, there: Any, declared: set[str]) -> bool:
@@ -165,16 +169,18 @@ def _counted(states: Sequence[RunState]) -> str:
     return f"{len(_seeds(states))} of {len(states)} runs count" + (f" ({rest})" if rest else "")
 
 
-def _of_last_epoch(record: Record) -> bool:
-    """Whether the reported top-1 is the one in the last line of the history, and that line of the last epoch."""
+def _of_last_epoch(record: Record, metric: Metric) -> bool:
+    """Whether the record's value is the one in the last line of its history, and that line of the last epoch."""
     try:
         with open(f"{record.folder}/history.csv", encoding="utf-8") as stream:
-            last = stream.read().rstrip().rpartition("\n")[2].split(",")
-        line = dict(zip(record.task.history_columns, map(float, last), strict=True))
+            text = stream.read().rstrip().rpartition("\n")[2].split(",")
+        last = dict(zip(record.task.history_columns, map(float, text), strict=True))
     except (OSError, ValueError):
         return False
-    assert record.top1 is not None
-    return line["epoch"] == record.data.get("epochs", line["epoch"]) and abs(line["val_top1"] - record.top1) < 1e-6
+    value, column = record.value(metric.name), f"val_{metric.name}"
+    if value is None or column not in last:  # a metric that is measured at the end alone
+        return True
+    return last["epoch"] == record.data.get("epochs", last["epoch"]) and abs(last[column] - value) < 1e-6
 
 
 def _unreadable(record: Record, split: str) -> int:

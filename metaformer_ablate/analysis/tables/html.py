@@ -13,7 +13,7 @@ def render_html(sheet: Sheet, transposed: bool) -> str:
     text += ["<thead><tr>" + "".join(f'<th scope="col">{escape(h)}</th>' for h in headings) + "</tr></thead>"]
     text.append("<tbody>")
     for i, line in enumerate(lines):
-        ids = [] if transposed else [run["run_id"] for run in sheet.rows[i].get("runs", ())]
+        ids = sheet.run_ids[i] if sheet.run_ids and not transposed else ()
         runs = f' data-runs="{" ".join(ids)}"' if ids else ""
         label = 0 if transposed else sheet.labels
         cells = [

@@ -1,51 +1,56 @@
-"""Tests over images."""
+"""Tests over images: do the trained models of a row and of the baseline differ on the same images?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+from metaformer_ablate.analysis.tables.types import ImageTest
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.statistics import stats
 from metaformer_ablate.statistics.stats import holm
-from metaformer_ablate.tasks.classification.predictions import per_image, same_images
+from metaformer_ablate.tasks.base import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Arrays = Mapping[str, "np.ndarray"]
 
 
-def test_on_images(runs: Mapping[str, Sequence[RunState]], base: str, store: Store) -> dict[str, dict[str, Any]]:
-    """Row to its tests over images against the baseline, where the predictions are of the same images. A run whose
-    predictions cannot be read is left out, and `store.problems` says so."""
+def test_on_images(runs: Mapping[str, Sequence[RunState]], base: str, store: Store, task: Task) -> dict[str, ImageTest]:
+    """The test of each row against the baseline, where the predictions are of the same images and the task says of
+    each image whether it is right. A run whose predictions cannot be read is left out; `store.problems` says so."""
     if any(state.status == "diverged" for state in runs[base]):
         return {}
     baseline = _predictions(runs[base], store)
-    found: dict[str, dict[str, Any]] = {}
+    predictions = task.part("predictions")
+    found: dict[str, ImageTest] = {}
     for name, states in runs.items():
         if name == base or any(state.status == "diverged" for state in states):
             continue
-        answers = _predictions([state for state in states if state.seed in baseline], store)
-        if not answers:
+        here = _predictions([state for state in states if state.seed in baseline], store)
+        if not here:
             continue
-        if any(not same_images(answers[seed], baseline[seed]) for seed in answers):
-            found[name] = {
-                "images": None,
-                "p": None,
-                "method": "none: the predictions are of other images",
-                "seeds": [],
-            }
+        if any(not predictions.same_images(here[seed], baseline[seed]) for seed in here):
+            found[name] = ImageTest(None, None, "none: the predictions are of other images")
             continue
-        right, theirs = ({seed: per_image(side[seed]) for seed in answers} for side in (answers, baseline))
-        test = stats.compare_on_images(right, theirs)
-        found[name] = {"images": test.images, "p": test.p, "method": stats.SIGN_FLIP, "seeds": list(test.seeds)}
-        found[name]["seed_method"] = stats.MCNEMAR
-    for name, p in zip(found, holm([test["p"] for test in found.values()]), strict=True):
-        found[name]["p"] = p
-    return found
+        scores, theirs = ({seed: predictions.per_image(side[seed]) for seed in here} for side in (here, baseline))
+        if any(score is None or score.dtype != bool for score in (*scores.values(), *theirs.values())):
+            continue
+        test = stats.compare_on_images(scores, theirs)  # type: ignore[arg-type]
+        found[name] = ImageTest(test.images, test.p, stats.SIGN_FLIP, test.seeds, stats.MCNEMAR)
+    corrected = holm([test.p for test in found.values()])
+    return {
+        name: ImageTest(test.images, p, test.method, test.seeds, test.seed_method)
+        for (name, test), p in zip(found.items(), corrected, strict=True)
+    }
 
 
-def _predictions(states: Sequence[RunState], store: Store) -> dict[int, dict[str, Any]]:
-    """The predictions of the ok runs by seed."""
-    found = {}
+def _predictions(states: Sequence[RunState], store: Store) -> dict[int, Arrays]:
+    """The arrays of the ok runs by seed."""
+    found: dict[int, Arrays] = {}
     for state in states:
         if state.status == "ok" and state.record is not None:
             try:

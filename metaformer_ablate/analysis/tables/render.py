@@ -1,4 +1,4 @@
-"""A table as text, markdown, LaTeX and HTML for people, and as csv and JSON for programs, from its JSON alone.
+"""A table as text, markdown, LaTeX and HTML for people, and as csv and JSON for programs.
 
 No row is ranked, none is bold, and no p has stars. The same table gives the same bytes.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from metaformer_ablate.analysis.tables.columns import DIGITS, choose_columns
+from metaformer_ablate.analysis.tables.columns import choose_columns
 from metaformer_ablate.analysis.tables.csv import render_csv
 from metaformer_ablate.analysis.tables.html import render_html
 from metaformer_ablate.analysis.tables.latex import render_latex
 from metaformer_ablate.analysis.tables.sheet import Sheet, make_sheet
 from metaformer_ablate.analysis.tables.text import render_markdown, render_text
+from metaformer_ablate.analysis.tables.types import Table
 
 FORMATS = ("text", "markdown", "csv", "latex", "html", "json")
 
@@ -23,24 +23,25 @@ HUMAN_FORMATS = ("text", "markdown", "latex", "html")
 
 
 def render(
-    table: dict[str, Any],
+    table: Table,
     style: str,
     width: int | None = None,
     columns: Sequence[str] | None = None,
-    digits: int = DIGITS,
+    digits: int | None = None,
     transposed: bool = False,
 ) -> str:
     """A table built by `build_table` in one of FORMATS, with its notes.
 
-    `columns` (of COLUMNS), `digits` (decimals of a percent) and `transposed` (a row becomes a column) are for people:
-    csv and JSON hold everything, unrounded.
+    `columns` (of `columns_of`), `digits` (decimals, by default the metric's) and `transposed` (a row becomes a column)
+    are for people: csv and JSON hold everything, unrounded.
     """
     if style == "json":
-        return json.dumps(table, indent=1, allow_nan=False) + "\n"
+        return json.dumps(table.to_json(), indent=1, allow_nan=False) + "\n"
     if style == "csv":
         return render_csv(table)
-    names = choose_columns(columns, any(row["images"] for row in table["rows"]))
-    return render_sheet(make_sheet(table, names, digits, style), style, width, transposed)
+    names = choose_columns(table.metric, columns, any(row.images for row in table.rows))
+    decimals = table.metric.digits if digits is None else digits
+    return render_sheet(make_sheet(table, names, decimals, style), style, width, transposed)
 
 
 def render_sheet(sheet: Sheet, style: str, width: int | None = None, transposed: bool = False) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from metaformer_ablate.analysis.tables.columns import COLUMNS, Column, Row
+from metaformer_ablate.analysis.tables.columns import Column, Row, columns_of
+from metaformer_ablate.analysis.tables.types import Table
 
 
 @dataclass
@@ -23,6 +23,7 @@ class Sheet:
     marks: Sequence[Sequence[int]]
     footnotes: Sequence[tuple[int, str]]
     explanations: Sequence[str]
+    run_ids: Sequence[Sequence[str]] = ()  # behind each row
 
     @property
     def headings(self) -> list[str]:
@@ -51,53 +52,59 @@ class Sheet:
         """Groups and the places of their rows, where the groups are asked for and each stands together."""
         groups: list[tuple[str, list[int]]] = []
         for i, row in enumerate(self.rows):
-            if not groups or groups[-1][0] != row["group"]:
-                groups.append((row["group"], []))
+            if not groups or groups[-1][0] != row.group:
+                groups.append((row.group, []))
             groups[-1][1].append(i)
         apart = len({name for name, _ in groups}) < len(groups)
         return None if "group" not in self.columns or len(self.columns) == 1 or apart else groups
 
 
-def make_sheet(table: dict[str, Any], names: Sequence[str], digits: int, style: str) -> Sheet:
+def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> Sheet:
     # One numbering: the audit's footnotes first, then the rows' own notes as they come.
-    numbers = {f"audit: {finding['text']}": finding["number"] for finding in table["audit"]}
+    numbers = {f"audit: {finding.text}": finding.number for finding in table.audit}
     marks = []
-    for row in table["rows"]:
-        audited = [finding["number"] for finding in table["audit"] if row["name"] in finding["rows"]]
-        marks.append(audited + [numbers.setdefault(note, len(numbers) + 1) for note in row["notes"]])
-    footnotes = [(number, note) for note, number in numbers.items()]
-    title = f"{table['experiment']} under {table['recipe']}"
-    columns = {name: COLUMNS[name] for name in names}
-    return Sheet(title, table["rows"], columns, digits, marks, footnotes, _explanations(table, names, style))
+    for row in table.rows:
+        audited = [finding.number for finding in table.findings(row)]
+        marks.append(audited + [numbers.setdefault(note, len(numbers) + 1) for note in row.notes])
+    known = columns_of(table.metric)
+    return Sheet(
+        title=table.title,
+        rows=table.rows,
+        columns={name: known[name] for name in names},
+        digits=digits,
+        marks=marks,
+        footnotes=[(number, note) for note, number in numbers.items()],
+        explanations=_explanations(table, names, style),
+        run_ids=[[run.run_id for run in row.runs] for row in table.rows],
+    )
 
 
-def _explanations(table: dict[str, Any], names: Sequence[str], style: str) -> list[str]:
+def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
     """What the numbers are, what they allow, and what to mind."""
-    rows = table["rows"]
+    rows, label = table.rows, table.metric.label
     lines = []
-    if "top1" in names and any(row["ci95"] for row in rows):
-        in_columns = "Top-1: mean over seeds, SD: standard deviation over seeds."
-        in_a_cell = "Top-1: mean ± standard deviation over seeds [95% t interval of the mean]."
+    if table.metric.name in names and any(row.ci95 for row in rows):
+        in_columns = f"{label}: mean over seeds, SD: standard deviation over seeds."
+        in_a_cell = f"{label}: mean ± standard deviation over seeds [95% t interval of the mean]."
         lines.append(in_columns if style == "latex" else in_a_cell)
-    if {"difference", "p"} & {*names} and any(row["delta"] and row["delta"]["ci95"] for row in rows):
+    if {"difference", "p"} & {*names} and any(row.delta and row.delta.ci95 for row in rows):
         lines.append(
             "Difference to the baseline: mean over common seeds [95% paired t interval]; p of the paired t test, "
             "corrected by Holm over the rows. It asks whether the rows would differ if trained again."
         )
-    if "bootstrap" in names and (method := next((r["bootstrap"]["method"] for r in rows if r["bootstrap"]), None)):
+    if "bootstrap" in names and (method := next((r.bootstrap.method for r in rows if r.bootstrap), None)):
         lines.append(f"Bootstrap: 95% interval of the mean, {method}.")
-    if "images" in names and any(row["images"] for row in rows):
+    if "images" in names and any(row.images for row in rows):
         lines.append(
             "p (images): exact sign-flip test over images (McNemar's for one seed), corrected by Holm over the rows. "
             "It asks whether these trained models differ on such images, not whether the rows would if trained again."
         )
     if "difference" in names or "p" in names:
-        lines += [table["resolution"]["text"]] if table["resolution"] else []
-    lines += [table["power"]["text"]] if "power" in table else []
-    lines += table["agreement"]["text"] if table["agreement"] and "paper" in names else []
-    audited = {finding["number"] for finding in table["audit"]}
-    told = tuple(f"audit [{number}]" for number in audited)  # as footnotes
-    return lines + [f"Warning: {warning}" for warning in table["warnings"] if not warning.startswith(told)]
+        lines += [table.resolution["text"]] if table.resolution else []
+    lines += [table.power["text"]] if table.power else []
+    lines += table.agreement["text"] if table.agreement and "paper" in names else []
+    told = tuple(f"audit [{finding.number}]" for finding in table.audit)  # as footnotes
+    return lines + [f"Warning: {warning}" for warning in table.warnings if not warning.startswith(told)]
 
 
 def sheet_cells(sheet: Sheet, transposed: bool) -> tuple[list[str], list[list[str]]]:

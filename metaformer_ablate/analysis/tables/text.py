@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from metaformer_ablate.analysis.escapes import escape_markdown
-from metaformer_ablate.analysis.tables.columns import COLUMNS, Column
+from metaformer_ablate.analysis.tables.columns import LEFT, RIGHT, Column
 from metaformer_ablate.analysis.tables.sheet import Sheet, sheet_cells
 from metaformer_ablate.errors import visible
 
@@ -25,7 +25,7 @@ def render_text(sheet: Sheet, transposed: bool, width: int | None) -> str:
     headings, lines = sheet_cells(sheet, transposed)
     columns = list(sheet.columns.values())
     if transposed:
-        columns = [COLUMNS["row"], *(COLUMNS["n"] for _ in sheet.rows)]
+        columns = [LEFT, *(RIGHT for _ in sheet.rows)]
         # Labels may be folded, numbers may not, however wide that is.
         needed = sum(max(len(line[i]) for line in lines) + 3 for i in range(len(headings))) if lines else 0
         width = max(width or text_width(), needed)

@@ -1,34 +1,34 @@
-"""Figures of what analysis/errors.py, probes.py and gradcam.py found. Draws given numbers, computes none.
-
-Every figure is made on the Agg canvas under matplotlib's own defaults, so that the same numbers give the same bytes
-whatever the user's settings.
-"""
+"""Figures of what analysis/errors.py, probes.py and gradcam.py found. Draws given numbers, computes none."""
 
 from __future__ import annotations
 
 import functools
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
+
+from metaformer_ablate.drawing import canvas
+from metaformer_ablate.drawing.canvas import COLOURS, GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-# Okabe and Ito's blue and vermilion: apart for colour-blind readers and in grey.
-FIRST, SECOND, GREY = "#0072B2", "#D55E00", "#767676"
+FIRST, SECOND = COLOURS[:2]
 
 
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9,
+# Figures of single pages are read from nearer than a printed one: larger letters, fewer dots.
+OVER = {
+    "axes.labelsize": 9,
     "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "figure.dpi": 150,
+    "font.size": 9,
+    "savefig.dpi": 150,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
 }
 
 
@@ -44,22 +44,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draws under STYLE: matplotlib looks its settings up at every call, not only when the figure is made."""
+    """Draws in our style: matplotlib looks its settings up at every call, not only when the figure is made."""
 
     @functools.wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _style():
+        with canvas.styled(OVER):
             return draw(*args, **kwargs)
 
     return styled
@@ -75,22 +65,15 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def to_png(figure: Figure) -> bytes:
-    """The same bytes for the same figure: no date and no version in them."""
-    stream = io.BytesIO()
-    with _style():
-        figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})
-    return stream.getvalue()
+    """The same bytes for the same figure."""
+    return canvas.to_bytes(figure, "png", OVER)
 
 
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, layout: Any = "constrained", **options: Any
 ) -> tuple[Figure, Any]:
     """A figure of inches and its axes [rows, columns]."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout=layout)
-    FigureCanvasAgg(figure)
+    figure = canvas.new_figure(width, height, layout)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 

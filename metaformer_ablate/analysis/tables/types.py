@@ -1,0 +1,209 @@
+"""A table of an experiment as typed values, and the JSON of the contract that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from metaformer_ablate.records.status import RunState, as_dict
+from metaformer_ablate.tasks.base import Metric, Task
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that the fairness audit found, with the rows it holds for; numbered from 1."""
+
+    number: int
+    text: str
+    rows: tuple[str, ...]
+
+    @property
+    def warning(self) -> str:
+        return f"audit [{self.number}]: {self.text} ({', '.join(self.rows)})"
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The paired difference from the baseline, in the metric's difference unit; `p` is corrected by Holm."""
+
+    mean: float
+    ci95: Interval | None
+    p: float | None
+    method: str
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Intervals over seeds that assume no distribution: of the mean and of the mean difference."""
+
+    ci95: Interval | None
+    delta_ci95: Interval | None
+    method: str
+
+
+@dataclass(frozen=True)
+class ImageTest:
+    """The test over images against the baseline. `p` is corrected by Holm, those of `seeds` are not."""
+
+    images: int | None
+    p: float | None
+    method: str
+    seeds: tuple[Mapping[str, Any], ...] = ()
+    seed_method: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        tree = {key: plain(getattr(self, key)) for key in ("images", "p", "method", "seeds")}
+        return tree if self.seed_method is None else {**tree, "seed_method": self.seed_method}
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row: its means over the ok runs, its tests, and its runs with their records.
+
+    `mean`, `std` and `ci95` are of the metric and None where undefined. `paper` has the paper's numbers as printed.
+    """
+
+    metric: Metric
+    name: str
+    label: str
+    group: str
+    set: Mapping[str, Any] = field(default_factory=dict)
+    params: int | None = None
+    frozen_params: int | None = None
+    macs: int | None = None
+    n: int = 0
+    mean: float | None = None
+    std: float | None = None
+    ci95: Interval | None = None
+    delta: Delta | None = None
+    bootstrap: Bootstrap | None = None
+    images: ImageTest | None = None
+    paper: Mapping[str, Any] = field(default_factory=dict)
+    status: str = "missing"
+    notes: tuple[str, ...] = ()
+    runs: tuple[RunState, ...] = ()
+
+    @property
+    def printed(self) -> float | None:
+        """The paper's value of the metric."""
+        return self.paper.get(self.metric.name)
+
+    def values(self) -> dict[int, float]:
+        """The metric by seed, of the runs that are ok."""
+        found = ((run.seed, run.value(self.metric.name)) for run in self.runs)
+        return {seed: value for seed, value in found if value is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        names = (each.name for each in fields(self) if each.name not in ("metric", "runs"))
+        tree = {name: plain(getattr(self, name)) for name in names}
+        return {**tree, "runs": [self._run(run) for run in self.runs]}
+
+    def _run(self, run: RunState) -> dict[str, Any]:
+        value = run.value(self.metric.name)
+        metrics = run.record.data["metrics"] if run.record is not None and run.status == "ok" else None
+        # The name of the metric is a key too: it was the only one while there was one metric.
+        return {**as_dict(run), self.metric.name: value, "value": value, "metrics": metrics}
+
+    def flat(self) -> dict[str, Any]:
+        """The row as one line of plain cells, for files and services that hold no trees."""
+        names = ("name", "label", "group", "params", "frozen_params", "macs", "n", "mean", "std")
+        delta, images = self.delta, self.images
+        bootstrap = self.bootstrap or Bootstrap(None, None, "")
+        return {
+            **{name: getattr(self, name) for name in names},
+            **_ends("ci95", self.ci95),
+            "delta_mean": delta and delta.mean,
+            **_ends("delta_ci95", delta.ci95 if delta else None),
+            "delta_p": delta and delta.p,
+            "delta_method": delta and delta.method,
+            f"paper_{self.metric.name}": self.printed,
+            "status": self.status,
+            "notes": "; ".join(self.notes),
+            "run_ids": " ".join(run.run_id for run in self.runs if run.status == "ok"),
+            **_ends("bootstrap", bootstrap.ci95),
+            **_ends("delta_bootstrap", bootstrap.delta_ci95),
+            "images_p": images and images.p,
+            "images_method": images and images.method,
+        }
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table of an experiment under a recipe, for one metric of its task."""
+
+    experiment: str
+    recipe: str
+    overrides: tuple[str, ...]  # words of the command line
+    baseline: str  # name of the row that differences are from
+    task: Task
+    metric: Metric
+    rows: tuple[TableRow, ...]
+    warnings: tuple[str, ...]
+    audit: tuple[Finding, ...]
+    resolution: Mapping[str, Any] | None  # what the seeds can tell apart
+    agreement: Mapping[str, Any] | None  # of our order of rows with the paper's
+    power: Mapping[str, Any] | None = None  # the seeds that an asked-for difference needs
+
+    @property
+    def title(self) -> str:
+        return f"{self.experiment} under {self.recipe}"
+
+    @property
+    def baseline_row(self) -> TableRow:
+        return next(row for row in self.rows if row.name == self.baseline)
+
+    def findings(self, row: TableRow) -> list[Finding]:
+        """What the audit found of a row."""
+        return [finding for finding in self.audit if row.name in finding.rows]
+
+    def to_json(self) -> dict[str, Any]:
+        tree = {
+            "experiment": self.experiment,
+            "recipe": self.recipe,
+            **metric_json(self.task, self.metric),
+            **{name: plain(getattr(self, name)) for name in ("rows", "warnings", "audit", "resolution", "agreement")},
+        }
+        return tree if self.power is None else {**tree, "power": plain(self.power)}
+
+    def flat(self) -> list[dict[str, Any]]:
+        """The rows as lines of plain cells, each with the experiment, the recipe and the audit's findings."""
+        return [
+            {
+                "experiment": self.experiment,
+                "recipe": self.recipe,
+                **row.flat(),
+                "audit": "; ".join(finding.text for finding in self.findings(row)),
+            }
+            for row in self.rows
+        ]
+
+
+def metric_json(task: Task, metric: Metric) -> dict[str, Any]:
+    """The keys that say what the numbers of a JSON are."""
+    return {
+        "task": task.name,
+        "metric": metric.name,
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+    }
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: objects and mappings as dicts, sequences as lists."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if hasattr(value, "__dataclass_fields__"):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def _ends(name: str, pair: Interval | None) -> dict[str, float | None]:
+    low, high = pair or (None, None)
+    return {f"{name}_lo": low, f"{name}_hi": high}
