@@ -21,11 +21,12 @@ def load_results(
 ) -> pd.DataFrame:
     """The records of a results folder as a tidy frame, one line a run. Trains nothing and loads no torch.
 
-    Columns: `run_id`, `status` (ok, diverged or failed), `top1`, `top5` (percent, at the last epoch, on the evaluation
-    split), `loss`, `at_chance`, `params`, `frozen_params`, `macs` (of one image at the run's resolution), `macs_224`,
-    `epochs`, `images_seen`, `seconds`, `peak_memory_bytes`, `device`, `started`, `data_fingerprint`, `torch`, `commit`,
-    `dirty`, `seed`, and every field of the resolved spec by its dotted path, such as `model.pool_size` (a list with an
-    entry a stage) and `data.name`. What a run that did not end well lacks is missing, never 0.
+    Columns: `run_id`, `status` (ok, diverged or failed), the metrics of the task by name (accuracies in percent, at the
+    last epoch, on the evaluation split), `at_chance`, `params`, `frozen_params`, `macs` (of one image at the run's
+    resolution), `macs_224`, `epochs`, `images_seen`, `seconds`, `peak_memory_bytes`, `device`, `started`,
+    `data_fingerprint`, `torch`, `commit`, `dirty`, `seed`, and every field of the resolved spec by its dotted path, such
+    as `model.pool_size` (a list with an entry per stage) and `data.name`. What a run that did not end well lacks is
+    missing, never 0.
 
     Args:
         path: the results folder.

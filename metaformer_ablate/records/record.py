@@ -75,11 +75,6 @@ class Record:
         return (self.data["metrics"] or {}).get(metric) if self.status == "ok" else None
 
     @property
-    def top1(self) -> float | None:
-        """Percent, at the last epoch, on the recipe's evaluation split; None unless the run is ok."""
-        return self.value("top1")
-
-    @property
     def checksum(self) -> str:
         """Tells this record from another one of the same run."""
         return digest(self.data)

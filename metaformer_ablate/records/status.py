@@ -29,10 +29,6 @@ class RunState:
         """A metric of the run's record by name; None unless the run is ok."""
         return self.record.value(metric) if self.record is not None and self.status == "ok" else None
 
-    @property
-    def top1(self) -> float | None:
-        return self.record.top1 if self.record is not None and self.status == "ok" else None
-
 
 def run_states(
     spec: RunSpec, seeds: Iterable[int], store: Store, fingerprint: str | None, held: Container[str] = ()

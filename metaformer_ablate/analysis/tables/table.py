@@ -79,7 +79,7 @@ def build_table(
 def plan_task(plan: Plan) -> Task:
     """The task of a plan, which its recipe says."""
     for spec in plan.specs.values():
-        return task_of({"task": getattr(spec, "task", None)})
+        return task_of(spec)
     return get_task()
 
 
