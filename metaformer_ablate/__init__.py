@@ -24,7 +24,7 @@ def load_results(
     Columns: `run_id`, `status` (ok, diverged or failed), the metrics of the task by name (accuracies in percent, at the
     last epoch, on the evaluation split), `at_chance`, `params`, `frozen_params`, `macs` (of one image at the run's
     resolution), `macs_224`, `epochs`, `images_seen`, `seconds`, `peak_memory_bytes`, `device`, `started`,
-    `data_fingerprint`, `torch`, `commit`, `dirty`, `seed`, and every field of the resolved spec by its dotted path, such
+    `data_fingerprint`, `torch`, `commit`, `dirty`, `seed`, and each field of the resolved spec by its dotted path, such
     as `model.pool_size` (a list with an entry per stage) and `data.name`. What a run that did not end well lacks is
     missing, never 0.
 
@@ -49,22 +49,10 @@ def load_results(
         frame = store.frame()
     else:
         from metaformer_ablate.data.folder import DataFolder
-        from metaformer_ablate.records.status import run_states, seeds_with_records
+        from metaformer_ablate.records.status import frame_of_plan
         from metaformer_ablate.spec.plan import plan
 
-        chosen, folder = plan(experiment, recipe, overrides), DataFolder.choose(None)
-        seeds = seeds_with_records(chosen, store)
-        found = [
-            (chosen.experiment.rows[row], state)
-            for row, spec in chosen.specs.items()
-            for state in run_states(spec, seeds, store, folder.fingerprint(spec.data.name, spec.data.reader))
-        ]
-        found = [(row, state) for row, state in found if state.record is not None]
-        frame = store.frame(state.record for _, state in found if state.record is not None)
-        frame["status"] = [state.status for _, state in found]
-        frame.insert(0, "row", [row.name for row, _ in found])
-        frame.insert(1, "label", [row.label for row, _ in found])
-        frame.insert(2, "group", [row.group for row, _ in found])
+        frame = frame_of_plan(plan(experiment, recipe, overrides), store, DataFolder.choose(None))
     for problem in store.problems.values():
         warnings.warn(problem, stacklevel=2)
     return frame

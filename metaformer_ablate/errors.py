@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,12 +28,9 @@ LONGEST_LINE = 600  # characters of a sentence
 LONGEST_WORD = 160  # of them, without a space
 
 
-_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
 def visible(text: str) -> str:
-    """Text that cannot steer a terminal or break a line: control and format characters as Python writes them."""
-    return "".join(c if unicodedata.category(c) not in _STEERING else repr(c)[1:-1] for c in text)
+    """Text that cannot steer a terminal or break a line: what is not printable stands as Python writes it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def visible_lines(text: str) -> str:

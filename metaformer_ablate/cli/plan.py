@@ -63,12 +63,30 @@ def show_command(
         "experiment": chosen.experiment.name,
         "recipe": chosen.recipe.name,
         "baseline": chosen.experiment.baseline,
+        "embedding_field": _embedding_field(chosen),
         "rows": rows,
         "to_run": len(jobs),
         "estimated_seconds": round(estimate_seconds(jobs, states, lambda spec: count(spec).macs), 1),
     }
     warn_problems(store)
     click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree)), nl=as_json)
+
+
+def _embedding_field(chosen: Plan) -> dict[str, float] | None:
+    """How much of the image the baseline's embeddings show a token of the last stage, without any mixing."""
+    spec = chosen.specs.get(chosen.experiment.baseline)
+    if spec is None or (pixels := spec.model.embedding_field()) is None:
+        return None
+    size = spec.data.image_size
+    return {"pixels": min(pixels, size), "image_size": size, "share": round(min(1.0, pixels / size), 4)}
+
+
+def _field_text(field: dict[str, float]) -> str:
+    text = (
+        f"Without mixing, a token of the last stage sees {field['pixels']} of {field['image_size']} pixels per side "
+        f"(share {field['share']:.2f}; 0.28 in the paper's net)."
+    )
+    return text + (" Above one half: token mixers have little left to add." if field["share"] > 0.5 else "")
 
 
 def _show_text(chosen: Plan, tree: dict[str, Any]) -> str:
@@ -116,6 +134,8 @@ def _show_text(chosen: Plan, tree: dict[str, Any]) -> str:
         for note in [f"sets {sets}" if sets else "", *row["notes"]]:
             if note:
                 console.print(Text(visible(f"{row['name']}: {note}")))
+    if tree["embedding_field"] is not None:
+        console.print(Text(_field_text(tree["embedding_field"])))
     console.print(Text(f"* baseline. To run: {tree['to_run']}, about {duration(tree['estimated_seconds'])}."))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 

@@ -142,6 +142,19 @@ class ModelSpec(Strict):
             sizes.append((size, size))
         return sizes
 
+    def embedding_field(self) -> int | None:
+        """Pixels per side that a token of the last stage sees through the stem and the down-samplings alone.
+
+        What is beyond it only mixers can bring; 63 in the paper's net (0.28 of 224). None for a comparator.
+        """
+        if self.depths is None or self.stem is None or self.downsample is None:
+            return None
+        field, stride = 1, 1
+        for conv in (self.stem, *[self.downsample] * (len(self.depths) - 1)):
+            field += (conv.kernel - 1) * stride
+            stride *= conv.stride
+        return field
+
     def not_applicable(self, image_size: int) -> str | None:
         """Why a comparator makes no sense for images of so many pixels per side; None where it does.
 

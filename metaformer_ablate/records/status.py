@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.spec.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from metaformer_ablate.data.folder import DataFolder
 
 # Without --seeds, records of these seeds are found; others have to be asked for.
 SEEDS_LOOKED_UP = 10_000
@@ -74,3 +79,20 @@ def no_records_hint(plan: Plan, store: Store, seeds: Sequence[int] | None = None
 
 def as_dict(state: RunState) -> dict[str, Any]:
     return {"run_id": state.run_id, "seed": state.seed, "status": state.status}
+
+
+def frame_of_plan(plan: Plan, store: Store, folder: DataFolder) -> pd.DataFrame:
+    """`Store.frame` of the runs of a plan, in the order of its table, with the columns row, label and group first."""
+    seeds = seeds_with_records(plan, store)
+    found = [
+        (plan.experiment.rows[row], state, state.record)
+        for row, spec in plan.specs.items()
+        for state in run_states(spec, seeds, store, folder.fingerprint(spec.data.name, spec.data.reader))
+        if state.record is not None
+    ]
+    frame = store.frame(record for _, _, record in found)
+    frame["status"] = [state.status for _, state, _ in found]
+    frame.insert(0, "row", [row.name for row, _, _ in found])
+    frame.insert(1, "label", [row.label for row, _, _ in found])
+    frame.insert(2, "group", [row.group for row, _, _ in found])
+    return frame

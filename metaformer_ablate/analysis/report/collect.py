@@ -122,29 +122,13 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
             place = RowRef(chosen.recipe.name, chosen.experiment.name, row)
             keys[place] = _key(spec.to_dict())
             places.setdefault(keys[place], []).append(place)
+    cached = CachedStore(store, records, problems)
     sections = []
     for chosen in plans:
-        here = {
-            row: keys[RowRef(chosen.recipe.name, chosen.experiment.name, row)]
-            for row in chosen.specs
-            if keys[RowRef(chosen.recipe.name, chosen.experiment.name, row)] in variants
-        }
+        refs = {row: keys[RowRef(chosen.recipe.name, chosen.experiment.name, row)] for row in chosen.specs}
+        here = {row: key for row, key in refs.items() if key in variants}
         if here and chosen.recipe.name in known:
-            missing = len(chosen.specs) - len(here)
-            only_baseline = set(here) == {chosen.experiment.baseline} and len(chosen.specs) > 1
-            if only_baseline:  # the rest would be a table of nothing
-                only = {row: chosen.experiment.rows[row] for row in here}
-                specs = {row: chosen.specs[row] for row in here}
-                chosen = replace(chosen, experiment=replace(chosen.experiment, rows=only), specs=specs)
-            seeds = sorted({seed for key in here.values() for seed in variants[key].records})
-            table = build_table(chosen, CachedStore(store, records, problems), folder, seeds)
-            # Counts that this machine happens to remember are not in the records.
-            rows = tuple(
-                row if row.name in here else replace(row, params=None, frozen_params=None, macs=None)
-                for row in table.rows
-            )
-            table = replace(table, rows=rows)
-            sections.append(Section(chosen, table, here, missing, only_baseline))
+            sections.append(_section(chosen, here, variants, cached, folder))
     leftovers = unplanned_section({key: v for key, v in variants.items() if key not in places}, plans, keys)
     shown: dict[str, list[SpecRuns]] = {}
     for recipe in [*known, NO_RECIPE]:
@@ -160,8 +144,27 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
         places={key: found for key, found in places.items() if key in variants},
         problems=list(problems.values()),
         unreadable=unreadable,
-        store=CachedStore(store, records, problems),
+        store=cached,
     )
+
+
+def _section(
+    chosen: Plan, here: dict[str, str], variants: dict[str, SpecRuns], store: Store, folder: DataFolder
+) -> Section:
+    """The table of a plan. `here` has the rows with records, and the key of their runs."""
+    missing = len(chosen.specs) - len(here)
+    only_baseline = set(here) == {chosen.experiment.baseline} and len(chosen.specs) > 1
+    if only_baseline:  # the rest would be a table of nothing
+        only = {row: chosen.experiment.rows[row] for row in here}
+        specs = {row: chosen.specs[row] for row in here}
+        chosen = replace(chosen, experiment=replace(chosen.experiment, rows=only), specs=specs)
+    seeds = sorted({seed for key in here.values() for seed in variants[key].records})
+    table = build_table(chosen, store, folder, seeds)
+    # Counts that this machine happens to remember are not in the records.
+    rows = tuple(
+        row if row.name in here else replace(row, params=None, frozen_params=None, macs=None) for row in table.rows
+    )
+    return Section(chosen, replace(table, rows=rows), here, missing, only_baseline)
 
 
 def _key(spec: Mapping[str, Any]) -> str:

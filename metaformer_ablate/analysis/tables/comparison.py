@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,11 +108,7 @@ def build_comparison(
         if recipe != PAPER
     }
     first = next(iter(tables.values()))
-    if other := next((table for table in tables.values() if table.task is not first.task), None):
-        raise RequestError(
-            f"compare: {first.recipe} is of {first.task.name}, {other.recipe} of {other.task.name}; "
-            f"give two recipes of one task"
-        )
+    _check_one_task(first, tables.values())
     sides = [tables[recipe].rows if recipe in tables else _as_printed(first) for recipe in recipes]
     columns = [
         measured_column(recipe, tables[recipe].rows) if recipe in tables else paper_column(first.rows)
@@ -136,6 +132,14 @@ def build_comparison(
         agreement=agreement(columns[0], columns[1], first.metric.sign),
         warnings=tuple(f"{recipe}: {warning}" for recipe, table in tables.items() for warning in table.warnings),
     )
+
+
+def _check_one_task(first: Table, tables: Iterable[Table]) -> None:
+    if other := next((table for table in tables if table.task is not first.task), None):
+        raise RequestError(
+            f"compare: {first.recipe} is of {first.task.name}, {other.recipe} of {other.task.name}; "
+            f"give two recipes of one task"
+        )
 
 
 def _as_printed(table: Table) -> tuple[TableRow, ...]:

@@ -134,8 +134,6 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
 
     `shown` is (severity, [C, H, W]) of one image.
     """
-    import matplotlib
-
     runs = found["runs"]
     severities = [point["severity"] for point in runs[0]["points"]]
     number = len(runs[0]["points"][0]["classes"])
@@ -160,27 +158,28 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
         small = ax.inset_axes((i * step, 1.0, step * 0.94, 0.1))
         _picture(small, image)
         small.set_title(f"{severity:g}", fontsize=6, loc="center", pad=1)
-    colours = matplotlib.colormaps["viridis"]
     for run, beside in zip(runs, axes[0, 1:], strict=True):
-        shares = [[c["accuracy"] for c in point["classes"][:MOST_CLASSES]] for point in run["points"]]
-        values = np.array(shares, dtype=float)  # None, of a class without images, becomes NaN
-        drawn = beside.imshow(values.T, cmap=colours, vmin=0, vmax=100, aspect="auto", interpolation="nearest")
-        if len(names) <= FEW_CLASSES:
-            for (i, k), value in np.ndenumerate(values):
-                if np.isfinite(value):
-                    beside.text(
-                        i,
-                        k,
-                        f"{value:.0f}",
-                        ha="center",
-                        va="center",
-                        fontsize=6,
-                        color="black" if value > 55 else "white",
-                    )
-        beside.set_yticks(range(len(names)), names, fontsize=7 if len(names) <= FEW_CLASSES else 4.5)
+        drawn = _class_map(beside, run, names)
         beside.set_xticks(range(len(severities)), [f"{s:g}" for s in severities], fontsize=7, rotation=90)
         beside.set(xlabel=f"{name}", title=f"right (%) a class, run {run['run_id']}")
         beside.spines[:].set_visible(False)
     figure.colorbar(drawn, ax=axes[0, -1], shrink=0.5).outline.set_visible(False)
     figure.suptitle(f"Probe {name} on {where}: {found['about']}", x=0.01, ha="left", fontsize=9)
     return figure
+
+
+def _class_map(ax: Any, run: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The accuracy of each class at each severity, as a map with numbers where there are few classes."""
+    import matplotlib
+
+    shares = [[c["accuracy"] for c in point["classes"][:MOST_CLASSES]] for point in run["points"]]
+    values = np.array(shares, dtype=float)  # None, of a class without images, becomes NaN
+    colours = matplotlib.colormaps["viridis"]
+    drawn = ax.imshow(values.T, cmap=colours, vmin=0, vmax=100, aspect="auto", interpolation="nearest")
+    few = len(names) <= FEW_CLASSES
+    for (i, k), value in np.ndenumerate(values):
+        if few and np.isfinite(value):
+            color = "black" if value > 55 else "white"
+            ax.text(i, k, f"{value:.0f}", ha="center", va="center", fontsize=6, color=color)
+    ax.set_yticks(range(len(names)), names, fontsize=7 if few else 4.5)
+    return drawn
