@@ -22,7 +22,6 @@ from typing import Any
 from benchmarks.floor import BACKWARD, FORWARD, Rates, Work, block
 from benchmarks.startup import ablate
 from benchmarks.training import SIDES, Case, Setting, Side, ours, step_of
-from metaformer_ablate.spec.checks import stage_sizes
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.devices import device_name
 from metaformer_ablate.system.memory import peak_memory, start_peak_memory
@@ -127,7 +126,7 @@ def work_of(case: Case, passes: Any) -> list[list[Work]]:
     """The work of each pass over one block of each stage."""
     spec = case.spec()
     assert spec.model.dims is not None
-    shapes = zip(spec.model.dims, stage_sizes(spec), strict=True)
+    shapes = zip(spec.model.dims, spec.model.stage_sizes(spec.data.image_size), strict=True)
     return [block(passes, batch=case.batch, tokens=h * w, channels=dim) for dim, (h, w) in shapes]
 
 

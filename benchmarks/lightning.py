@@ -102,7 +102,8 @@ def _through_lightning(runner: _Runner, spec: RunSpec) -> tuple[list[float], lis
 def _bare(runner: Runner, spec: RunSpec) -> tuple[list[float], list[Tensor]]:
     """The same, of a loop with nothing but the steps."""
     train, data = spec.train, runner.data(spec.data)
-    net = build_model(spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = build_model(spec.model, *spec.data.net_shape, seed=spec.seed)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     net = net.to(runner.device)
     augment = Augment(spec.data, spec.data.classes, data.mean, data.std, train.memory_format)
     groups = weight_decay_groups(net, train.weight_decay)

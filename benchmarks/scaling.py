@@ -118,7 +118,7 @@ def _count(spec_json: str) -> Work:
                 rows.append((str(packet), elements, operations_of(packet, args, kwargs or {}, out)))
             return out
 
-    net = build_model(spec).to("meta").train()
+    net = build_model(spec.model, *spec.data.net_shape, seed=spec.seed).to("meta").train()
     own = {p.untyped_storage()._cdata for p in net.parameters()}
     kept: dict[int, torch.Tensor] = {}
 

@@ -24,7 +24,7 @@ import numpy as np
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.claims import LEASE_SECONDS, ClaimOwner, Claims, Progress
-from metaformer_ablate.records.record import HISTORY_COLUMNS, Record
+from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.plan import Plan
@@ -32,6 +32,7 @@ from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.jobs import Job, make_request, plan_jobs
 from metaformer_ablate.sweep.launchers.slurm import MOST_JOBS
 from metaformer_ablate.sweep.scheduler import Limits, ProgressListener, Sweep
+from metaformer_ablate.tasks.registry import get_task
 
 # How far time goes at once while nothing ends. Below what a run may take for a step (`Limits.stall_seconds`).
 TICK = 1500.0
@@ -320,7 +321,7 @@ def hold(claims: Claims, holder: ClaimOwner) -> None:
 
 def write_record(store: Store, spec: RunSpec, seconds: float) -> Record:
     """A record that nobody trained, as small as the store takes it."""
-    line = {**dict.fromkeys(HISTORY_COLUMNS, 0.0), "epoch": 1, "seconds": seconds}
+    line = {**dict.fromkeys(get_task().history_columns, 0.0), "epoch": 1, "seconds": seconds}
     data = {
         "status": "ok",
         "metrics": {"top1": 0.0, "top5": 0.0, "loss": 0.0},

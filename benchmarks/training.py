@@ -159,7 +159,8 @@ def ours(spec: RunSpec, kernels: str = "torch") -> Side:
 
     channels = DATASETS[spec.data.name].channels
     augment = Augment(spec.data, spec.data.classes, (0.5,) * channels, (0.25,) * channels, spec.train.memory_format)
-    task = Classification(build_model(spec, kernels=kernels), spec.train, augment, steps_per_epoch=1, seed=0)
+    net = build_model(spec.model, *spec.data.net_shape, seed=spec.seed, kernels=kernels)
+    task = Classification(net, spec.train, augment, steps_per_epoch=1, seed=0)
     return Side(
         task.net,
         lambda: task.configure_optimizers()["optimizer"],

@@ -18,6 +18,9 @@ import pytest
 
 from metaformer_ablate.cli.main import main
 from metaformer_ablate.spec import experiment
+from metaformer_ablate.system.console import log_to_stderr
+
+log_to_stderr()  # tests that call a room by itself see its messages as a command shows them
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

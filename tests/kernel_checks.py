@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from specs import spec_of
+from specs import build_net, spec_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.kernels import PoolingBlock, norm_pool
 from metaformer_ablate.models.metaformer import MetaFormerBlock
 from metaformer_ablate.models.mixers import Site
@@ -272,7 +271,7 @@ SETTINGS = {
 def models() -> tuple[nn.Module, nn.Module]:
     """A plain and a fused one of the same spec."""
     spec = spec_of(SETTINGS)
-    nets = (build_model(spec), build_model(spec, kernels="triton"))
+    nets = (build_net(spec), build_net(spec, kernels="triton"))
     assert not any(isinstance(module, PoolingBlock) for module in nets[0].modules())
     assert sum(isinstance(module, PoolingBlock) for module in nets[1].modules()) == 2
     return nets[0].to(DEVICE), nets[1].to(DEVICE)

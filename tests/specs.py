@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.spec.words import override_layer
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 def spec_of(
     settings: Mapping[str, Any] | None = None, *, recipe: str = "digits", words: Iterable[str] = (), seed: int = 0
@@ -25,6 +28,13 @@ def spec_of(
     """The spec of a recipe with override words, then settings by dotted path over it that nothing has to read."""
     over = [override_layer(words), Layer(dict(settings or {}), lambda path: "test")]
     return resolve([load_recipe(recipe).layer, *over], seed)
+
+
+def build_net(spec: RunSpec, kernels: str = "torch") -> nn.Module:
+    """The net of a spec, its weights as a run of it begins with them."""
+    from metaformer_ablate.models.build import build_model
+
+    return build_model(spec.model, *spec.data.net_shape, seed=spec.seed, kernels=kernels)
 
 
 def fake_record(

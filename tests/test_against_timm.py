@@ -8,7 +8,7 @@ import pytest
 import timm.models.metaformer
 import timm.optim
 import torch
-from specs import spec_of
+from specs import build_net, spec_of
 from timm.data.mixup import FastCollateMixup, mixup_target
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.scheduler import CosineLRScheduler, create_scheduler_v2
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metaformer_ablate.cost.cost import count
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -42,7 +41,7 @@ def same_in_timm(net: nn.Module, size: str) -> nn.Module:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_features_are_those_of_timm_and_logits_those_of_the_authors_head(size: str) -> None:
-    net = build_model(named(size)).eval()
+    net = build_net(named(size)).eval()
     other = same_in_timm(net, size)
     images = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
@@ -98,7 +97,7 @@ MODELS = [
 
 @pytest.mark.parametrize("settings", MODELS, ids=lambda settings: " ".join(settings.values()))
 def test_decayed_parameters_are_those_of_timm(settings: dict[str, str]) -> None:
-    net = build_model(spec_of({"model.dims": [32, 64, 96, 128], **settings}))
+    net = build_net(spec_of({"model.dims": [32, 64, 96, 128], **settings}))
     ours = {group["weight_decay"]: {id(p) for p in group["params"]} for group in weight_decay_groups(net, 0.05)}
     theirs = timm.optim.param_groups_weight_decay(net, 0.05)
     assert ours == {group["weight_decay"]: {id(p) for p in group["params"]} for group in theirs}
@@ -194,7 +193,7 @@ def test_a_row_is_trained_as_by_the_authors_script(row: str) -> None:
 @pytest.mark.parametrize("row", ["baseline", "pppa", "ppff", "batch_norm"])
 def test_groups_and_every_epochs_rate_are_those_that_timm_makes_of_the_scripts_arguments(row: str) -> None:
     spec, steps = ROWS[row], 3
-    net = build_model(spec)
+    net = build_net(spec)
     theirs = timm.optim.create_optimizer_v2(net, opt="adamw", lr=spec.train.lr, weight_decay=AUTHORS["weight_decay"])
     scheduler, epochs = create_scheduler_v2(
         theirs,
@@ -241,7 +240,7 @@ def test_constant_schedule_stays_after_its_warmup() -> None:
 
 def test_the_optimizer_has_the_schedule_and_the_groups() -> None:
     spec = spec_of({"train.warmup_epochs": 1})
-    net = build_model(spec)
+    net = build_net(spec)
     task = Classification(net, spec.train, Stub(), steps_per_epoch=3, seed=0)
     chosen = task.configure_optimizers()
     optimizer, scheduler = chosen["optimizer"], chosen["lr_scheduler"]["scheduler"]

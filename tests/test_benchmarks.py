@@ -6,11 +6,11 @@ import os
 
 import pytest
 import torch
+from specs import build_net
 
 from benchmarks import training
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.training import AUTHORS_CODE, SIDES, Case, Setting, authors_net, measure, step_of, timm_net
-from metaformer_ablate.models.build import build_model
 
 SMALL = Case("t5", "fashion_mnist", 4)
 CASES = (SMALL, Case("t5", "digits", 4), Case("t12", "cifar10", 2), Case("s12", "imagenet", 2))
@@ -21,7 +21,7 @@ NAMES = [pytest.param(name, marks=[here] if name == "authors" else []) for name 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.size + case.recipe)
 def test_timms_net_is_ours(case: Case) -> None:
     spec = case.spec()
-    ours, theirs = build_model(spec).eval(), timm_net(spec).eval()
+    ours, theirs = build_net(spec).eval(), timm_net(spec).eval()
     weights = ours.state_dict()
     theirs.load_state_dict({name: weights[name].reshape(p.shape) for name, p in theirs.state_dict().items()})
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_timms_net_is_ours(case: Case) -> None:
 @here
 def test_the_authors_net_has_our_weights() -> None:
     spec = SMALL.spec()
-    shapes = [sorted(p.numel() for p in net.parameters()) for net in (build_model(spec), authors_net(spec))]
+    shapes = [sorted(p.numel() for p in net.parameters()) for net in (build_net(spec), authors_net(spec))]
     assert shapes[0] == shapes[1]
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,7 @@ from scipy import stats
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.system.console import duration
+from metaformer_ablate.system.console import duration, log_to_stderr
 
 Ablate = Callable[..., Result]
 
@@ -652,3 +654,27 @@ def test_help(ablate: Ablate) -> None:
     for name in ("list", "show", "run", "table", "init", "cost"):
         assert re.search(rf"^  {name} +[A-Z]", result.out, re.MULTILINE)
         assert ablate(name, "-h").code == 0
+
+
+def test_messages_go_to_standard_error_once_by_their_level(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr()
+    log_to_stderr()
+    logger = logging.getLogger("metaformer_ablate.a.room")
+    logger.info("100% of it")
+    logger.warning("a name\x1b[31m")
+    logger.error("not written")
+    logger.debug("of no interest")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "100% of it\nwarning: a name\\x1b[31m\nerror: not written\n"
+
+
+def test_a_program_that_imports_the_package_decides_where_messages_go() -> None:
+    program = (
+        "import logging, io; out = io.StringIO(); logging.basicConfig(stream=out, level='INFO', format='%(message)s')\n"
+        "from metaformer_ablate.data.unreadable import Unreadable\n"
+        "Unreadable(1).note('train', {'a.png': 'empty'})\n"
+        "assert out.getvalue() == 'train image a.png cannot be read (empty); 1 may be\\n', out.getvalue()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_WORDS, command
-from specs import fake_record, spec_of
+from specs import build_net, fake_record, spec_of
 from test_devices import assert_equal_to_rounding, trained_by
 from test_resume import SETTINGS, StopAfter, content, runner
 from torch import Tensor
@@ -23,7 +23,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.cpu_ops import _convolutions_are_faster
 from metaformer_ablate.records.checkpoints import LAST, evaluated_weights
 from metaformer_ablate.records.compare import compare
@@ -82,7 +81,7 @@ def test_averaged_weights_are_timms(averaged: Record) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("metaformer_ablate.runs.runner.Classification", Remembering)
         runner(averaged.folder.parent.parent / "again").run(spec)
-    net = build_model(spec)
+    net = build_net(spec)
     theirs = ModelEmaV3(net, decay=EMA)
     for number, weights in enumerate(steps, 1):
         net.load_state_dict(weights)
@@ -134,7 +133,7 @@ def test_blocks_computed_twice_keep_less() -> None:
     """The tensors that are kept for the backward pass, counted by torch's own hooks."""
     kept = []
     for enable in (False, True):
-        net = build_model(drawn_spec())
+        net = build_net(drawn_spec())
         net.set_grad_checkpointing(enable)
         sizes: list[int] = []
 
@@ -153,7 +152,7 @@ def test_blocks_of_timm_computed_twice(name: str) -> None:
     spec = spec_of({"model.timm": name, "data.image_size": 64})
     gradients = []
     for twice in (False, True):
-        net = build_model(spec)
+        net = build_net(spec)
         if twice:
             checkpoint_activations(net)
         torch.manual_seed(0)
@@ -168,7 +167,7 @@ def test_what_cannot_be_computed_twice_is_refused(ablate: Any) -> None:
         ablate("run", "pooling_size", "model.norm=batch_norm", *words).sentence
     )
     with pytest.raises(RequestError, match=r"which PVT cannot do; allowed: false"):
-        checkpoint_activations(build_model(spec_of({"model.comparator": "pvt_tiny", "data.image_size": 64})))
+        checkpoint_activations(build_net(spec_of({"model.comparator": "pvt_tiny", "data.image_size": 64})))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -292,7 +291,7 @@ def test_a_compiled_net_computes_and_draws_as_the_plain_one() -> None:
     """Outputs and gradients, with stochastic depth and dropout on: other masks would be no rounding."""
     results = []
     for compiled in (False, True):
-        net = build_model(drawn_spec(TWO_BLOCKS))
+        net = build_net(drawn_spec(TWO_BLOCKS))
         if compiled:
             compile_in_place(net)
         torch.manual_seed(3)
@@ -395,7 +394,7 @@ def test_a_read_or_a_copy_would_be_noticed() -> None:
 
 def task_of(spec: RunSpec) -> Classification:
     augment = Augment(spec.data, 10, (0.5,), (0.5,), spec.train.memory_format)
-    return Classification(build_model(spec), spec.train, augment, steps_per_epoch=22, seed=0)
+    return Classification(build_net(spec), spec.train, augment, steps_per_epoch=22, seed=0)
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from specs import spec_of
+from specs import build_net, spec_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -22,7 +22,6 @@ import metaformer_ablate.models.build
 from metaformer_ablate.cost.cost import count, macs_at_224
 from metaformer_ablate.cost.counting import DECLARED_UNCOUNTED, UncountedOperator, count_model
 from metaformer_ablate.cost.speed import measure_speed
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.devices import device_name
@@ -41,7 +40,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def counted(settings: dict[str, Any]) -> tuple[RunSpec, Any]:
     spec = spec_of({**SMALL, **settings})
-    return spec, count_model(build_model(spec), (1, spec.data.image_size, spec.data.image_size))
+    return spec, count_model(build_net(spec), (1, spec.data.image_size, spec.data.image_size))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -102,7 +101,7 @@ def test_norms_without_bias_count_as_nothing() -> None:
 
 
 def test_counting_leaves_the_model_as_it_was() -> None:
-    net = build_model(spec_of(SMALL)).train()
+    net = build_net(spec_of(SMALL)).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     first = count_model(net, (1, 11, 11))
     assert net.training
@@ -130,7 +129,7 @@ def test_every_part_is_counted_as_torch_counts_it(settings: dict[str, Any]) -> N
     spec, cost = counted(settings) if "model.name" not in settings else named(settings)
     # Attention as plain matrix products, which every version of torch counts.
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        build_model(spec).eval()(torch.zeros(1, 1, spec.data.image_size, spec.data.image_size))
+        build_net(spec).eval()(torch.zeros(1, 1, spec.data.image_size, spec.data.image_size))
     norms = sum(n for name, n in cost.macs_by_operator.items() if name.endswith("_norm"))
     assert cost.macs - norms == counter.get_total_flops() / 2 > 0
     assert set(cost.uncounted) <= DECLARED_UNCOUNTED
@@ -138,7 +137,7 @@ def test_every_part_is_counted_as_torch_counts_it(settings: dict[str, Any]) -> N
 
 def named(settings: dict[str, Any]) -> tuple[RunSpec, Any]:
     spec = spec_of(settings)
-    return spec, count_model(build_model(spec), (1, spec.data.image_size, spec.data.image_size))
+    return spec, count_model(build_net(spec), (1, spec.data.image_size, spec.data.image_size))
 
 
 class Attention(nn.Module):

@@ -365,7 +365,7 @@ def test_every_number_can_be_traced_to_its_runs(ablate: Ablate, table: dict[str,
         for run in runs:
             record = store.read(run["run_id"])
             assert (run["folder"] is None) == (run["status"] == "missing") == (record is None)
-            assert record is None or run["top1"] == record.top1
+            assert record is None or run["top1"] == record.value("top1")
         if row["mean"] is not None:
             assert np.mean([run["top1"] for run in runs]) == pytest.approx(row["mean"])
         if row["delta"] is not None:

@@ -14,7 +14,7 @@ from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.components import MIXERS, NORMS
 from metaformer_ablate.models.presets import NAMED
 from metaformer_ablate.settings.yaml_reader import parse
-from metaformer_ablate.spec import merge
+from metaformer_ablate.spec import known
 from metaformer_ablate.spec.experiment import find_all, load_experiment, load_recipe
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.resolve import resolve
@@ -33,8 +33,8 @@ MADE_UNREAD = {
     "model.residual": {"model.layer_scale", "model.res_scale", "model.drop_path"},
     "model.channel_mlp": {"model.mlp_ratio", "model.mlp_bias", "model.activation"},
     # Of a model that is not a MetaFormer nothing is read but its name.
-    "model.timm": {path for path in merge.LEAVES if path.startswith("model.")},
-    "model.comparator": {path for path in merge.LEAVES if path.startswith("model.")},
+    "model.timm": {path for path in known.LEAVES if path.startswith("model.")},
+    "model.comparator": {path for path in known.LEAVES if path.startswith("model.")},
     "train.warmup_epochs": {"train.warmup_lr"},
     "train.schedule": {"train.min_lr"},
     "data.mixup": {"data.cutmix_switch"},

@@ -14,14 +14,13 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from specs import fake_record, spec_of
+from specs import build_net, fake_record, spec_of
 from test_probes import changed, digits_spec, keep, net_of, save
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
 from metaformer_ablate.models.presets import NAMED
 from metaformer_ablate.records.record import Record
@@ -37,7 +36,7 @@ FOLDER = DataFolder(Path("nowhere"), given=True)  # the digits are embedded
 def named_record(store: Store, name: str) -> tuple[Record, nn.Module]:
     """A record of a named model for ImageNet and its weights, away from their start."""
     spec = spec_of({"model.name": name}, recipe="imagenet")
-    net = build_model(spec).eval()
+    net = build_net(spec).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in net.parameters():
@@ -75,7 +74,7 @@ def test_a_run_s_files_repeat_its_predictions(ablate, tiny_words, tmp_path):
     mean, std = (np.array(about["input"][key], dtype=np.float32)[:, None, None] for key in ("mean", "std"))
     images = (pixels - mean) / std
     assert list(images.shape[1:]) == about["input"]["shape"][1:]
-    net = build_model(spec).eval()
+    net = build_net(spec).eval()
     net.load_state_dict(load_file(out / "model.safetensors"))
     with torch.no_grad():
         of_torch = net(torch.from_numpy(images))
@@ -185,7 +184,7 @@ def test_weights_go_back_into_a_run(tmp_path):
     record, net = named_record(Store(tmp_path / "results"), "poolformer_s12")
     export(record, FOLDER, tmp_path, ("safetensors",))
     started = {"model.name": "poolformer_s12", "model.init_from": str(tmp_path / "model.safetensors")}
-    again = build_model(spec_of(started, recipe="imagenet"))
+    again = build_net(spec_of(started, recipe="imagenet"))
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
 
 
@@ -193,7 +192,7 @@ def test_weights_go_back_into_a_run(tmp_path):
 def test_a_model_of_timm_keeps_its_name(tmp_path):
     spec = spec_of({"model.timm": "deit_tiny_patch16_224"}, recipe="imagenet")
     record = fake_record(Store(tmp_path / "results"), spec)
-    save(record, build_model(spec).state_dict())
+    save(record, build_net(spec).state_dict())
     about = export(record, FOLDER, tmp_path)
     assert about["timm"] == "deit_tiny_patch16_224"
     load_checkpoint(timm.create_model(about["timm"]), str(tmp_path / "model.safetensors"), strict=True)

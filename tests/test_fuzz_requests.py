@@ -1,6 +1,6 @@
 """Requests of any text end in what they ask for or in one RequestError, and never in another exception.
 
-200 cases each; 10,000 with `-m slow`.
+200 cases each; 10,000 with `-m fuzz`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from metaformer_ablate.errors import RequestError, one_line
 from metaformer_ablate.models.weights import read_weights
 from metaformer_ablate.settings.yaml_reader import DEEPEST, MOST_VALUES, YamlFile, parse
 from metaformer_ablate.spec.experiment import load_recipe
-from metaformer_ablate.spec.merge import _SHORTHANDS, LEAVES
+from metaformer_ablate.spec.known import LEAVES, SHORTHANDS
 from metaformer_ablate.spec.plan import parse_seeds, plan
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -70,7 +70,7 @@ ODD = [
 TEXT = st.one_of(st.sampled_from(ODD), st.text(max_size=20), st.lists(st.sampled_from(ODD), max_size=4).map(" ".join))
 KEYS = st.one_of(
     st.sampled_from(
-        [*LEAVES, *_SHORTHANDS, "model", "model.stem", "data", "train", "row", "seed", "recipe", "_wandb.x"]
+        [*LEAVES, *SHORTHANDS, "model", "model.stem", "data", "train", "row", "seed", "recipe", "_wandb.x"]
     ),
     TEXT,
 )
@@ -86,7 +86,7 @@ rows:
 Fuzz = Callable[[Callable[..., None]], None]
 
 
-@pytest.fixture(params=[200, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.fixture(params=[200, pytest.param(10_000, marks=(pytest.mark.slow, pytest.mark.fuzz))])
 def fuzz(request: pytest.FixtureRequest) -> Fuzz:
     """Runs a property with the number of cases that is asked for."""
 

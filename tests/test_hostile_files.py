@@ -381,10 +381,12 @@ MANY = {**CASES, "max_examples": 10_000}
 
 
 def fuzz(check: Any, *strategies: Any) -> Any:
-    """The two tests of a fuzzer: 200 cases, and 10,000 as a slow one."""
+    """The two tests of a fuzzer: 200 cases, and 10,000 with `-m fuzz`."""
     few = settings(**CASES)(given(*strategies)(check))
     many = settings(**MANY)(given(*strategies)(check))
-    return pytest.mark.parametrize("run", [few, pytest.param(many, marks=pytest.mark.slow)], ids=["200", "10000"])
+    return pytest.mark.parametrize(
+        "run", [few, pytest.param(many, marks=(pytest.mark.slow, pytest.mark.fuzz))], ids=["200", "10000"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -415,7 +417,7 @@ def check_record(changes: dict[str, Any]) -> None:
 KEYS = st.sampled_from(
     "format run_id status reason metrics at_chance params frozen_params macs macs_224 uncounted epochs images_seen "
     "seconds device precision compiled kernels cpu unreadable peak_memory_bytes versions git data_fingerprint started "
-    "ended other".split()
+    "ended task other".split()
 )
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from specs import spec_of
+from specs import build_net, spec_of
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.build import build_model
 
 HERE = Path(__file__).parent
 with_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not there")
@@ -86,8 +85,8 @@ def test_kernels_compile_for_gpus_and_fit_into_registers(
 def test_without_triton_models_are_built_and_a_sentence_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "metaformer_ablate.models.kernels", raising=False)
-    build_model(spec_of())
+    build_net(spec_of())
     with pytest.raises(
         RequestError, match=r"^train.kernels is 'triton', which cannot be loaded here: .*; allowed: torch$"
     ):
-        build_model(spec_of(), kernels="triton")
+        build_net(spec_of(), kernels="triton")

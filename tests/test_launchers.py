@@ -105,19 +105,19 @@ def test_time_in_a_queue_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyP
     sweep = sweep_of(launcher, Store(tmp_path), notes, stall_seconds=60.0)
     sweep._submit(sweep.waiting.popleft())
     now[0] += 1000.0
-    sweep._look()
+    sweep._poll_claims()
     assert notes.begun == []
     claim = Claims(tmp_path).take(spec_of().run_id)
     assert claim is not None
     now[0] += 1.0
     launcher.killed.clear()  # a launcher with a queue kills nothing that is in it
-    sweep._look()
+    sweep._poll_claims()
     assert notes.begun == [spec_of().run_id]
     now[0] += 50.0
-    sweep._look()
+    sweep._poll_claims()
     assert launcher.killed == []
     now[0] += 20.0
-    sweep._look()
+    sweep._poll_claims()
     assert launcher.killed == [spec_of().run_id]
     claim.release()
 
@@ -127,11 +127,20 @@ def test_workers_on_one_gpu_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[str, int]] = []
     monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.devices_of", lambda option: ["cuda:0"])
     monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.cores", lambda: 16)
-    monkeypatch.setattr("metaformer_ablate.sweep.launchers.local._Worker", lambda *given: made.append(given))
+    monkeypatch.setattr("metaformer_ablate.sweep.launchers.local.WorkerProcess", lambda *given: made.append(given))
     specs = [spec_of(seed=seed) for seed in range(6)]
     assert local_launcher(specs, "auto", StopRequest(), workers=4).capacity == 4
     assert made == [("cuda:0", 4)] * 4
     assert local_launcher(specs, "auto", StopRequest()).capacity == 1
+
+
+def test_submitit_still_tells_what_its_executor_takes() -> None:
+    """By a private method: where this fails, `submitit_parameters` has to learn the names in another way."""
+    pytest.importorskip("submitit")
+    from metaformer_ablate.sweep.launchers.submitit_executor import submitit_parameters
+
+    used = {"time", "wckey", "job_name", "array_parallelism", "setup", "teardown", "srun_args", "signal_delay_s"}
+    assert used <= submitit_parameters(), "submitit has changed SlurmExecutor._valid_parameters"
 
 
 def test_one_listing_tells_of_all_claims(tmp_path: Path) -> None:

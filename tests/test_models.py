@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import timm.layers
 import torch
-from specs import spec_of
+from specs import build_net, spec_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
 from metaformer_ablate.models.metaformer import ChannelScale, MetaFormer, MetaFormerBlock, StochasticDepth
 from metaformer_ablate.models.mixers import Pooling, Site
@@ -100,7 +99,7 @@ MODELS = {
 def model(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
     """A whole model, for each part of the tables and each switch, and images for it."""
     torch.manual_seed(1)
-    return build_model(spec_of(MODELS[request.param])), torch.randn(BATCH, 1, 11, 11)
+    return build_net(spec_of(MODELS[request.param])), torch.randn(BATCH, 1, 11, 11)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -359,7 +358,7 @@ def test_no_norm_is_its_input() -> None:
 def block_of(**model: Any) -> tuple[MetaFormerBlock, Tensor]:
     """The first block of a model with weights that are not those of the start, and an input for it."""
     torch.manual_seed(2)
-    net = build_model(spec_of(model_settings(**model)))
+    net = build_net(spec_of(model_settings(**model)))
     for name, parameter in net.named_parameters():
         if parameter.ndim == 1:
             nn.init.normal_(parameter, mean=0.5 if "norm" in name else 0.2, std=0.3)
@@ -409,7 +408,7 @@ def test_block_without_channel_mlp_is_its_first_half() -> None:
 
 def test_head_is_norm_then_mean_then_linear() -> None:
     torch.manual_seed(3)
-    head = build_model(spec_of(model_settings())).head
+    head = build_net(spec_of(model_settings())).head
     nn.init.normal_(head.norm.weight)
     nn.init.normal_(head.fc.bias)
     x = torch.randn(BATCH, 7, HEIGHT, WIDTH)
@@ -431,7 +430,7 @@ def test_stochastic_depth_draws_as_timm_does(rate: float) -> None:
 
 
 def test_stochastic_depth_grows_linearly_over_all_blocks() -> None:
-    net = build_model(spec_of(model_settings(depths=[2, 1, 3, 1], dims=[5, 7, 11, 13], drop_path=0.3)))
+    net = build_net(spec_of(model_settings(depths=[2, 1, 3, 1], dims=[5, 7, 11, 13], drop_path=0.3)))
     rates = [module.rate for module in net.modules() if isinstance(module, StochasticDepth)]  # two a block
     assert rates == pytest.approx([0.3 * block / 6 for block in range(7) for _ in range(2)])
 
@@ -484,7 +483,7 @@ def test_model_does_not_depend_on_the_memory_format(model: tuple[nn.Module, Tens
 
 def test_model_sees_the_whole_image() -> None:
     # Stride and padding lose no border: each pixel of an image whose side is no multiple of the strides moves a logit.
-    net = build_model(spec_of(model_settings())).eval()
+    net = build_net(spec_of(model_settings())).eval()
     images = torch.randn(1, 1, 11, 11, requires_grad=True)
     net(images)[0, 0].backward()
     assert (images.grad != 0).all()
@@ -506,7 +505,7 @@ def test_a_mixer_says_rightly_whether_it_mixes(name: str) -> None:
 
 
 def test_linear_layers_start_from_a_normal_of_002_and_zero_bias() -> None:
-    net = build_model(spec_of({"model.size": "t12"}, seed=1))
+    net = build_net(spec_of({"model.size": "t12"}, seed=1))
     linear = {name: module for name, module in net.named_modules() if isinstance(module, nn.Linear)}
     assert len(linear) == 25  # two in each of 12 blocks, and the head
     for name, module in linear.items():
@@ -521,7 +520,7 @@ def test_linear_layers_start_from_a_normal_of_002_and_zero_bias() -> None:
 
 
 def test_embeddings_start_from_the_default_of_pytorch() -> None:
-    net = build_model(spec_of({"model.size": "t12"}, seed=1))
+    net = build_net(spec_of({"model.size": "t12"}, seed=1))
     convolutions = [net.stem.conv, *(stage.downsample.conv for stage in net.stages[1:])]
     assert len(convolutions) == 4
     for conv in convolutions:
@@ -534,7 +533,7 @@ def test_embeddings_start_from_the_default_of_pytorch() -> None:
 
 
 def test_norms_start_as_they_are_and_scales_at_their_value() -> None:
-    net = build_model(spec_of(model_settings(layer_scale=1e-6)))
+    net = build_net(spec_of(model_settings(layer_scale=1e-6)))
     for module in net.modules():
         if isinstance(module, nn.GroupNorm):
             assert (module.weight == 1).all() and (module.bias == 0).all()
@@ -546,11 +545,11 @@ def test_norms_start_as_they_are_and_scales_at_their_value() -> None:
 def test_weights_follow_from_the_seed_alone() -> None:
     torch.manual_seed(7)
     state = torch.random.get_rng_state()
-    first = build_model(spec_of(model_settings(), seed=3)).state_dict()
+    first = build_net(spec_of(model_settings(), seed=3)).state_dict()
     assert torch.equal(torch.random.get_rng_state(), state), "building a model moved the global generator"
     torch.manual_seed(8)
-    second = build_model(spec_of(model_settings(), seed=3)).state_dict()
-    other = build_model(spec_of(model_settings(), seed=4)).state_dict()
+    second = build_net(spec_of(model_settings(), seed=3)).state_dict()
+    other = build_net(spec_of(model_settings(), seed=4)).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     for name in ("stem.conv.weight", "stages.1.blocks.1.mlp.fc2.weight", "head.fc.weight"):
         assert not torch.equal(first[name], other[name]), name
@@ -558,7 +557,7 @@ def test_weights_follow_from_the_seed_alone() -> None:
 
 def test_parts_differ_where_the_spec_says_so() -> None:
     settings = model_settings(token_mixer=["pooling", "identity"], pool_size=[5, None])
-    net = build_model(spec_of(settings))
+    net = build_net(spec_of(settings))
     assert isinstance(net, MetaFormer)
     assert net.stages[0].blocks[0].token_mixer.pool.kernel_size == 5
     assert {type(block.token_mixer).__name__ for block in net.stages[1].blocks} == {"Identity"}
@@ -566,6 +565,6 @@ def test_parts_differ_where_the_spec_says_so() -> None:
 
 @pytest.mark.parametrize("mixer", [name for name, part in MIXERS.items() if part.fixed_resolution])
 def test_what_fits_one_resolution_says_so(mixer):
-    net = build_model(spec_of({"model.token_mixer": mixer})).eval()
+    net = build_net(spec_of({"model.token_mixer": mixer})).eval()
     with pytest.raises(ValueError, match="was built for a map of 16 x 16, not 20 x 20: it fits one resolution"):
         net(torch.zeros(1, 1, 20, 20))

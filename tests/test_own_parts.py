@@ -12,12 +12,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY_WORDS, Result
-from specs import spec_of
+from specs import build_net, spec_of
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.build import build_model
-from metaformer_ablate.models.components import MIXERS
-from metaformer_ablate.models.user_components import read_own_parts
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -79,8 +77,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     yield tmp_path
     monkeypatch.chdir("/")
     monkeypatch.delenv("ABLATE_PARTS", raising=False)
-    read_own_parts()
-    assert not [name for name in MIXERS if "@" in name]
+    COMPONENTS.read_own()
+    assert not [name for name in COMPONENTS.mixers if "@" in name]
 
 
 def roll_spec(*words: str) -> RunSpec:
@@ -100,7 +98,7 @@ def test_a_class_of_ones_own_is_in_the_model(home: Path) -> None:
     assert re.fullmatch("roll@[0-9a-f]{12}", mixer) and spec.model.token_mixer[:3] == ("pooling",) * 3
     assert re.fullmatch("scale@[0-9a-f]{12}", str(spec.model.norm))
     assert re.fullmatch("halved@[0-9a-f]{12}", str(spec.model.activation))
-    net = build_model(spec)
+    net = build_net(spec)
     block = net.get_submodule("stages.3.blocks.0")
     assert type(block.token_mixer).__name__ == "Roll"
     assert (type(block.norm1).__name__, type(block.mlp.act).__name__) == ("Scale", "Halved")
@@ -131,7 +129,7 @@ def test_options_that_it_reads_reach_it_and_others_are_refused(home: Path) -> No
         roll_spec("model.token_mixer=roll", "model.kernel_size=3")
     edit(home / "parts.yaml", "about:", "reads: [kernel_size], about:")
     spec = roll_spec("model.token_mixer=roll", "model.kernel_size=3")
-    assert build_model(spec).get_submodule("stages.0.blocks.0.token_mixer").by == 3
+    assert build_net(spec).get_submodule("stages.0.blocks.0.token_mixer").by == 3
 
 
 def test_a_spec_outlives_neither_its_class_nor_the_file(home: Path) -> None:
@@ -141,7 +139,7 @@ def test_a_spec_outlives_neither_its_class_nor_the_file(home: Path) -> None:
     with pytest.raises(
         RequestError, match=r"roll@[0-9a-f]{12}: parts.yaml names no such part, or its class is another"
     ):
-        build_model(spec)
+        build_net(spec)
     with pytest.raises(ValueError, match="the class of roll is another by now"):
         RunSpec.model_validate(spec.to_dict())
 
@@ -153,7 +151,8 @@ from metaformer_ablate.spec.plan import plan
 
 def build(spec):
     from metaformer_ablate.models.build import build_model
-    return type(build_model(spec).get_submodule("stages.3.blocks.0.token_mixer")).__name__
+    net = build_model(spec.model, *spec.data.net_shape, seed=spec.seed)
+    return type(net.get_submodule("stages.3.blocks.0.token_mixer")).__name__
 
 if __name__ == "__main__":
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -231,7 +230,7 @@ def test_it_is_trained_once_a_class(home: Path, ablate: Callable[..., Result]) -
 def test_mistakes_in_the_file(home: Path, before: str, after: str, sentence: str) -> None:
     edit(home / "parts.yaml", before, after)
     with pytest.raises(RequestError, match=sentence):
-        build_model(roll_spec())
+        build_net(roll_spec())
 
 
 @pytest.mark.parametrize(
@@ -249,7 +248,7 @@ def test_mistakes_in_the_file(home: Path, before: str, after: str, sentence: str
 def test_a_class_that_would_not_be_a_mixer_is_refused(home: Path, body: str, sentence: str) -> None:
     edit(home / "my_parts.py", "x.roll(self.by, dims=3)", body)
     with pytest.raises(RequestError, match=sentence):
-        build_model(roll_spec())
+        build_net(roll_spec())
 
 
 @pytest.mark.parametrize(
@@ -295,8 +294,8 @@ def test_an_operator_that_nobody_counts_has_to_be_declared(home: Path, ablate: C
 
 def test_drawing_the_check_changes_no_weights(home: Path) -> None:
     """The check of one's own parts draws images, never from the generator that draws weights."""
-    own = build_model(roll_spec("model.token_mixer=roll")).state_dict()
-    ours = build_model(roll_spec("model.token_mixer=identity")).state_dict()
+    own = build_net(roll_spec("model.token_mixer=roll")).state_dict()
+    ours = build_net(roll_spec("model.token_mixer=identity")).state_dict()
     assert own.keys() == ours.keys() and all(torch.equal(own[key], ours[key]) for key in own)
 
 
@@ -304,6 +303,7 @@ LOADED = "running code of "
 
 
 def test_a_command_says_once_whose_code_it_runs(home: Path, ablate_process: Callable[..., Result]) -> None:
+    edit(home / "my_parts.py", "import torch\n", "import torch  # a class that nothing has counted before\n")
     for words in (["show", "rolling"], ["cost", "rolling", "--no-speed"], ["run", "rolling", "--workers", "2"]):
         done = ablate_process(*words, *WORDS)
         assert done.code == 0, done.err

@@ -32,7 +32,7 @@ from timm.data.mixup import FastCollateMixup
 from timm.data.random_erasing import RandomErasing
 
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.data.listings import find_location
+from metaformer_ablate.data.layouts import find_location
 from metaformer_ablate.data.sampling import micro_batch_rows
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import TooManyUnreadable, Unreadable

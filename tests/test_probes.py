@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from specs import fake_record, spec_of
+from specs import build_net, fake_record, spec_of
 from torch import Tensor
 
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import NotAvailable, RequestError
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.components import MIXERS
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
@@ -42,7 +41,7 @@ def digits_spec(**settings: Any) -> RunSpec:
 def net_of(spec: RunSpec) -> torch.nn.Module:
     """A net as if it had been trained: one whose features differ from image to image, which at its start they hardly
     do, and whose head has the nearest class mean of the training images as its answer."""
-    net = build_model(spec).eval()
+    net = build_net(spec).eval()
     data = load_images(spec.data, FOLDER)
     augment = Augment(spec.data, 10, data.mean, data.std, spec.train.memory_format)
     with torch.no_grad():
@@ -111,7 +110,7 @@ def test_weights_that_repeat_the_record(kept):
     run, checked = load_trained(record, load_images_of(record, FOLDER), CPU)
     assert checked["images"] == checked["predictions_repeated"] == 355
     assert checked["largest_confidence_difference"] < 1e-2  # points, by another batch size and memory format
-    assert not run.net.training and record.top1 > 40
+    assert not run.net.training and record.value("top1") > 40
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -355,7 +354,7 @@ def test_gradcam_of_every_mixer_is_that_worked_out_by_hand(mixer):
     spec = digits_spec(model__token_mixer=mixer)
     data = load_images(spec.data, FOLDER)
     augment = Augment(spec.data, 10, data.mean, data.std, spec.train.memory_format)
-    run = TrainedRun(None, spec, build_model(spec).eval(), augment, CPU)
+    run = TrainedRun(None, spec, build_net(spec).eval(), augment, CPU)
     images, targets = data.evaluation.images[:5], [3, 1, 4, 1, 5]
     found = gradcam(run, "stages.2", images, targets)
     theirs = by_hand(run, "stages.2", images, targets)
@@ -388,7 +387,7 @@ def test_the_layer_is_the_last_that_can_point_at_something(kept):
 def test_maps_of_comparators(settings, expected):
     """Convolutional networks and pyramids have maps [B, C, H, W]; tokens and [B, H, W, C] are not taken for them."""
     spec = spec_of({**settings, "model.drop_path": 0.0})
-    net = build_model(spec).eval()
+    net = build_net(spec).eval()
     augment = Augment(spec.data, 10, (0.5,), (0.5,), "contiguous")
     run = TrainedRun(None, spec, net, augment, CPU)
     images = torch.randint(0, 256, (1, 1, spec.data.image_size, spec.data.image_size), dtype=torch.uint8)

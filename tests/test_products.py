@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
-from specs import spec_of
+from specs import build_net, spec_of
 from torch import Tensor, nn
 
 from metaformer_ablate.models import cpu_ops as products
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.cpu_ops import Linear, pool_minus_input
 from metaformer_ablate.system.memory import retain_freed_memory
 
@@ -112,7 +111,7 @@ def test_linear_layers_take_the_way_that_they_are_told(convolutions: bool) -> No
 def test_gradients_of_a_model_are_those_of_float64(
     convolutions: bool, size: int, memory_format: torch.memory_format
 ) -> None:
-    net = build_model(spec_of({"model.pool_size": size}))
+    net = build_net(spec_of({"model.pool_size": size}))
     exact = copy.deepcopy(net).double()
     images, labels = torch.rand(8, 1, 16, 16), torch.arange(8)
     losses = []
@@ -129,7 +128,7 @@ def test_gradients_of_a_model_are_those_of_float64(
 
 
 def test_a_trace_knows_nothing_of_it(convolutions: bool) -> None:
-    net = build_model(spec_of({"model.pool_size": 5})).eval().to(memory_format=torch.channels_last)
+    net = build_net(spec_of({"model.pool_size": 5})).eval().to(memory_format=torch.channels_last)
     x = torch.zeros(16, 1, 16, 16).to(memory_format=torch.channels_last)
     counted = FlopCountAnalysis(net, x).unsupported_ops_warnings(False)
     assert set(counted.by_operator()) >= {"linear", "conv"} and not {"bmm", "matmul"} & set(counted.by_operator())
@@ -147,7 +146,7 @@ def test_the_compiler_sees_one_graph_of_the_plain_operators(convolutions: bool) 
         seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
         return graph.forward
 
-    net = build_model(spec_of({"model.pool_size": 5})).to(memory_format=torch.channels_last)
+    net = build_net(spec_of({"model.pool_size": 5})).to(memory_format=torch.channels_last)
     x = torch.rand(16, 1, 16, 16).to(memory_format=torch.channels_last)
     torch.compiler.reset()
     try:
@@ -159,7 +158,7 @@ def test_the_compiler_sees_one_graph_of_the_plain_operators(convolutions: bool) 
 
 
 def test_autocast_is_left_to_torch(convolutions: bool) -> None:
-    net = build_model(spec_of({"model.pool_size": 5})).to(memory_format=torch.channels_last)
+    net = build_net(spec_of({"model.pool_size": 5})).to(memory_format=torch.channels_last)
     x = torch.rand(16, 1, 16, 16).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         used = operators(net, x)

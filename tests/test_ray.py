@@ -60,6 +60,15 @@ def expected(environment: None, tmp_path_factory: pytest.TempPathFactory) -> dic
 ray = pytest.mark.ray
 
 
+@ray
+def test_ray_still_asks_its_job_whether_it_brings_a_folder() -> None:
+    """By a private method, which `_job_config` answers; without it workers look for modules in the current folder."""
+    pytest.importorskip("ray")
+    from ray.job_config import JobConfig
+
+    assert callable(JobConfig._runtime_env_has_working_dir)
+
+
 def launch(device: str = "cpu", workers: int | None = None, *words: str) -> Any:
     return choose("ray", specs=[spec_of(words=words)], device=device, stop=StopRequest(), workers=workers, slurm=())
 

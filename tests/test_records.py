@@ -16,9 +16,8 @@ import pandas as pd
 import pytest
 from specs import fake_record, seal, spec_of
 
-import metaformer_ablate.records.store
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.records.record import HISTORY_COLUMNS, StoreError
+from metaformer_ablate.records.record import StoreError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.settings.yaml_reader import YamlFile
@@ -49,10 +48,10 @@ def test_a_record_comes_back_as_it_was_written(store: Store, spec: RunSpec) -> N
     assert names(written.folder) == ["history.csv", "predictions.npz", "record.json", "spec.yaml"]
     read = Store(store.path).read(spec.run_id)
     assert read == written
-    assert (read.run_id, read.status, read.top1) == (spec.run_id, "ok", 96.25)
+    assert (read.run_id, read.status, read.value("top1")) == (spec.run_id, "ok", 96.25)
     assert read.spec() == spec.to_dict()
     assert [row["val_top1"] for row in read.history()] == [40.0, 96.25]
-    assert all(tuple(row) == HISTORY_COLUMNS for row in read.history())
+    assert all(tuple(row) == read.task.history_columns for row in read.history())
     predictions = read.predictions()
     assert {key: value.dtype for key, value in predictions.items()} == {
         "label": np.uint8,
@@ -69,7 +68,7 @@ def test_a_run_that_did_not_end_has_no_predictions_and_no_number(store: Store, s
         ["history.csv", "record.json", "spec.yaml", *(["log.txt"] if status == "failed" else [])]
     )
     assert store.read(spec.run_id) == record
-    assert record.top1 is None
+    assert record.value("top1") is None
     assert store.problems == {}
 
 
@@ -181,13 +180,13 @@ def test_a_crash_leaves_no_folder_under_the_name_of_the_run(
     before = fake_record(store, spec, status="failed") if there_before else None
     name, replacement = CRASHES[place]
     with monkeypatch.context() as patch:
-        patch.setattr(f"metaformer_ablate.records.store.{name}", replacement)
+        patch.setattr(f"metaformer_ablate.records.writing.{name}", replacement)
         with pytest.raises(KeyboardInterrupt):
             fake_record(store, spec, 95.0)
     assert store.read(spec.run_id) == before, "an old record has to stand until the new one is whole"
     assert store.ids() == ([spec.run_id] if there_before else [])
     assert store.problems == {}
-    assert fake_record(store, spec, 96.0).top1 == 96.0  # what the crash left is not in the way
+    assert fake_record(store, spec, 96.0).value("top1") == 96.0  # what the crash left is not in the way
     assert names(store.runs) == [spec.run_id]
 
 
@@ -203,7 +202,7 @@ def test_a_crash_leaves_no_folder_under_the_name_of_the_run(
 def test_a_folder_that_cannot_be_written_says_why(
     place: str, number: int, message: str, store: Store, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"metaformer_ablate.records.store.{place}", fail_with(OSError(number, os.strerror(number))))
+    monkeypatch.setattr(f"metaformer_ablate.records.writing.{place}", fail_with(OSError(number, os.strerror(number))))
     with pytest.raises(StoreError) as caught:
         fake_record(store, spec)
     assert str(caught.value).startswith(f"{store.path}: the record of run {spec.run_id} cannot be written: ")
@@ -219,7 +218,7 @@ def test_record_json_is_written_last(store: Store, spec: RunSpec, monkeypatch: p
         there.append(names(Path(stream.name).parent))
         dump(data, stream, **options)
 
-    monkeypatch.setattr(metaformer_ablate.records.store.json, "dump", watch)
+    monkeypatch.setattr(json, "dump", watch)
     fake_record(store, spec)
     assert there == [["history.csv", "predictions.npz", "record.json", "spec.yaml"]]
 
@@ -228,7 +227,7 @@ def test_an_old_record_is_moved_aside_and_kept(store: Store, spec: RunSpec) -> N
     for reason in ("it fell", "it fell again"):
         fake_record(store, spec, status="failed", reason=reason)
     fake_record(store, spec, 92.0)
-    assert store.read(spec.run_id).top1 == 92.0
+    assert store.read(spec.run_id).value("top1") == 92.0
     aside = store.path / "aside"
     assert names(aside) == [f"{spec.run_id}-1", f"{spec.run_id}-2"]
     kept = [json.loads((aside / name / "record.json").read_text())["reason"] for name in names(aside)]
@@ -320,9 +319,15 @@ EDITS: dict[str, tuple[Callable[[Path], None], str]] = {
     "an unknown status": (change_json(status="great"), "format 1 and status 'great'"),
     "another format": (change_json(format=2), "format 2 and status 'ok'"),
     "another run": (change_json(run_id="0123456789ab"), "record.json is of run 0123456789ab"),
-    "no metrics": (change_json(metrics=None), "record.json has the metrics None"),
-    "text for a number": (change_json(metrics={**OK, "top1": "99.9"}), "record.json has the metrics"),
-    "more than all": (change_json(metrics={**OK, "top1": 101}), "record.json has the metrics"),
+    "no metrics": (
+        change_json(metrics=None),
+        "metrics is None; allowed: numbers by name, top1 among them",
+    ),
+    "text for a number": (change_json(metrics={**OK, "top1": "99.9"}), "record.json: metrics.top1: "),
+    "more than all": (change_json(metrics={**OK, "top1": 101}), "metrics.top1 is 101; allowed: a number from 0 to 100"),
+    "fewer than none": (change_json(metrics={**OK, "top5": -1}), "metrics.top5 is -1; allowed: a number from 0 to 100"),
+    "no reported metric": (change_json(metrics={"loss": 0.25}), "metrics is {'loss': 0.25}; allowed: numbers by name"),
+    "an unknown task": (change_json(task="classifcation"), "unknown task 'classifcation' (did you mean"),
     "broken checksums": (change_json(checksums=["x"]), "record.json was changed"),
     "empty checksums": (change_json(checksums={}), "record.json was changed"),
     "half a record.json": (lambda folder: os.truncate(folder / "record.json", 100), "record.json cannot be read: "),

@@ -23,7 +23,8 @@ from metaformer_ablate.analysis.report.page import write
 from metaformer_ablate.analysis.report.phrases import settings_text
 from metaformer_ablate.analysis.report.runs import curve
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.records.store import Store, _yaml
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.records.writing import _yaml
 from metaformer_ablate.spec.plan import plan
 
 

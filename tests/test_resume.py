@@ -228,7 +228,7 @@ def test_the_state_that_a_run_goes_on_with_is_the_one_it_had(tmp_path: Path) -> 
 
 
 def test_kept_checkpoints_hold_the_weights_that_predicted(tmp_path: Path) -> None:
-    from metaformer_ablate.models.build import build_model
+    from specs import build_net
 
     spec = disturbed_spec()
     used = runner(tmp_path)
@@ -242,7 +242,7 @@ def test_kept_checkpoints_hold_the_weights_that_predicted(tmp_path: Path) -> Non
     ]
     assert is_whole(record.folder / LAST)
     state = torch.load(record.folder / LAST, weights_only=True)["state_dict"]
-    net = build_model(spec)
+    net = build_net(spec)
     net.load_state_dict({key.removeprefix("net."): value for key, value in state.items()})
     net.eval()
     data = used.data(spec.data)
@@ -493,7 +493,7 @@ def test_of_two_that_finish_one_run_the_first_record_stands(tmp_path: Path) -> N
     first = fake_record(store, spec_of(), top1=50.0)
     data = {key: value for key, value in first.data.items() if key != "checksums"}
     second = store.write(spec_of(), {**data, "metrics": {"top1": 60.0}}, [], first.predictions())
-    assert second.top1 == 50.0 and store.read(first.run_id).data == first.data
+    assert second.value("top1") == 50.0 and store.read(first.run_id).data == first.data
     assert list(store.runs.iterdir()) == [first.folder]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import REPOSITORY
+from specs import build_net
 from torch.nn import functional as F
 
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.comparators.pvt import PVT, PVT_SIZES
 from metaformer_ablate.models.comparators.swin_mixer import SWIN_MIXER_SIZES, SwinMixer
 from metaformer_ablate.spec.plan import plan
@@ -45,7 +45,7 @@ def shallow(spec: RunSpec) -> tuple[torch.nn.Module, int]:
     if model.depths:
         model = model.model_copy(update={"depths": (1,) * len(model.depths)})
     data = spec.data.model_copy(update={"image_size": size})
-    return build_model(spec.model_copy(update={"model": model, "data": data})), size
+    return build_net(spec.model_copy(update={"model": model, "data": data})), size
 
 
 @pytest.mark.parametrize("spec", rows())
@@ -78,6 +78,6 @@ def test_every_row_builds_under_every_recipe_or_says_why_not(recipe):
         if path.stem == "table5":
             assert not chosen.not_applicable
             for spec in chosen.specs.values():
-                build_model(spec)
+                build_net(spec)
         for why in chosen.not_applicable.values():
             assert "takes images of" in why or "leaves less" in why

@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
-from specs import spec_of
+from specs import build_net, spec_of
 
 from benchmarks import gpu, scaling
 from benchmarks.simulation import Cluster, Outcome, Simulated, Time, Timing, hold, simulate
 from benchmarks.training import Case, Setting
 from metaformer_ablate.cost.cost import count
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.records.claims import ClaimOwner, Claims
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.request import RunRequest
@@ -230,7 +229,7 @@ def test_operations_are_three_times_the_macs(mixer: str) -> None:
     spec = spec_of({"model.token_mixer": (mixer,) * 4, "train.batch_size": 64})
     cost = count(spec)
     products = {name: n for name, n in cost.macs_by_operator.items() if "norm" not in name}
-    net = build_model(spec)
+    net = build_net(spec)
     stem = next(m for m in net.modules() if isinstance(m, torch.nn.Conv2d))
     side = spec.data.image_size // stem.stride[0]
     less = side * side * stem.weight.numel()
@@ -254,7 +253,7 @@ def test_elements_by_hand() -> None:
 
 def test_a_checkpoint_is_as_large_as_computed() -> None:
     spec = plan("table5", "imagenet").specs["baseline"]
-    net = build_model(spec)
+    net = build_net(spec)
     optimizer = torch.optim.AdamW(net.parameters())
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -25,8 +25,10 @@ from metaformer_ablate.records.claims import ClaimOwner, Claims
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.request import RunRequest
 from metaformer_ablate.sweep.launchers import slurm as launcher_module
-from metaformer_ablate.sweep.launchers.slurm import _executor, _former_owner, queue
+from metaformer_ablate.sweep.launchers.slurm import MOST_JOBS, _former_owner
+from metaformer_ablate.sweep.launchers.slurm_commands import queue
 from metaformer_ablate.sweep.launchers.slurm_options import read_options
+from metaformer_ablate.sweep.launchers.submitit_executor import make_executor
 
 # Without Slurm
 
@@ -79,7 +81,7 @@ def test_a_job_does_not_run_what_lies_in_the_current_folder(tmp_path: Path, monk
     (tmp_path / "srun").write_text("#!/bin/sh\n")  # submitit asks whether there is one
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    words = shlex.split(_executor(tmp_path / "jobs", {})._submitit_command_str)
+    words = shlex.split(make_executor(tmp_path / "jobs", {}, MOST_JOBS)._submitit_command_str)
     (tmp_path / "submitit.py").write_text("open('executed.txt', 'w')")
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0, "there is no job to do"
@@ -226,12 +228,12 @@ def test_options_reach_sbatch(cluster: None, tmp_path: Path) -> None:
         "contiguous=false",
     ]
     options = read_options(words)
-    text = launcher_module._executor(tmp_path, options)._make_submission_file_text("a command", "1")
+    text = make_executor(tmp_path, options, MOST_JOBS)._make_submission_file_text("a command", "1")
     flags = {line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")}
     assert {"--time=1-00:00:00", "--mem-per-cpu=1G", "--nice=5", "--requeue"} <= flags
     assert "module load cuda" in text.splitlines()
     assert "wckey" not in text and "contiguous" not in text
-    without = launcher_module._executor(tmp_path, {})._make_submission_file_text("a command", "1")
+    without = make_executor(tmp_path, {}, MOST_JOBS)._make_submission_file_text("a command", "1")
     assert "--time" not in without, "the partition's limit, not submitit's five minutes"
 
 
@@ -249,7 +251,7 @@ def test_gpus_are_asked_for(cluster: None, device: str, words: list[str], found:
 @slurm
 def test_a_controller_that_does_not_answer_ends_nothing(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert queue() == {}
-    monkeypatch.setattr(launcher_module.subprocess, "run", lambda *a, **b: subprocess.CompletedProcess(a, 1, "", "no"))
+    monkeypatch.setattr(subprocess, "run", lambda *a, **b: subprocess.CompletedProcess(a, 1, "", "no"))
     assert queue() is None
 
 

@@ -22,16 +22,15 @@ from metaformer_ablate.models.spec import STAGED
 from metaformer_ablate.records.status import seeds_with_records
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.layers import Layer, digest
-from metaformer_ablate.spec import merge
-from metaformer_ablate.spec.checks import stage_sizes
+from metaformer_ablate.spec import known
 from metaformer_ablate.spec.experiment import load_recipe
-from metaformer_ablate.spec.merge import flatten
+from metaformer_ablate.spec.known import flatten
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import SECTIONS, SEMANTICS, RunSpec
 from metaformer_ablate.spec.words import override_layer
 
-LEAVES = merge.LEAVES  # every field that a layer may set, by dotted path
+LEAVES = known.LEAVES  # every field that a layer may set, by dotted path
 # What is not part of the id: where and how a run executes, and a path whose content is.
 EXECUTION = {
     *(f"train.{key}" for key in ("devices", "nodes", "strategy", "micro_batch", "grad_checkpointing")),
@@ -200,12 +199,16 @@ def test_three_stages() -> None:
     assert (model.token_mixer, model.pool_size) == (("pooling",) * 3, (3,) * 3)
 
 
+def sizes_of(spec: RunSpec) -> list[tuple[int, int]]:
+    return spec.model.stage_sizes(spec.data.image_size)
+
+
 def test_sizes_of_the_stages() -> None:
     """By hand: (224 + 4 - 7) // 4 + 1 = 56, then halves; digits keep 16 and end at 2 x 2, as the issue asks."""
-    assert stage_sizes(build(recipe="imagenet")) == [(56, 56), (28, 28), (14, 14), (7, 7)]
-    assert stage_sizes(build()) == [(16, 16), (8, 8), (4, 4), (2, 2)]
+    assert sizes_of(build(recipe="imagenet")) == [(56, 56), (28, 28), (14, 14), (7, 7)]
+    assert sizes_of(build()) == [(16, 16), (8, 8), (4, 4), (2, 2)]
     # (17 + 2 - 3) // 1 + 1 = 17, (17 + 2 - 3) // 2 + 1 = 9, 5, 3
-    assert stage_sizes(build({"data.image_size": 17})) == [(17, 17), (9, 9), (5, 5), (3, 3)]
+    assert sizes_of(build({"data.image_size": 17})) == [(17, 17), (9, 9), (5, 5), (3, 3)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def test_records_are_whole_of_one_commit_and_without_checkpoints(records):
         if record.status == "ok":
             arrays = record.predictions()
             right = (arrays["label"] == arrays["predicted"]).mean() * 100
-            assert right == pytest.approx(record.top1, abs=1e-4)
+            assert right == pytest.approx(record.value("top1"), abs=1e-4)
 
 
 def test_git_has_every_run_of_the_study():

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,16 +22,18 @@ from conftest import TINY_WORDS, Result, Trained, command
 from specs import fake_record, spec_of
 
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.records.claims import ClaimOwner, Claims
+from metaformer_ablate.records.claims import ClaimOwner, Claims, Progress
 from metaformer_ablate.records.compare import compare
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.run_spec import SEMANTICS
 from metaformer_ablate.sweep.jobs import Job, make_request
 from metaformer_ablate.sweep.launchers.local import InProcess
+from metaformer_ablate.sweep.progress import describe_metric
 from metaformer_ablate.sweep.scheduler import Sweep
 from metaformer_ablate.system.processes import process_started
 from metaformer_ablate.system.signals import Interrupted, StopRequest
+from metaformer_ablate.tasks.base import Metric
 
 Ablate = Callable[..., Result]
 # A run of some seconds, so that there is a middle to disturb.
@@ -210,6 +213,41 @@ def test_status_sees_a_sweep_from_another_terminal(ablate: Ablate, tmp_path: Pat
     assert (after["running"], after["sweeps"]) == ([], [])
 
 
+def test_status_gives_the_reported_metric_under_its_name(ablate: Ablate, tmp_path: Path) -> None:
+    """Of a claim as this code writes it, as older code did, and of a task that this code does not have."""
+    specs = [spec_of(seed=seed) for seed in range(4)]
+    claims = Claims(tmp_path / "results")
+    held = [claims.take(spec.run_id, f"run {spec.seed}") for spec in specs]
+    progress = Progress(3, 4, 0.75, 0.5, {"loss": 0.25, "top1": 96.125}, 40.0)
+    for claim, so_far in zip(held, (progress, replace(progress, metrics=None), progress, progress), strict=True):
+        assert claim is not None
+        claim.progress = so_far
+        claim.heartbeat()
+    older, foreign = held[2].path, held[3].path
+    tree = json.loads(older.read_text())
+    del tree["progress"]["metrics"], tree["progress"]["task"]
+    older.write_text(json.dumps(tree))
+    foreign.write_text(foreign.read_text().replace('"classification"', '"captioning"'))
+    assert [claims.current(spec.run_id).progress for spec in specs[:3]] == [
+        progress, replace(progress, metrics=None), replace(progress, metrics={"top1": 96.125}),
+    ]  # fmt: skip
+    running = {run["name"]: run["progress"] for run in ablate("status", "--json").json["running"]}
+    assert [running[f"run {seed}"].get("top1") for seed in range(4)] == [96.125, None, 96.125, None]
+    assert running["run 1"].keys() >= {"epoch", "epochs", "share", "train_loss", "top1", "images_per_second"}
+    text = ablate("status").out
+    for seed, shown in enumerate([", top-1 96.12%", "", ", top-1 96.12%", ""]):
+        assert re.search(rf"run {seed} on .*: epoch 3/4 \(75%\){shown}, 40 images/s\n", text)
+    for claim in held:
+        claim.release()
+
+
+def test_a_metric_in_a_sentence() -> None:
+    assert describe_metric(Metric("top1", "Top-1"), 98.0469) == "top-1 98.05%"
+    assert describe_metric(Metric("box_ap", "Box AP", digits=1), 36.25) == "box AP 36.2%"
+    assert describe_metric(Metric("miou", "mIoU"), 37.0) == "mIoU 37.00%"
+    assert describe_metric(Metric("mae", "MAE", unit="px", higher_is_better=False), 1.5) == "MAE 1.50 px"
+
+
 def test_status_of_an_experiment(ablate: Ablate, trained: Trained) -> None:
     words = [*trained.arguments]
     tree = ablate("status", *words, "--seeds", "3", "--json").json
@@ -271,9 +309,9 @@ def test_what_differs_is_told_with_what_could_explain_it(
     kept = Store(tmp_path / "kept").read(record.run_id)
     assert kept is not None
     top1 = next(line for line in done.json["differences"] if line["what"] == "top1")
-    assert (top1["then"], top1["now"]) == (record.top1, kept.top1)
+    assert (top1["then"], top1["now"]) == (record.value("top1"), kept.value("top1"))
     before, after = record.predictions()["predicted"], kept.predictions()["predicted"]
-    images = next(line for line in done.json["differences"] if line["what"] == "images predicted otherwise")
+    images = next(line for line in done.json["differences"] if line["what"] == "entries of predicted that differ")
     assert images["now"] == sum(before != after)
     assert {"what": "version of torch", "then": record.data["versions"]["torch"], "now": "9.9"} in done.json[
         "environment"
@@ -335,7 +373,7 @@ def test_merge_keeps_ours_where_results_differ_and_takes_theirs_for_a_failed_one
     done = ablate("merge", "theirs", "--json")
     assert done.code == 1
     assert (done.json["conflicts"], done.json["brought"]) == ([differs.run_id], [failed.run_id])
-    assert (ours.read(differs.run_id).top1, ours.read(failed.run_id).top1) == (90.0, 92.0)
+    assert (ours.read(differs.run_id).value("top1"), ours.read(failed.run_id).value("top1")) == (90.0, 92.0)
 
 
 def test_what_is_being_trained_is_not_removed(ablate: Ablate, tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.signals import StopRequest
-from metaformer_ablate.tracking import sent
-from metaformer_ablate.tracking import tracker as tracking
+from metaformer_ablate.tracking import sent, tracker, tracking
+from metaformer_ablate.tracking.tracking import Tracking
 from metaformer_ablate.tracking.trial import plan_of, read_trial, split_trial
 
 wandb = pytest.importorskip("wandb")
@@ -45,11 +45,10 @@ HERE = Path(__file__).resolve().parent
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test reaches a server or an account; warnings are given anew; nothing stays open."""
+    """No test reaches a server or an account; nothing stays open."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    tracking._warned.clear()
     yield
     if wandb.run is not None:
         wandb.finish()
@@ -140,14 +139,14 @@ def test_groups_hold_seeds_of_one_spec_only(tmp_path: Path) -> None:
     store = Store(tmp_path)
     how = {"project": "p", "entity": None, "mode": "offline", "rows": ["e/row"]}
     for recipe, spec in (("digits", spec_of()), ("digits", spec_of(seed=1)), ("digits", spec_of({"train.epochs": 7}))):
-        with tracking.track_run({**how, "recipe": recipe}, spec, store, None, {}):
+        with Tracking().run({**how, "recipe": recipe}, spec, store, None, {}):
             pass
     groups = [run.group for run in offline_runs(tmp_path)]
     assert len(groups) == 3 and len(set(groups)) == 2
 
 
 def test_losses_of_single_steps(ablate: Ablate, one: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "LOSS_EVERY", 1)
+    monkeypatch.setattr(tracker, "LOSS_EVERY", 1)
     assert ablate("run", one, *TINY_WORDS, "--wandb").code == 0
     (record,) = Store(tmp_path / "results")
     history = offline_runs(tmp_path)[0].history
@@ -199,9 +198,9 @@ def test_what_wandb_has_already_is_not_told_again(tmp_path: Path) -> None:
     record = fake_record(Store(tmp_path), spec_of())  # steps 44 and 88
     for known, told in ((0, [44, 88]), (45, [88]), (89, [])):
         run = Online(known)
-        tracker = tracking.Tracker(run)
-        tracker.epoch(record.history()[0])
-        tracker.end(record)
+        of_run = tracker.Tracker(run, broken)
+        of_run.epoch(record.history()[0])
+        of_run.end(record)
         assert [step for step, _ in run.rows] == told
         assert run.summary["status"] == "ok"
 
@@ -246,15 +245,16 @@ def test_after_a_failure_the_next_run_does_not_go_into_the_same_wandb_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, how = Store(tmp_path), {"project": "p", "entity": None, "mode": "offline"}
-    with tracking.track_run(how, spec_of(), store, None, {}) as tracker, monkeypatch.context() as patch:
-        assert tracker is not None
+    of_process = Tracking()
+    with of_process.run(how, spec_of(), store, None, {}) as of_run, monkeypatch.context() as patch:
+        assert of_run is not None
         patch.setattr("wandb.sdk.wandb_run.Run.log", broken)
-        tracker.end(fake_record(store, spec_of()))
-        assert tracker.run is None
+        of_run.end(fake_record(store, spec_of()))
+        assert of_run.run is None
     record = fake_record(store, spec_of(seed=1), top1=12.0)
-    with tracking.track_run(how, spec_of(seed=1), store, None, {}) as tracker:
-        assert tracker is not None
-        tracker.end(record)
+    with of_process.run(how, spec_of(seed=1), store, None, {}) as of_run:
+        assert of_run is not None
+        of_run.end(record)
     first, second = offline_runs(tmp_path)
     assert first.history == [] and first.id != second.id
     check_told(second, record)
@@ -278,7 +278,7 @@ def test_online_only_with_a_login_and_a_network(
 ) -> None:
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setattr(wandb, "login", login)
-    how = tracking.resolve_tracking(None, recipe="digits")
+    how = Tracking().resolve(None, recipe="digits")
     assert how == {"project": "metaformer_ablate", "entity": None, "mode": mode, "recipe": "digits"}
     assert (capsys.readouterr().err == "") == (mode == "online")
 
@@ -289,9 +289,7 @@ def test_a_run_that_cannot_begin_online_is_logged_offline(
     true_init = wandb.init
     monkeypatch.setattr(wandb, "init", lambda **k: broken() if k["mode"] == "online" else true_init(**k))
     record = fake_record(Store(tmp_path), spec_of())
-    with tracking.track_run(
-        {"project": "p", "entity": None, "mode": "online"}, spec_of(), Store(tmp_path), None, {}
-    ) as t:
+    with Tracking().run({"project": "p", "entity": None, "mode": "online"}, spec_of(), Store(tmp_path), None, {}) as t:
         assert t is not None
         t.end(record)
     check_told(offline_runs(tmp_path)[0], record)
@@ -750,7 +748,7 @@ def test_records_are_sent_once_each(ablate: Ablate, tmp_path: Path) -> None:
     assert runs[records[2].run_id].config["rows"] == [] and runs[records[2].run_id].name.startswith(records[2].run_id)
     changed = fake_record(store, spec_of(), top1=11.0)
     assert ablate("sync-wandb", "--project", "p").out.startswith("1 records written")
-    assert offline_runs(tmp_path)[-1].summary["metrics"]["top1"] == changed.top1
+    assert offline_runs(tmp_path)[-1].summary["metrics"]["top1"] == changed.value("top1")
     assert ablate("sync-wandb", "--project", "other").out.startswith("3 records written")
 
 

@@ -10,11 +10,10 @@ import timm.models.metaformer as theirs
 import torch
 from golden import fill, image
 from safetensors.torch import save_file
-from specs import spec_of
+from specs import build_net, spec_of
 from torch import Tensor, nn
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.weights import fit, load_weights, our_names, read_weights, save_weights, to_timm
 
 # The first four logits of the authors' code (sail-sg/poolformer models/, sail-sg/metaformer metaformer_baselines.py) in
@@ -39,7 +38,7 @@ AUTHORS_NAMES: dict[str, dict[str, list[int]]] = json.loads(
 
 
 def named(name: str, recipe: str = "imagenet") -> nn.Module:
-    return build_model(spec_of({"model.name": name}, recipe=recipe)).eval()
+    return build_net(spec_of({"model.name": name}, recipe=recipe)).eval()
 
 
 @pytest.mark.parametrize("name", AUTHORS_LOGITS)
@@ -141,11 +140,11 @@ def test_safetensors_go_out_and_in(tmp_path):
 def test_a_run_starts_from_a_file_and_its_id_follows_the_content(tmp_path):
     words = ("model.depths=[1,1,1,1]", "model.dims=[4,4,8,8]")
     plain = spec_of(words=words)
-    state = {key: torch.full_like(value, 0.5) for key, value in build_model(plain).state_dict().items()}
+    state = {key: torch.full_like(value, 0.5) for key, value in build_net(plain).state_dict().items()}
     save_file(state, tmp_path / "a.safetensors")
     (tmp_path / "b.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes())
     started = {name: spec_of(words=(*words, f"model.init_from={tmp_path / name}.safetensors")) for name in "ab"}
-    net = build_model(started["a"])
+    net = build_net(started["a"])
     assert all(bool((value == 0.5).all()) for value in net.state_dict().values())
     assert started["a"].run_id == started["b"].run_id != plain.run_id
     save_file({key: value + 1 for key, value in state.items()}, tmp_path / "b.safetensors")
@@ -162,7 +161,7 @@ TINY = ("model.depths=[1,1,1,1]", "model.dims=[4,4,8,8]")
 
 @pytest.fixture(scope="module")
 def tiny() -> dict[str, Tensor]:
-    return build_model(spec_of(words=TINY)).state_dict()
+    return build_net(spec_of(words=TINY)).state_dict()
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,16 @@ from metaformer_ablate.errors import visible
 @options("json")
 def list_command(as_json: bool) -> None:
     """Experiments, recipes, mixers, norms, activations and named models."""
-    from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
     from metaformer_ablate.models.presets import NAMED, SIZES
-    from metaformer_ablate.models.user_components import read_own_parts
+    from metaformer_ablate.models.registry import COMPONENTS
     from metaformer_ablate.spec.experiment import find_all, first_title
 
-    read_own_parts()
+    COMPONENTS.read_own()
     files = {
         kind: {name: {"title": first_title(path), "path": str(path)} for name, path in find_all(kind).items()}
         for kind in ("experiment", "recipe")
     }
-    parts = {"token mixers": MIXERS, "norms": NORMS, "activations": ACTIVATIONS}
+    parts = {"token mixers": COMPONENTS.mixers, "norms": COMPONENTS.norms, "activations": COMPONENTS.activations}
     sizes = {name: {"depths": list(size.depths), "dims": list(size.dims)} for name, size in SIZES.items()}
     if as_json:
         tree: dict[str, Any] = {"experiments": files["experiment"], "recipes": files["recipe"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from metaformer_ablate.errors import NotAvailable
 if TYPE_CHECKING:
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.record import Record
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("errors")
@@ -50,7 +53,6 @@ def errors_command(
     --gradcam, --layer).
     """
     from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.tasks.registry import part_of
 
     store = store_of(results)
@@ -62,14 +64,14 @@ def errors_command(
     target = folder_of(out or f"errors-{record.run_id}")
     complete = _add_pictures(analysis, DataFolder.choose(data), Asked(probes, gradcam, layer, device))
     for warning in analysis.warnings:
-        say(f"warning: {warning}")
+        logger.warning(warning)
     analysis.result["figures"] = [f"{name}.png" for name in analysis.figures]
     text = _json(analysis.result)
     for name, png in analysis.pngs():
         (target / f"{name}.png").write_bytes(png)
     (target / "errors.json").write_text(text, encoding="utf-8")
     click.echo(text if as_json else analysis.text(), nl=False)
-    say(f"{target}: errors.json and {len(analysis.figures)} figures ({', '.join(analysis.figures)})")
+    logger.info(f"{target}: errors.json and {len(analysis.figures)} figures ({', '.join(analysis.figures)})")
     return 0 if complete else 1
 
 
@@ -94,13 +96,12 @@ class Asked:
 def _add_pictures(analysis: Any, folder: DataFolder, asked: Asked) -> bool:
     """Adds to an error analysis what images and weights tell, as far as they are at hand; says what is not. False
     where that was asked for."""
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.trained.load import load_images_of
 
     try:
         images = load_images_of(analysis.run, folder)
     except NotAvailable as error:
-        say(f"no pictures: {error}")
+        logger.info(f"no pictures: {error}")
         return not asked.anything
     analysis.add_images(images)
     return _add_from_weights(analysis, folder, images, asked)
@@ -109,25 +110,24 @@ def _add_pictures(analysis: Any, folder: DataFolder, asked: Asked) -> bool:
 def _add_from_weights(analysis: Any, folder: DataFolder, images: Any, asked: Asked) -> bool:
     """Adds Grad-CAM and probes."""
     from metaformer_ablate.records.checkpoints import LAST
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.system.devices import choose_device
     from metaformer_ablate.trained.load import load_images_of, load_trained
 
     run = analysis.run
     if not (run.folder / LAST).is_file() and not asked.anything:
-        say(f"no Grad-CAM: run {run.run_id} has no weights; `ablate run ... --keep-checkpoints` keeps them")
+        logger.info(f"no Grad-CAM: run {run.run_id} has no weights; `ablate run ... --keep-checkpoints` keeps them")
         return True
     complete = True
     try:
         trained, check = load_trained(run, images, choose_device(asked.device))
     except NotAvailable as error:
-        say(f"no Grad-CAM and no probes: {error}")
+        logger.info(f"no Grad-CAM and no probes: {error}")
         return not asked.anything
     analysis.add_weights(check)
     try:
         analysis.add_gradcam(trained, images, asked.layer)
     except NotAvailable as error:
-        say(f"no Grad-CAM: {error}")
+        logger.info(f"no Grad-CAM: {error}")
         complete = not asked.cam
     if not asked.probes:
         return complete
@@ -139,7 +139,7 @@ def _add_from_weights(analysis: Any, folder: DataFolder, images: Any, asked: Ask
             analysis.add_weights(check, of_other=True)
             runs.append((other_trained, images_of_other))
         except NotAvailable as error:
-            say(f"probes without run {other.run_id}: {error}")
+            logger.info(f"probes without run {other.run_id}: {error}")
             complete = False
     analysis.add_probes(asked.probes, runs)
     return complete

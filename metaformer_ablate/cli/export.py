@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import click
 
 from metaformer_ablate.cli.options import folder_of, options, store_of
 from metaformer_ablate.errors import RequestError
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("export")
@@ -23,7 +26,6 @@ def export_command(run: str, chosen: str, out: str | None, results: str | None, 
     """
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.errors import unknown
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.trained.export import FORMATS, NotExported, check_formats, export
 
     if chosen != "all" and chosen not in FORMATS:
@@ -35,10 +37,10 @@ def export_command(run: str, chosen: str, out: str | None, results: str | None, 
     try:
         about = export(record, DataFolder.choose(data), target, formats)
     except NotExported as error:
-        say(f"error: {error}")
+        logger.error(str(error))
         return 1
     for note in about["notes"]:
-        say(f"note: {note}")
+        logger.info(f"note: {note}")
     if as_json:
         click.echo(json.dumps(about, indent=1))
         return 0

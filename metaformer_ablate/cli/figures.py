@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import click
 
 from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, warn_problems
 from metaformer_ablate.errors import RequestError
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("plot")
@@ -41,7 +44,6 @@ def plot_command(
     from metaformer_ablate.records.status import no_records_hint
     from metaformer_ablate.settings.layers import digest
     from metaformer_ablate.spec.plan import plan
-    from metaformer_ablate.system.console import say
 
     if kind is not None and kind not in KINDS:
         raise RequestError(f"--kind: {unknown('kind of figure', kind, KINDS)}")
@@ -70,7 +72,7 @@ def plot_command(
         figures[one] = figure_data(one, plan_, store, folder, wanted_seeds, **of_kind)
     warn_problems(store)
     if (hint := no_records_hint(plan_, store, wanted_seeds)) is not None:
-        say(f"warning: {hint}")
+        logger.warning(hint)
     if as_json:
         tree = {"experiment": plan_.experiment.name, "recipe": plan_.recipe.name, "figures": figures}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))

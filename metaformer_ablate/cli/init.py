@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.tasks.registry import get_task
 
 # Under every recipe the rows train, and each differs from the baseline in one setting.
 _TEMPLATE = """\
@@ -37,7 +38,7 @@ rows:
     group: Hybrid stages
     set: {{model.token_mixer: [pooling, pooling, pooling, attention]}}
   # Other settings go the same way, such as {{model.pool_size: 5}} or {{model.norm: layer_norm}}. One that does not
-  # exist, or that nothing in the row reads, is an error. Numbers that a paper printed: paper: {{table: 5, top1: 77.2}}
+  # exist, or that nothing in the row reads, is an error. Numbers that a paper printed: paper: {{table: 5, {key}: 77.2}}
 """
 
 
@@ -60,7 +61,8 @@ def init_command(name: str) -> None:
     try:
         path.parent.mkdir(exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
-            file.write(_TEMPLATE.format(name=name, title=name.replace("_", " ").capitalize()))
+            title, key = name.replace("_", " ").capitalize(), get_task().reported.name
+            file.write(_TEMPLATE.format(name=name, title=title, key=key))
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None
     click.echo(f"{path}: a baseline and two rows. Next: ablate show {name}, then ablate run {name} --seeds 3")

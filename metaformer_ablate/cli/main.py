@@ -17,11 +17,13 @@ import click
 
 from metaformer_ablate import __version__
 from metaformer_ablate.errors import RequestError, one_line
+from metaformer_ablate.system.console import log_to_stderr
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: runs a command and exits with a code of the contract, without a traceback for bad input."""
     _open_streams()
+    log_to_stderr()
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments)) or 0
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
@@ -9,11 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from metaformer_ablate.errors import RequestError, shown
+
+if TYPE_CHECKING:
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.records.store import Store
+    from metaformer_ablate.sweep.jobs import Job
+
+logger = logging.getLogger(__name__)
 
 
 class _Number(click.ParamType):
@@ -164,7 +172,8 @@ def one_name(words: Sequence[str], what: str) -> tuple[str, list[str]]:
     return names[0], overrides
 
 
-def store_of(option: str | None) -> Any:
+def store_of(option: str | None) -> Store:
+    """The store that --results or the environment names. Raises RequestError where it is no folder."""
     from metaformer_ablate.records.store import Store
 
     path = Path(option or os.environ.get("ABLATE_RESULTS") or "results")
@@ -188,7 +197,7 @@ def folder_of(out: str) -> Path:
     return Path(out)
 
 
-def make_ready(jobs: Sequence[Any], store: Any, folder: Any) -> None:
+def make_ready(jobs: Sequence[Job], store: Store, folder: DataFolder) -> None:
     """Fetches the data that jobs lack, and says whose code they run.
 
     Raises RequestError where data cannot be had or records cannot be written.
@@ -203,12 +212,12 @@ def make_ready(jobs: Sequence[Any], store: Any, folder: Any) -> None:
     store.check_writable()
 
 
-def _tell_of_code(jobs: Sequence[Any]) -> None:
+def _tell_of_code(jobs: Sequence[Job]) -> None:
     from metaformer_ablate.models.class_file import tell_of_code
-    from metaformer_ablate.models.user_components import parts_of
+    from metaformer_ablate.models.registry import COMPONENTS
 
     for job in jobs:
-        for part in parts_of(job.spec.model).values():
+        for part in COMPONENTS.find(job.spec.model.own_names()).values():
             tell_of_code(part.target.rpartition(":")[0])
 
 
@@ -218,8 +227,7 @@ def seeds_of(option: str | None) -> tuple[int, ...] | None:
     return None if option is None else parse_seeds(option)
 
 
-def warn_problems(store: Any) -> None:
-    from metaformer_ablate.system.console import say
+def warn_problems(store: Store) -> None:
 
     for problem in store.problems.values():
-        say(f"warning: {problem}")
+        logger.warning(problem)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from metaformer_ablate.cli.options import INTEGER, one_name, options, seeds_of, store_of, warn_problems
 from metaformer_ablate.errors import RequestError, visible, visible_lines
+
+if TYPE_CHECKING:
+    from metaformer_ablate.spec.plan import Plan
 
 
 @click.command("show")
@@ -68,7 +71,7 @@ def show_command(
     click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree)), nl=as_json)
 
 
-def _show_text(chosen: Any, tree: dict[str, Any]) -> str:
+def _show_text(chosen: Plan, tree: dict[str, Any]) -> str:
     import io
 
     from rich import box
@@ -78,19 +81,23 @@ def _show_text(chosen: Any, tree: dict[str, Any]) -> str:
 
     from metaformer_ablate.analysis.tables.columns import format_billions, format_millions
     from metaformer_ablate.analysis.tables.text import text_width
+    from metaformer_ablate.sweep.progress import name_in_text
     from metaformer_ablate.system.console import duration
+    from metaformer_ablate.tasks.registry import task_of
 
     title = f"{chosen.experiment.title} ({tree['experiment']}) under {chosen.recipe.title} ({tree['recipe']})"
     drawn = Table(box=box.SIMPLE_HEAD, title=Text(visible(title)), title_justify="left")
     headings = ["Row", "Label", "Params (M)", "MACs (G)"]
     headings += ["Pooling: additions (M), MB"] if any(row["pooling_additions"] for row in tree["rows"]) else []
-    headings += ["Paper: params, MACs, top-1", "Runs"]
+    metric = task_of(next(iter(chosen.specs.values())).to_dict()).reported
+    headings += [f"Paper: params, MACs, {name_in_text(metric)}", "Runs"]
     for heading in headings:
         drawn.add_column(heading, justify="right" if "(" in heading else "left", overflow="fold")
     for row in tree["rows"]:
         name = row["name"] + (" *" if row["name"] == tree["baseline"] else "")
         paper = row["paper"]
-        printed = ", ".join(str(paper.get(key, "-")) for key in ("params_m", "macs_g", "top1")) if paper else "-"
+        keys = ("params_m", "macs_g", metric.name)
+        printed = ", ".join(str(paper.get(key, "-")) for key in keys) if paper else "-"
         counts: dict[str, int] = {}
         for run in row["runs"]:
             counts[run["status"]] = counts.get(run["status"], 0) + 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
 
 from metaformer_ablate.cli.options import options, store_of, warn_problems
 from metaformer_ablate.errors import RequestError
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("report")
@@ -19,7 +22,6 @@ def report_command(recipes: tuple[str, ...], results: str | None, data: str | No
     from metaformer_ablate.analysis.report.collect import collect
     from metaformer_ablate.analysis.report.page import write
     from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.system.console import say
 
     store, folder = store_of(results), DataFolder.choose(data)
     report = collect(store, folder, recipes)
@@ -30,8 +32,8 @@ def report_command(recipes: tuple[str, ...], results: str | None, data: str | No
         raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from None
     warn_problems(store)
     for sentence in report.unreadable:
-        say(f"warning: {sentence}")
+        logger.warning(sentence)
     runs = sum(len(variant.records) for found in report.variants.values() for variant in found)
     if not runs:
-        say(f"warning: there are no records in {store.path}")
+        logger.warning(f"there are no records in {store.path}")
     click.echo(f"{out}: {runs} runs, {len(report.sections)} tables, {len(page.encode()) / 1e6:.1f} MB")

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from metaformer_ablate.cli.options import options, seeds_of, split_words, store_of, warn_problems
 from metaformer_ablate.errors import RequestError, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from metaformer_ablate.records.claims import ClaimOwner
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("status")
@@ -26,8 +34,6 @@ def status_command(
     as_json: bool,
 ) -> None:
     """What runs where, what is finished, failed and left: of the whole folder, or of experiments."""
-    from dataclasses import asdict
-
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.claims import Claims
     from metaformer_ablate.spec.plan import plan
@@ -37,15 +43,16 @@ def status_command(
     names, overrides = split_words(words)
     store = store_of(results)
     counts = store.counts()
+    held = Claims(store.path).held()
     running = [
         {
             "run_id": holder.run_id,
             "name": holder.name,
             "host": holder.host,
             "pid": holder.pid,
-            "progress": holder.progress and asdict(holder.progress),
+            "progress": holder.progress and holder.progress.to_json(),
         }
-        for holder in Claims(store.path).held().values()
+        for holder in held.values()
     ]
     sweeps = active_sweeps(store)
     left = sum(sweep["left"] + sweep["running"] for sweep in sweeps) if sweeps else None
@@ -75,10 +82,12 @@ def status_command(
         "left": left,
     }
     warn_problems(store)
-    click.echo(json.dumps(tree, indent=1) if as_json else "\n".join(map(visible, _status_text(tree))))
+    click.echo(json.dumps(tree, indent=1) if as_json else "\n".join(map(visible, _status_text(tree, held))))
 
 
-def _status_text(tree: dict[str, Any]) -> list[str]:
+def _status_text(tree: dict[str, Any], held: Mapping[str, ClaimOwner]) -> list[str]:
+    from metaformer_ablate.sweep.progress import describe_evaluation
+
     counts = ", ".join(f"{number} {status}" for status, number in tree["runs"].items()) or "no records"
     left = "" if tree["left"] is None else f"; {tree['left']} left"
     lines = [f"{tree['results']}: {counts}; {len(tree['running'])} running{left}"]
@@ -88,11 +97,10 @@ def _status_text(tree: dict[str, Any]) -> list[str]:
             f"sweep on {sweep['host']} (pid {sweep['pid']}) since {sweep['since']}: {done}, {sweep['left']} left"
         )
     for run in tree["running"]:
-        progress, how = run["progress"], "starts"
+        progress, how = held[run["run_id"]].progress, "starts"
         if progress is not None:
-            how = f"epoch {progress['epoch']}/{progress['epochs']} ({progress['share']:.0%})"
-            how += "" if progress["top1"] is None else f", top-1 {progress['top1']:.2f}%"
-            how += f", {progress['images_per_second']:.0f} images/s"
+            parts = [f"epoch {progress.epoch}/{progress.epochs} ({progress.share:.0%})", *describe_evaluation(progress)]
+            how = ", ".join([*parts, f"{progress.images_per_second:.0f} images/s"])
         lines.append(f"running {run['run_id']} {run['name']} on {run['host']} (pid {run['pid']}): {how}")
     if tree["interrupted"]:
         lines.append(f"interrupted, go on from a checkpoint: {' '.join(tree['interrupted'])}")
@@ -126,7 +134,6 @@ def reproduce_command(
     from metaformer_ablate.sweep.launchers.local import InProcess, devices_of
     from metaformer_ablate.sweep.progress import LiveLine, PlainLines
     from metaformer_ablate.sweep.scheduler import Sweep
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.system.signals import StopRequest
 
     store, folder = store_of(results), DataFolder.choose(data)
@@ -137,7 +144,7 @@ def reproduce_command(
         changed = f"run {record.run_id} has semantics {spec.semantics}, and this code {SEMANTICS}"
         if keep is not None:
             raise RequestError(f"--keep {keep}: {changed}: its new record would not be what its id says")
-        say(f"warning: {changed}, which trains the same spec otherwise; CHANGELOG.md says how")
+        logger.warning(f"{changed}, which trains the same spec otherwise; CHANGELOG.md says how")
     with TemporaryDirectory(prefix="ablate-reproduce-") as scratch, StopRequest().catching() as stop:
         again = Store(Path(keep or scratch))
         again.check_writable()
@@ -225,8 +232,8 @@ def merge_command(folder: str, results: str | None, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({**tree, "problems": list(theirs.problems.values())}, indent=1))
     else:
-        left_out = f"; {len(tree['left_out'])} files were left out" if tree["left_out"] else ""
-        click.echo(f"{len(tree['brought'])} records brought in, {len(tree['there'])} were there already{left_out}")
+        rest = f"; {len(tree['left_out'])} files were left out" if tree["left_out"] else ""
+        click.echo(f"{len(tree['brought'])} records brought in, {len(tree['there'])} were there already{rest}")
         for path in tree["left_out"]:
             click.echo(visible(f"left out, for it is no regular file of a record: {path}"))
         for run_id in tree["conflicts"]:

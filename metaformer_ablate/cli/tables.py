@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from metaformer_ablate.cli.options import (
     warn_problems,
 )
 from metaformer_ablate.errors import RequestError, visible, visible_lines
+
+logger = logging.getLogger(__name__)
+
 
 _format = click.option(
     "--format", "style", default="text", metavar="NAME", help="text, markdown, csv, latex, html or json."
@@ -221,8 +225,7 @@ def _write(text: str, out: str | None) -> None:
 
 
 def _strict(findings: list[dict[str, Any]]) -> int:
-    from metaformer_ablate.system.console import say
 
     if findings:
-        say(f"--strict: the audit has {len(findings)} findings; the rows differ in more than they declare")
+        logger.info(f"--strict: the audit has {len(findings)} findings; the rows differ in more than they declare")
     return 1 if findings else 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +22,18 @@ from metaformer_ablate.cli.options import (
     warn_problems,
 )
 from metaformer_ablate.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.records.status import RunState
+    from metaformer_ablate.records.store import Store
+    from metaformer_ablate.sweep.jobs import Job
+    from metaformer_ablate.sweep.launchers.base import Launcher
+    from metaformer_ablate.tracking.tracking import Tracking
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("run")
@@ -50,7 +63,7 @@ def run_command(
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.spec.plan import plan
     from metaformer_ablate.sweep.jobs import plan_jobs
-    from metaformer_ablate.system.console import say
+    from metaformer_ablate.tracking.tracking import Tracking
 
     everything, project = names_and_project(words, wandb)
     names, overrides = split_words(everything)
@@ -67,25 +80,23 @@ def run_command(
     jobs, states = plan_jobs(plans, wanted, store, folder, retry_failed)
     warn_problems(store)
     code = 0
-    tracked = None
+    tracking, tracked = Tracking(), None
     if project is not None and not dry_run:
-        from metaformer_ablate.tracking.tracker import resolve_tracking
-
-        tracked = resolve_tracking(project, recipe=plans[0].recipe.name, overrides=overrides)
+        tracked = tracking.resolve(project, recipe=plans[0].recipe.name, overrides=overrides)
     if dry_run:
         _announce(jobs, states)
         for job in jobs:
-            say(f"  {job.spec.run_id}  {job.name}" + (f" (also {', '.join(job.rows[1:])})" if job.rows[1:] else ""))
+            logger.info(
+                f"  {job.spec.run_id}  {job.name}" + (f" (also {', '.join(job.rows[1:])})" if job.rows[1:] else "")
+            )
     elif jobs:
         make_ready(jobs, store, folder)
-        code = _train(jobs, states, store, folder, device, execution, max_hours, tracked)
+        code = _train(jobs, states, store, folder, device, execution, max_hours, tracking, tracked)
         store.problems.clear()
     tables = [build_table(chosen, store, folder, wanted) for chosen in plans]
     if tracked is not None:
-        from metaformer_ablate.tracking.tracker import log_table
-
         for chosen, table in zip(plans, tables, strict=True):
-            log_table(tracked, table, chosen, store)
+            tracking.log_table(tracked, table, chosen, store)
     runs = {run["run_id"]: run for table in tables for row in table["rows"] for run in row["runs"]}
     if as_json:
         tree = {"tables": tables, "runs": list(runs.values()), "to_run": len(jobs) if dry_run else 0}
@@ -100,41 +111,41 @@ def run_command(
     return 1 if failed and not dry_run else code
 
 
-def _tell_ending(run: dict[str, Any], store: Any) -> None:
+def _tell_ending(run: dict[str, Any], store: Store) -> None:
     """A line about a run that did not end as one would like."""
-    from metaformer_ablate.system.console import say
 
     if run["status"] not in ("failed", "diverged"):
         return
-    folder = store.folder(run["run_id"])
-    reason = store.read(run["run_id"]).data["reason"]
+    folder, record = store.folder(run["run_id"]), store.read(run["run_id"])
+    reason = record.data["reason"] if record is not None else "its record has gone"
     where = f"log {folder / 'log.txt'}; again with --retry-failed"
     if run["status"] == "diverged":
         where = f"a result, history {folder / 'history.csv'}"
-    say(f"{run['status']}: run {run['run_id']} (seed {run['seed']}): {reason}; {where}")
+    logger.info(f"{run['status']}: run {run['run_id']} (seed {run['seed']}): {reason}; {where}")
 
 
-def _announce(jobs: Any, states: Any, workers: int = 1) -> float:
+def _announce(jobs: Sequence[Job], states: Sequence[RunState], workers: int = 1) -> float:
     """Says what is to be trained and about how many seconds that takes, and returns these."""
     from metaformer_ablate.cost.cost import count
     from metaformer_ablate.sweep.jobs import estimate_seconds
-    from metaformer_ablate.system.console import duration, say
+    from metaformer_ablate.system.console import duration
 
     seconds = estimate_seconds(jobs, states, lambda spec: count(spec).macs) / workers
     done = len(states) - len(jobs)
     at_once = f" with {workers} at once" if workers > 1 else ""
-    say(f"{len(states)} runs, {done} have a record, {len(jobs)} to train: about {duration(seconds)}{at_once}")
+    logger.info(f"{len(states)} runs, {done} have a record, {len(jobs)} to train: about {duration(seconds)}{at_once}")
     return seconds
 
 
 def _train(
-    jobs: Any,
-    states: Any,
-    store: Any,
-    folder: Any,
+    jobs: Sequence[Job],
+    states: Sequence[RunState],
+    store: Store,
+    folder: DataFolder,
     device: str,
     execution: Execution,
     max_hours: float | None,
+    tracking: Tracking,
     wandb: dict[str, Any] | None,
 ) -> int:
     """Trains jobs with a live view; says how to go on where it is stopped."""
@@ -142,34 +153,29 @@ def _train(
     from metaformer_ablate.sweep.launchers.base import choose
     from metaformer_ablate.sweep.progress import LiveLine, PlainLines
     from metaformer_ablate.sweep.scheduler import Limits, Sweep
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.system.signals import Interrupted, StopRequest
 
     listener = LiveLine() if sys.stderr.isatty() else PlainLines()
     limits = Limits(hours=max_hours, stall_seconds=60 * execution.stall_minutes)
-    launcher = None
+    launcher: Launcher | None = None
     with StopRequest().catching() as stop:
         try:
             specs = [job.spec for job in jobs]
-            launcher = choose(execution.launcher, specs=specs, device=device, stop=stop, **execution.options())
+            given = {"specs": specs, "device": device, "stop": stop, "tracking": tracking, **execution.options()}
+            launcher = choose(execution.launcher, **given)
             listener.begin(jobs, _announce(jobs, states, min(launcher.capacity, len(jobs))))
-            make = partial(
-                make_request,
-                store=store,
-                folder=folder,
-                device=device,
-                keep_checkpoints=execution.keep_checkpoints,
-                checkpoint_seconds=execution.checkpoint_seconds,
-                wandb=wandb,
-            )
+            saved = {key: getattr(execution, key) for key in ("keep_checkpoints", "checkpoint_seconds")}
+            make = partial(make_request, store=store, folder=folder, device=device, wandb=wandb, **saved)
             why = Sweep(jobs, make, launcher, store, listener, limits, stop).run()
             if why:
                 left = len(jobs) - listener.finished
-                say(f"{why}: {left} runs are left; the same command goes on with them")
+                logger.info(f"{why}: {left} runs are left; the same command goes on with them")
             return 1 if why else 0
         except Interrupted:
             done = getattr(listener, "finished", 0)
-            say(f"{done} finished runs are kept; the same command goes on with the {len(jobs) - done} that are left")
+            logger.info(
+                f"{done} finished runs are kept; the same command goes on with the {len(jobs) - done} that are left"
+            )
             raise
         finally:
             if isinstance(listener, LiveLine):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +23,13 @@ from metaformer_ablate.cli.options import (
     warn_problems,
 )
 from metaformer_ablate.errors import RequestError
+
+if TYPE_CHECKING:
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.records.store import Store
+    from metaformer_ablate.sweep.jobs import Job
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("sweep")
@@ -51,7 +59,6 @@ def sweep_command(
     from metaformer_ablate.models.user_components import own_parts_file
     from metaformer_ablate.spec.experiment import find, load_experiment, load_recipe
     from metaformer_ablate.spec.plan import plan
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.tracking.sweep_file import check_axes, read_axes, register, sweep_file, with_whole_path
 
     name, overrides = one_name(words, "experiment")
@@ -61,11 +68,11 @@ def sweep_command(
         if not overrides:
             raise RequestError("--axes needs what to sweep: key.path=v1,v2, for example model.pool_size=3,5,7")
         parameters, overrides = read_axes(overrides), []
-        say(f"{check_axes(name, under, parameters)} combinations, over the baseline of {name}")
+        logger.info(f"{check_axes(name, under, parameters)} combinations, over the baseline of {name}")
     else:
         chosen = plan(name, under, overrides)
         for row, why in chosen.not_applicable.items():
-            say(f"left out: row {row!r} is not applicable: {why}")
+            logger.info(f"left out: row {row!r} is not applicable: {why}")
         parameters = {"row": list(chosen.specs)}
     folder = DataFolder.choose(data)
     # Whole paths: an agent may be started in any folder, where a name could mean another file, or none.
@@ -121,7 +128,7 @@ def trial_command(
     from metaformer_ablate.spec.words import as_words
     from metaformer_ablate.sweep.jobs import Job, plan_jobs
     from metaformer_ablate.system.signals import run_supervised
-    from metaformer_ablate.tracking.tracker import in_agent
+    from metaformer_ablate.tracking.tracking import in_agent
     from metaformer_ablate.tracking.trial import plan_of, read_trial, split_trial
 
     not_negative("--checkpoint-seconds", checkpoint_seconds)
@@ -150,10 +157,10 @@ def trial_command(
 
 
 def _trial(
-    job: Any,
+    job: Job,
     to_train: bool,
-    store: Any,
-    folder: Any,
+    store: Store,
+    folder: DataFolder,
     device: str,
     options: dict[str, Any],
     project: str | None,
@@ -165,35 +172,35 @@ def _trial(
     from metaformer_ablate.sweep.progress import PlainLines
     from metaformer_ablate.sweep.scheduler import Sweep
     from metaformer_ablate.system.signals import PatientStop
-    from metaformer_ablate.tracking.tracker import resolve_tracking, track_run
+    from metaformer_ablate.tracking.tracking import Tracking
 
     with PatientStop().catching() as stop:
-        how = versions = None
+        tracking, how, versions = Tracking(), None, None
         if labels is not None:
             from metaformer_ablate.system.provenance import versions as of_packages
 
-            how, versions = resolve_tracking(project, **labels), of_packages()
+            how, versions = tracking.resolve(project, **labels), of_packages()
             how = how and {**how, "rows": list(job.rows)}
         # From here on, for W&B takes a run back that has not begun within the hour, and another sweep may train it.
         fingerprint = folder.fingerprint(job.spec.data.name, job.spec.data.reader)
-        with track_run(how, job.spec, store, fingerprint, versions) as tracker:
+        with tracking.run(how, job.spec, store, fingerprint, versions) as tracker:
             if to_train:
                 make_ready([job], store, folder)
-                launcher = choose("local", specs=[job.spec], device=device, stop=stop, workers=0)
+                launcher = choose("local", specs=[job.spec], device=device, stop=stop, workers=0, tracking=tracking)
                 listener = PlainLines()
                 listener.begin([job], 0.0)
                 make = partial(make_request, store=store, folder=folder, device=device, wandb=how, **options)
                 Sweep([job], make, launcher, store, listener, stop=stop).run()
             if tracker is not None:
-                tracker.end(store.read(job.spec.run_id))
+                tracker.end(store.find(job.spec.run_id))
     return _tell(job, store)
 
 
-def _tell(job: Any, store: Any) -> int:
+def _tell(job: Job, store: Store) -> int:
     """Prints how a run ended; its exit code."""
     from metaformer_ablate.sweep.progress import describe_result
 
-    record = store.read(job.spec.run_id)
+    record = store.find(job.spec.run_id)
     click.echo(f"{record.run_id} {job.name}: {describe_result(record)}")
     return 1 if record.status == "failed" else 0
 
@@ -206,16 +213,16 @@ def _tell(job: Any, store: Any) -> int:
 def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str | None, entity: str | None) -> int:
     """Send records to W&B that it does not have, all or those named, each once."""
     from metaformer_ablate.records.compare import read_spec
-    from metaformer_ablate.system.console import say
     from metaformer_ablate.tracking.sent import is_sent, names_of_rows
-    from metaformer_ablate.tracking.tracker import resolve_tracking, track_run
+    from metaformer_ablate.tracking.tracking import Tracking
 
     store = store_of(results)
     records = [store.find(run) for run in dict.fromkeys(runs)] or list(store)
     warn_problems(store)
-    how = resolve_tracking(project, entity)
+    tracking = Tracking()
+    how = tracking.resolve(project, entity)
     if how is None:
-        say("nothing is sent: W&B is not there or switched off")
+        logger.info("nothing is sent: W&B is not there or switched off")
         return 1
     left = [record for record in records if not is_sent(store, record, how)]
     specs = {}
@@ -223,13 +230,13 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
         try:
             specs[record.run_id] = read_spec(record)
         except RequestError as error:
-            say(f"not sent: {error}")
+            logger.info(f"not sent: {error}")
     names = names_of_rows(list(specs.values()))
     for record in left:
         if (spec := specs.get(record.run_id)) is None:
             continue
         of_record = (record.data["data_fingerprint"], record.data.get("versions"))
-        with track_run({**how, **names[spec.run_id]}, spec, store, *of_record) as tracker:
+        with tracking.run({**how, **names[spec.run_id]}, spec, store, *of_record) as tracker:
             if tracker is not None:
                 tracker.end(record)
     sent = sum(is_sent(store, record, how) for record in left)

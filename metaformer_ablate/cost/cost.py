@@ -7,19 +7,13 @@ from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from metaformer_ablate.cost.counting import Cost, _CostShape, count_model
-from metaformer_ablate.data.datasets import DATASETS
-from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.settings.typed_files import read_json
-from metaformer_ablate.spec.checks import not_applicable, stage_sizes
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.cache import cache_dir, write_cache
-
-if TYPE_CHECKING:
-    pass
 
 
 def count(spec: RunSpec, image_size: int | None = None) -> Cost:
@@ -28,9 +22,12 @@ def count(spec: RunSpec, image_size: int | None = None) -> Cost:
         return known
     from metaformer_ablate.models.build import build_model
 
-    size = image_size or spec.data.image_size
-    image = (DATASETS[spec.data.name].channels, size, size)
-    cost = count_model(build_model(spec, image_size=image_size), image, all_norms=spec.model.timm is not None)
+    channels, classes, size = spec.data.net_shape
+    model = spec.model
+    if image_size is not None:  # weights to start from are of the spec's own resolution
+        model, size = model.model_copy(update={"init_from": None}), image_size
+    net = build_model(model, channels, classes, size, seed=spec.seed)
+    cost = count_model(net, (channels, size, size), all_norms=model.timm is not None)
     write_cache(_cache_path(spec, image_size), json.dumps(asdict(cost)))
     return cost
 
@@ -54,11 +51,10 @@ def macs_at_224(spec: RunSpec) -> int | None:
     What depends on the resolution is sized for 224: with the stem of a small recipe a random matrix or an MLP over all
     tokens would have over ten thousand tokens a side, which is no model that anybody means.
     """
-    at_224 = spec.model_copy(update={"data": spec.data.model_copy(update={"image_size": 224})})
-    if not_applicable(at_224) is not None:
+    if spec.model.not_applicable(224) is not None:
         return None
-    for (height, width), mixer in zip(stage_sizes(at_224), spec.model.stages()[2], strict=True):
-        if MIXERS[mixer].fixed_resolution and height * width > 3136:  # the first stage of the paper's models
+    for (height, width), mixer in zip(spec.model.stage_sizes(224), spec.model.stages()[2], strict=True):
+        if COMPONENTS.mixers[mixer].fixed_resolution and height * width > 3136:  # the first stage of the paper's models
             return None
     return count(spec, 224).macs
 

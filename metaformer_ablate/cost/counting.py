@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.components import MIXERS
-from metaformer_ablate.models.user_components import TABLES
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.settings.typed_files import FileShape
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def count_model(net: nn.Module, image: tuple[int, int, int], all_norms: bool = F
         uncounted.update(analysis.unsupported_ops())
         additions, moved = _pooling(net, torch.zeros(1, *image))
         net.train(was_training)
-    by_parts = {name for table in TABLES.values() for part in table.values() for name in part.uncounted}
+    by_parts = {name for table in COMPONENTS.tables for part in table.values() for name in part.uncounted}
     if unknown := sorted(set(uncounted) - DECLARED_UNCOUNTED - by_parts):
         names = ", ".join(unknown)
         raise UncountedOperator(
@@ -179,7 +178,7 @@ def _pooling(net: nn.Module, image: torch.Tensor) -> tuple[int, int]:
     """
     import torch
 
-    kinds = tuple(part.load() for part in MIXERS.values() if part.pools)
+    kinds = tuple(part.load() for part in COMPONENTS.mixers.values() if part.pools)
     total = [0, 0]
 
     def watch(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

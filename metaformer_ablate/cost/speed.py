@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.devices import device_name
 from metaformer_ablate.system.memory import peak_memory, start_peak_memory
@@ -34,9 +33,14 @@ def measure_speed(spec: RunSpec, device: torch.device, batch_size: int, seconds:
 
     from metaformer_ablate.models.build import build_model
 
-    size = spec.data.image_size
-    net = build_model(spec).eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.rand(batch_size, DATASETS[spec.data.name].channels, size, size, device=device)
+    channels, classes, size = spec.data.net_shape
+    net = (
+        build_model(spec.model, channels, classes, size, seed=spec.seed)
+        .eval()
+        .to(device)
+        .to(memory_format=torch.channels_last)
+    )  # type: ignore[call-overload]
+    images = torch.rand(batch_size, channels, size, size, device=device)
     images = images.to(memory_format=torch.channels_last)
     times: list[float] = []
     with torch.inference_mode():

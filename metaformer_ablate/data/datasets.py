@@ -18,6 +18,7 @@ class DatasetInfo:
     files: tuple[str, ...] = ()
     in_memory: bool = True  # held as tensors on the training device, augmented there in batches
     classes: tuple[str, ...] = ()  # names in the order of the labels; empty: labels are shown as numbers
+    task: str = "classification"  # what its labels are for
     plain_background: bool = False  # one thing before an even background, so that its size can be measured
 
     def class_name(self, label: int) -> str:

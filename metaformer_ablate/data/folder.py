@@ -16,7 +16,7 @@ from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.system.cache import cache_dir, write_cache
 
 if TYPE_CHECKING:
-    from metaformer_ablate.data.listings import DatasetLocation
+    from metaformer_ablate.data.layouts import DatasetLocation
 
 
 TORCHVISION_CLASS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -53,7 +53,7 @@ class DataFolder:
 
     def place(self, name: str, reader: str | None = None) -> DatasetLocation | None:
         """Where a data set lies that is read image by image. Raises RequestError where that cannot be told."""
-        from metaformer_ablate.data.listings import find_location
+        from metaformer_ablate.data.layouts import find_location
 
         return find_location(self.path, name, reader or "auto")
 
@@ -61,7 +61,7 @@ class DataFolder:
         """Raises RequestError where a data set cannot be trained on from here, as far as that shows without reading."""
         if not DATASETS[name].in_memory:
             if self.place(name, reader) is None:
-                from metaformer_ablate.data.listings import LAYOUTS
+                from metaformer_ablate.data.layouts import LAYOUTS
 
                 layouts = "; ".join(f"{key}: {LAYOUTS[key]}" for key in LAYOUTS if reader in (None, "auto", key))
                 where = f"{self.path / name} or {self.path}" if self.given else "the default folder"

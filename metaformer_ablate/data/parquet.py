@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from timm.data.readers.reader import Reader
 
-from metaformer_ablate.data.listings import DatasetLocation, natural
-from metaformer_ablate.data.rules import same_classes, shown, some
+from metaformer_ablate.data.layouts import DatasetLocation
+from metaformer_ablate.data.rules import natural, same_classes, shown, some
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.files import open_regular
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from timm.data.readers.reader import Reader
 
-from metaformer_ablate.data.listings import LAYOUTS, DatasetLocation, FolderListing, ShardListing
+from metaformer_ablate.data.layouts import LAYOUTS, DatasetLocation
+from metaformer_ablate.data.listings import FolderListing
 from metaformer_ablate.data.parquet import open_parquet
 from metaformer_ablate.data.rules import LeftOut, same_classes, some
+from metaformer_ablate.data.shards import ShardListing
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.files import open_regular

@@ -7,6 +7,7 @@ torch.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,11 @@ def require_regular(path: Path) -> None:
     """Raises RequestError for a FIFO, a device or a socket: to read one may never end. OSError where nothing is."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise RequestError(f"{path}: is not a regular file; allowed: files, or links to files")
+
+
+def natural(name: str) -> tuple[list[int | str], str]:
+    """A key that sorts as timm does, digits as numbers and without case."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())], name
 
 
 def natural_classes(root: Path, folders: set[str]) -> dict[str, str]:

@@ -77,6 +77,11 @@ class DataSpec(Strict):
     def classes(self) -> int:
         return self.num_classes or DATASETS[self.name].num_classes
 
+    @property
+    def net_shape(self) -> tuple[int, int, int]:
+        """Channels of an image, classes and pixels per side: what a net is built for."""
+        return DATASETS[self.name].channels, self.classes, self.image_size
+
     def split_sizes(self) -> tuple[int, int]:
         """How many images are trained on and evaluated on."""
         facts = DATASETS[self.name]

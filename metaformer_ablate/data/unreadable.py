@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from metaformer_ablate.data.rules import REMARKS
-from metaformer_ablate.system.console import say
+
+logger = logging.getLogger(__name__)
+
 
 SPLITS = ("train", "evaluation")
 NAMED = 20  # of each split, in a record
@@ -36,7 +39,7 @@ class Unreadable:
         new = {name: why for name, why in reasons.items() if name not in self.found[split]}
         self.found[split] |= new
         for name, why in new.items():
-            say(f"warning: {split} image {name} cannot be read ({why}); {self.limit} may be")
+            logger.warning(f"{split} image {name} cannot be read ({why}); {self.limit} may be")
         self.check()
 
     def remark(self, split: str, kinds: Mapping[str, str]) -> None:
@@ -44,7 +47,7 @@ class Unreadable:
         for name, kind in kinds.items():
             known = self.found.setdefault(f"{split} {kind}", {})
             if not known:
-                say(f"note: {split} images such as {name} {REMARKS[kind]}")
+                logger.info(f"note: {split} images such as {name} {REMARKS[kind]}")
             known[name] = kind
 
     def add(self, found: Mapping[str, Mapping[str, str]]) -> None:

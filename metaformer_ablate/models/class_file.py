@@ -7,18 +7,13 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from metaformer_ablate.errors import RequestError, nearest, one_line
 from metaformer_ablate.system.files import read_regular
-
-if TYPE_CHECKING:
-    pass
-
-
-_told: set[str] = set()
 
 
 def read_source(path: Path, where: str) -> bytes:
@@ -77,7 +72,10 @@ def described(error: BaseException, files: Iterable[str]) -> str:
 
 def tell_of_code(file: str) -> None:
     """Says once, on standard error, that code of the user's own is run; workers leave that to the command."""
-    path = os.path.abspath(file)
-    if path not in _told and multiprocessing.parent_process() is None:
-        _told.add(path)
-        print(one_line(f"running code of {path}, which parts.yaml names"), file=sys.stderr, flush=True)
+    if multiprocessing.parent_process() is None:
+        _tell(os.path.abspath(file))
+
+
+@cache
+def _tell(path: str) -> None:
+    print(one_line(f"running code of {path}, which parts.yaml names"), file=sys.stderr, flush=True)

@@ -2,7 +2,8 @@
 
 To add one, write its class in the module named by the table and add its line here. The schema, `ablate list`, the
 error messages and the tests read these tables. They name classes as strings, so that `ablate list`, `table` and the
-checking of a spec never load torch. own_parts.py adds those of the user's own, from outside the package.
+checking of a spec never load torch. What is
+the user's own, from outside the package, stands beside them in registry.py.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from metaformer_ablate.models.activations import SquaredReLU
-from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
 from metaformer_ablate.models.cpu_ops import Linear
 from metaformer_ablate.models.mixers import FixedResolution, Site
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.spec import MIXER_OPTIONS, ConvSpec, ModelSpec
 
 
@@ -120,7 +120,7 @@ class MetaFormerBlock(nn.Module):
         dim = site.dim
         self.residual = spec.residual
         self.norm1 = _norm(spec, spec.norm, dim)
-        self.token_mixer = MIXERS[mixer].load()(site)
+        self.token_mixer = COMPONENTS.mixers[mixer].load()(site)
         self.layer_scale1 = _scale(dim, spec.layer_scale)
         self.drop_path1 = StochasticDepth(drop_path)
         self.res_scale1 = _scale(dim, res_scale)
@@ -128,7 +128,9 @@ class MetaFormerBlock(nn.Module):
         if spec.channel_mlp:
             assert spec.mlp_ratio is not None and spec.activation is not None
             self.norm2 = _norm(spec, spec.norm, dim)
-            self.mlp = ChannelMlp(dim, spec.mlp_ratio, ACTIVATIONS[spec.activation].load()(), bool(spec.mlp_bias))
+            self.mlp = ChannelMlp(
+                dim, spec.mlp_ratio, COMPONENTS.activations[spec.activation].load()(), bool(spec.mlp_bias)
+            )
             self.layer_scale2 = _scale(dim, spec.layer_scale)
             self.drop_path2 = StochasticDepth(drop_path)
             self.res_scale2 = _scale(dim, res_scale)
@@ -224,7 +226,7 @@ class MetaFormer(nn.Module):
         stages, block, last = [], 0, max(sum(depths) - 1, 1)
         for i, (depth, dim, mixer) in enumerate(zip(depths, dims, mixers, strict=True)):
             height, width = sizes[i]
-            options = {name: spec.at_stage(name, i) for name in MIXER_OPTIONS if name in MIXERS[mixer].reads}
+            options = {name: spec.at_stage(name, i) for name in MIXER_OPTIONS if name in COMPONENTS.mixers[mixer].reads}
             block_class = (fused or {}).get((spec.norm, mixer), MetaFormerBlock)
             blocks = []
             for _ in range(depth):
@@ -275,9 +277,9 @@ def _convolution(in_dim: int, dim: int, geometry: ConvSpec) -> nn.Conv2d:
 
 def _norm(spec: ModelSpec, name: str | None, dim: int) -> nn.Module:
     assert name is not None
-    reads = NORMS[name].reads
+    reads = COMPONENTS.norms[name].reads
     eps = spec.norm_eps if "norm_eps" in reads else None
-    return NORMS[name].load()(dim, eps, spec.norm_bias if "norm_bias" in reads else None)
+    return COMPONENTS.norms[name].load()(dim, eps, spec.norm_bias if "norm_bias" in reads else None)
 
 
 def _scale(dim: int, value: float | None) -> nn.Module:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metaformer_ablate.models.components import ACTIVATIONS
 from metaformer_ablate.models.cpu_ops import Linear, pool_minus_input
+from metaformer_ablate.models.registry import COMPONENTS
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class SeparableConv(nn.Module):
         size, bias = cast(int, site.kernel_size), bool(site.mixer_bias)
         hidden = int(site.dim * cast(float, site.mixer_expansion))
         self.pwconv1 = Linear(site.dim, hidden, bias=bias)
-        self.act1 = ACTIVATIONS[cast(str, site.activation)].load()()
+        self.act1 = COMPONENTS.activations[cast(str, site.activation)].load()()
         self.dwconv = nn.Conv2d(hidden, hidden, size, padding=size // 2, groups=hidden, bias=bias)
         self.pwconv2 = Linear(hidden, site.dim, bias=bias)
 

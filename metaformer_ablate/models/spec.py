@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from metaformer_ablate.errors import unknown
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS, Component, full_name, readable, readers
 from metaformer_ablate.models.presets import COMPARATORS
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.user_components import own_parts_file
 from metaformer_ablate.settings.schema import (
     AboveZero,
@@ -24,10 +25,11 @@ from metaformer_ablate.settings.schema import (
 )
 
 
-def _part_in(what: str, table: Mapping[str, Component]) -> AfterValidator:
-    """A name of a table; of the user's own parts it may lack the digest, which the resolved spec has."""
+def _component_in(what: str, kind: str) -> AfterValidator:
+    """A name in a table of the registry; of the user's own it may lack the digest, which the resolved spec has."""
 
     def check(value: str) -> str:
+        table: Mapping[str, Component] = getattr(COMPONENTS, kind)
         if (found := full_name(value, table)) is not None:
             return found
         names = [key.partition("@")[0] for key in table]
@@ -43,13 +45,13 @@ def _part_in(what: str, table: Mapping[str, Component]) -> AfterValidator:
     return AfterValidator(check)
 
 
-MixerName = Annotated[str, _part_in("token mixer", MIXERS)]
+MixerName = Annotated[str, _component_in("token mixer", "mixers")]
 
 
-NormName = Annotated[str, _part_in("norm", NORMS)]
+NormName = Annotated[str, _component_in("norm", "norms")]
 
 
-ActivationName = Annotated[str, _part_in("activation", ACTIVATIONS)]
+ActivationName = Annotated[str, _component_in("activation", "activations")]
 
 
 class ConvSpec(Strict):
@@ -116,10 +118,46 @@ class ModelSpec(Strict):
         """depths, dims and token mixers; all empty for a comparator."""
         return self.depths or (), self.dims or (), self.token_mixer or ()
 
+    def own_names(self) -> set[str]:
+        """The names of the user's own components."""
+        names = [*self.stages()[2], self.norm, self.activation]
+        names += [conv.norm for conv in (self.stem, self.downsample) if conv]
+        return {name for name in names if name and "@" in name}
+
     def at_stage(self, name: str, stage: int) -> Any:
         """A field's value at a stage, from 0: its own entry where the field has one a stage."""
         value = getattr(self, name)
         return value[stage] if isinstance(value, tuple) else value
+
+    def stage_sizes(self, image_size: int) -> list[tuple[int, int]]:
+        """(height, width) of the feature map in each stage, in tokens; empty for a comparator.
+
+        Below 1 where the images are too small for the strides.
+        """
+        size, sizes = image_size, []
+        for stage in range(len(self.depths or ())):
+            conv = self.downsample if stage else self.stem
+            assert conv is not None
+            size = (size + 2 * conv.padding - conv.kernel) // conv.stride + 1
+            sizes.append((size, size))
+        return sizes
+
+    def not_applicable(self, image_size: int) -> str | None:
+        """Why a comparator makes no sense for images of so many pixels per side; None where it does.
+
+        A MetaFormer fits any size.
+        """
+        fits = COMPARATORS.get(self.comparator or "")
+        if fits is not None and (image_size < 64 or not fits.takes(image_size)):
+            times = "a power of two" if fits.powers else "an integer"
+            return f"{self.comparator} takes images of {fits.base} pixels times {times}, from 64 on; here {image_size}"
+        if (name := self.timm) is not None:
+            if name.startswith("resnet"):
+                small = f"{name} leaves less than one position of images below 32 pixels; here {image_size}"
+                return None if image_size >= 32 else small
+            if image_size < 64 or image_size % 16:
+                return f"{name} takes images of a multiple of 16 pixels, from 64 on; here {image_size}"
+        return None
 
 
 STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "position_embedding")
@@ -129,29 +167,36 @@ STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "pos
 MIXER_OPTIONS = readable(MIXERS)
 
 
+def unread_entries(model: ModelSpec) -> dict[tuple[str, int], str]:
+    """{(field with an entry per stage, stage from 0): why nothing reads the entry}."""
+    unread_fields: dict[tuple[str, int], str] = {}
+    for option in (option for option in MIXER_OPTIONS if option in STAGED):
+        can = ", ".join(readers(option, COMPONENTS.mixers))
+        for i, name in enumerate(model.stages()[2]):
+            if option not in COMPONENTS.mixers[name].reads:
+                unread_fields[option, i] = f"token_mixer {name} does not read it (it is for {can})"
+    return unread_fields
+
+
 def unread_model(model: ModelSpec) -> dict[str, str]:
-    """{field, or field.i for stage i: why nothing reads it}."""
+    """{field: why nothing reads it}."""
     if (comparator := model.timm or model.comparator) is not None:
         read = {"timm", "comparator", "drop_path", "init_from", "init_sha256"}
         return {key: f"the model is {comparator}" for key in ModelSpec.model_fields if key not in read}
     unread_fields: dict[str, str] = {}
     names = model.stages()[2]
-    mixers = [MIXERS[name] for name in names]
-    for option in MIXER_OPTIONS:
-        unread = [i for i, mixer in enumerate(mixers) if option not in mixer.reads]
-        can = ", ".join(readers(option, MIXERS))
-        if option in STAGED:
-            unread_fields |= {
-                f"{option}.{i}": f"token_mixer {names[i]} does not read it (it is for {can})" for i in unread
-            }
-        elif len(unread) == len(mixers) and not (option == "activation" and model.channel_mlp):
+    mixers = [COMPONENTS.mixers[name] for name in names]
+    for option in (option for option in MIXER_OPTIONS if option not in STAGED):
+        unread = not any(option in mixer.reads for mixer in mixers)
+        can = ", ".join(readers(option, COMPONENTS.mixers))
+        if unread and not (option == "activation" and model.channel_mlp):
             mlp = " and channel_mlp is false" if option == "activation" else ""
             unread_fields[option] = (
                 f"token_mixer {', '.join(dict.fromkeys(names))} does not read it (it is for {can}){mlp}"
             )
     norms = {model.norm, *(conv.norm for conv in (model.stem, model.downsample) if conv)}
     for option in ("norm_eps", "norm_bias"):
-        if not norms & set(readers(option, NORMS)):
+        if not norms & set(readers(option, COMPONENTS.norms)):
             unread_fields[option] = f"norm {model.norm} does not read it"
     if not model.residual:
         unread_fields |= dict.fromkeys(("layer_scale", "res_scale", "drop_path"), "residual is false")

@@ -5,8 +5,9 @@
     token_mixers:
       roll: {class: my_mixers.py:Roll, about: every channel moved by one token}
 
-A part may also say `reads`, `window`, `mixes` and `fixed_resolution`, as the tables in parts.py do, and `uncounted`:
-operators that cost.py need not count. Every process reads the file for itself, so workers know what the command knows.
+A component may also say `reads`, `window`, `mixes` and `fixed_resolution`, as the tables in components.py do, and
+`uncounted`: operators that need not be counted. Every process reads the file for itself, so workers know what the
+command knows.
 
 The resolved spec names such a part by its class too: `roll@3f2a91c04b7d`, with the digest of the file that holds it. So
 a changed class is another run, a record tells which class it is of, and a sweep never trains half of its runs with what
@@ -47,11 +48,8 @@ _FIELDS: dict[str, tuple[type, str]] = {
 }
 
 
-# What the package itself has; read once, before anything is added.
+# What a component of each section may read: what the package's own read.
 _READS = {section: readable(table) for section, table in TABLES.items()}
-
-
-_OURS = {section: frozenset(table) for section, table in TABLES.items()}
 
 
 def own_parts_file() -> Path | None:
@@ -60,8 +58,8 @@ def own_parts_file() -> Path | None:
     return Path(named) if named else here if here.is_file() else None
 
 
-def read_own_parts() -> None:
-    """Makes the tables of parts.py hold what the file says now, and nothing that it, or another, said before.
+def own_components() -> dict[str, dict[str, Component]]:
+    """{section: {name with digest: component}} of what the file says now.
 
     Raises RequestError for a file that says anything else than the above.
     """
@@ -77,10 +75,7 @@ def read_own_parts() -> None:
             digest = source_digest(read_source(path.parent / file, f"{path}: {section}.{name}"), class_name)
             part = Component(f"{path.parent / file}:{class_name}", digest=digest, **options)
             found[section][own_name(name, digest)] = part
-    for section, table in TABLES.items():
-        for gone in [name for name in table if "@" in name and name not in found[section]]:
-            del table[gone]
-        table.update(found[section])
+    return found
 
 
 @lru_cache(maxsize=8)
@@ -102,7 +97,7 @@ def _declared(path: Path, text: bytes) -> list[tuple[str, str, Any, dict[str, An
             where = f"{file.where(section, str(name))}: {section}.{name}"
             if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise RequestError(f"{where}: a name is of small letters, digits and _, and begins with a letter")
-            if name in _OURS[section]:
+            if name in TABLES[section]:
                 raise RequestError(f"{where}: the package has a part of this name; choose another")
             if not isinstance(fields, dict) or "class" not in fields:
                 raise RequestError(f"{where}: must be a mapping with the key 'class': file.py:Class")
@@ -132,19 +127,6 @@ def _check_field(file: YamlFile, section: str, name: str, fields: dict[Any, Any]
         if word not in _READS[section]:
             among = ", ".join(_READS[section]) or "nothing"
             raise RequestError(f"{at}: unknown field {word!r}{nearest(word, list(_READS[section]))}; allowed: {among}")
-
-
-def own_names(model: Any) -> set[str]:
-    """The names of the user's own parts in a `ModelSpec`."""
-    names = [*model.stages()[2], model.norm, model.activation]
-    names += [conv.norm for conv in (model.stem, model.downsample) if conv]
-    return {name for name in names if name and "@" in name}
-
-
-def parts_of(model: Any) -> dict[str, Component]:
-    """The user's own parts that a `ModelSpec` names, as far as the tables know them."""
-    own = own_names(model)
-    return {name: part for table in TABLES.values() for name, part in table.items() if name in own}
 
 
 def cannot_be_built(error: BaseException, parts: dict[str, Component]) -> RequestError:

@@ -19,13 +19,15 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 from uuid import uuid4
 
 from pydantic import Field
 
 from metaformer_ablate.settings.typed_files import FileShape, read_json
 from metaformer_ablate.system.processes import is_gone, of_this_process
+from metaformer_ablate.tasks.base import Metric
+from metaformer_ablate.tasks.registry import DEFAULT, TASKS, get_task
 
 HEARTBEAT_SECONDS = 2.0  # seconds between two beats of an owner
 
@@ -46,14 +48,28 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. `top1` is of the last evaluation, in percent; None before the first."""
+    """How far a run is. `metrics` are of the last evaluation; None before the first."""
 
     epoch: int  # finished epochs
     epochs: int
     share: float  # of the whole run, 0 to 1
     train_loss: float | None
-    top1: float | None
+    metrics: dict[str, float] | None
     images_per_second: float
+    task: str = DEFAULT
+
+    @property
+    def reported(self) -> tuple[Metric, float | None] | None:
+        """The metric that the task reports, and its value so far; None where this code does not have the task."""
+        if self.task not in TASKS:
+            return None
+        metric = get_task(self.task).reported
+        return metric, (self.metrics or {}).get(metric.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """As claims and `ablate status` have it; the reported metric also stands under its name, as it always did."""
+        reported = {self.reported[0].name: self.reported[1]} if self.reported is not None else {}
+        return {**asdict(self), **reported}
 
 
 @dataclass(frozen=True)
@@ -93,8 +109,9 @@ class ProgressShape(FileShape):
     epochs: Count
     share: Annotated[float, Field(ge=0, le=1)]
     train_loss: float | None
-    top1: float | None
+    metrics: dict[ShortText, float] | None = None
     images_per_second: Annotated[float, Field(ge=0)]
+    task: ShortText = DEFAULT
 
 
 class ProcessShape(FileShape):
@@ -132,7 +149,7 @@ class Claim:
         return self.claims.folder / f"{self.run_id}.{self.generation}"
 
     def _text(self) -> str:
-        progress = self.progress and asdict(self.progress)
+        progress = self.progress and self.progress.to_json()
         of_claim = {"token": self.token, "beat": self._beat, "name": self.name, "progress": progress}
         return json.dumps(of_this_process() | of_claim)
 
@@ -182,6 +199,13 @@ class Claim:
         self.claims.forget(self.run_id, self.generation)
 
 
+def _reported_of_older(progress: dict[str, Any]) -> dict[str, float] | None:
+    """The metrics in a claim of older code, which has the reported one of classification alone, under its name."""
+    name = get_task().reported.name
+    value = progress.get(name)
+    return {name: float(value)} if isinstance(value, (int, float)) and abs(value) <= 100 else None
+
+
 class Claims:
     """The claims in a results folder, as one observer sees them."""
 
@@ -205,8 +229,10 @@ class Claims:
 
     def _read(self, run_id: str, generation: int) -> ClaimOwner | None:
         try:
-            found = ClaimShape.model_validate(read_json(self.folder / f"{run_id}.{generation}")).model_dump()
-            progress = found.pop("progress")
+            tree = read_json(self.folder / f"{run_id}.{generation}")
+            found = ClaimShape.model_validate(tree).model_dump()
+            if (progress := found.pop("progress")) is not None:
+                progress["metrics"] = progress["metrics"] or _reported_of_older(tree["progress"])
             return ClaimOwner(run_id, generation, **found, progress=progress and Progress(**progress))
         except FileNotFoundError:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from metaformer_ablate.errors import RequestError
@@ -51,50 +52,66 @@ def compare(then: Record, now: Record) -> dict[str, Any]:
     Identical means bit for bit in status, metrics, history (its seconds apart) and predictions. Each difference is
     {"what", "then", "now"}; `environment` has what of the surroundings is not the same.
     """
+    found = [
+        *((key, then.data[key], now.data[key]) for key in ("status", "reason")),
+        *_paired(then.data["metrics"], now.data["metrics"]),
+        *_of_history(then.history(), now.history()),
+        *(_of_predictions(then, now) if then.status == now.status == "ok" else ()),
+    ]
+    differences = [{"what": what, "then": one, "now": other} for what, one, other in found if one != other]
+    around = _environment(then, now, identical=not differences)
+    environment = [{"what": what, "then": one, "now": other} for what, one, other in around if one != other]
+    return {
+        "run_id": then.run_id,
+        "identical": not differences,
+        "differences": differences,
+        "environment": environment,
+    }
+
+
+Pair = tuple[str, Any, Any]  # what is compared, what it was then, what it is now
+
+
+def _paired(then: dict[str, Any] | None, now: dict[str, Any] | None, what: str = "", absent: Any = None) -> list[Pair]:
+    """The values of two mappings by key."""
+    one, other = then or {}, now or {}
+    return [(f"{what}{key}", one.get(key, absent), other.get(key, absent)) for key in sorted({*one, *other})]
+
+
+def _of_history(then: list[dict[str, float]], now: list[dict[str, float]]) -> Iterator[Pair]:
+    yield "epochs in the history", len(then), len(now)
+    for one, other in zip(then, now, strict=False):
+        if keys := [key for key in one if key != "seconds" and one[key] != other.get(key)]:
+            yield f"history, first in epoch {one['epoch']:.0f}: {keys[0]}", one[keys[0]], other.get(keys[0])
+            return
+
+
+def _of_predictions(then: Record, now: Record) -> Iterator[Pair]:
+    """The first array of the predictions that differs: in its shape, its entries or, of decimals, their values."""
     import numpy as np
 
-    found: list[dict[str, Any]] = []
+    before, after = then.predictions(), now.predictions()
+    for name in before:
+        one, other = before[name], after[name]
+        if one.shape != other.shape:
+            yield f"shape of {name}", list(one.shape), list(other.shape)
+        elif np.array_equal(one, other):
+            continue
+        elif one.dtype.kind == "f":
+            yield f"{name}, at most by", 0.0, float(np.abs(one - other).max())
+        else:
+            yield f"entries of {name} that differ", 0, int((one != other).sum())
+        return
 
-    def differ(what: str, one: Any, other: Any) -> None:
-        found.append({"what": what, "then": one, "now": other})
 
-    for key in ("status", "reason"):
-        if then.data[key] != now.data[key]:
-            differ(key, then.data[key], now.data[key])
-    ours, theirs = then.data["metrics"] or {}, now.data["metrics"] or {}
-    for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key):
-            differ(key, ours.get(key), theirs.get(key))
-    one, other = then.history(), now.history()
-    if len(one) != len(other):
-        differ("epochs in the history", len(one), len(other))
-    for line, again in zip(one, other, strict=False):
-        if keys := [key for key in line if key != "seconds" and line[key] != again[key]]:
-            differ(f"history, first in epoch {line['epoch']:.0f}: {keys[0]}", line[keys[0]], again[keys[0]])
-            break
-    if then.status == now.status == "ok":
-        before, after = then.predictions(), now.predictions()
-        if len(before["label"]) != len(after["label"]):
-            differ("evaluated images", len(before["label"]), len(after["label"]))
-        elif changed := int((before["predicted"] != after["predicted"]).sum()):
-            differ("images predicted otherwise", 0, changed)
-        elif not np.array_equal(before["confidence"], after["confidence"]):
-            largest = float(np.abs(before["confidence"] - after["confidence"]).max())
-            differ("confidence, at most by", 0.0, largest)
-    identical = not found
-    surroundings: list[dict[str, Any]] = []
-    versions = [record.data["versions"] or {} for record in (then, now)]
-    pairs = {f"version of {name}": [v.get(name) for v in versions] for name in sorted({*versions[0], *versions[1]})}
-    pairs |= {key: [then.data[key], now.data[key]] for key in ("device", "data_fingerprint")}
-    # Older records lack these; then the spec left no choice.
-    computed = [key for key in ("precision", "compiled", "kernels") if key in then.data]
-    pairs |= {key: [then.data[key], now.data.get(key)] for key in computed}
+def _environment(then: Record, now: Record, identical: bool) -> Iterator[Pair]:
+    """What was computed with and by, then and now."""
+    yield from _paired(then.data["versions"], now.data["versions"], "version of ")
+    # Older records lack the last three; then the spec left no choice.
+    for key in ("device", "data_fingerprint", *(k for k in ("precision", "compiled", "kernels") if k in then.data)):
+        yield key, then.data[key], now.data.get(key)
     if not identical or "cpu" in then.data:  # here there was a choice, which older records do not tell
-        cpus = [record.data.get("cpu") or {} for record in (then, now)]
-        pairs |= {f"CPU {key}": [cpu.get(key, "unknown") for cpu in cpus] for key in sorted({*cpus[0], *cpus[1]})}
-    pairs |= {key: [(r.data["git"] or {}).get(key) for r in (then, now)] for key in ("commit", "dirty")}
-    pairs["semantics"] = [then.spec().get("semantics"), SEMANTICS]
-    for what, (one_value, other_value) in pairs.items():
-        if one_value != other_value:
-            surroundings.append({"what": what, "then": one_value, "now": other_value})
-    return {"run_id": then.run_id, "identical": identical, "differences": found, "environment": surroundings}
+        yield from _paired(then.data.get("cpu"), now.data.get("cpu"), "CPU ", "unknown")
+    for key in ("commit", "dirty"):
+        yield key, (then.data["git"] or {}).get(key), (now.data["git"] or {}).get(key)
+    yield "semantics", then.spec().get("semantics"), SEMANTICS

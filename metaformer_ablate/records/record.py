@@ -17,6 +17,8 @@ from zipfile import ZipFile
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.system.files import read_regular
+from metaformer_ablate.tasks.base import Task
+from metaformer_ablate.tasks.registry import DEFAULT, get_task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,17 +30,14 @@ FORMAT = 1
 STATUSES = ("ok", "diverged", "failed")
 
 
-# The files of a record, and what a run may have left beside it; the largest that is read of each, in bytes.
-LARGEST = {"spec.yaml": 2**18, "history.csv": 2**26, "predictions.npz": 2**30, "log.txt": 2**26, "record.json": 2**20}
+# The files of a record of any task, and what a run may have left beside it; the largest that is read of each, in bytes.
+LARGEST = {"spec.yaml": 2**18, "history.csv": 2**26, "log.txt": 2**26, "record.json": 2**20}
 
 
-HISTORY_COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_top1", "val_top5", "seconds")
+LARGEST_OF_TASK = 2**30  # of a file that the task names
 
 
-FRAME_COLUMNS = tuple(
-    "run_id status top1 top5 loss at_chance params frozen_params macs macs_224 epochs images_seen seconds "
-    "peak_memory_bytes device started data_fingerprint".split()
-)
+PREDICTIONS = "predictions.npz"
 
 
 class StoreError(Exception):
@@ -66,6 +65,11 @@ class Record:
         """ok, diverged or failed."""
         return self.data["status"]
 
+    @property
+    def task(self) -> Task:
+        """What the run trained; records of classification do not name it."""
+        return get_task(self.data.get("task", DEFAULT))
+
     def value(self, metric: str) -> float | None:
         """A metric by name, at the last epoch, on the recipe's evaluation split; None unless the run is ok."""
         return (self.data["metrics"] or {}).get(metric) if self.status == "ok" else None
@@ -73,7 +77,7 @@ class Record:
     @property
     def top1(self) -> float | None:
         """Percent, at the last epoch, on the recipe's evaluation split; None unless the run is ok."""
-        return (self.data["metrics"] or {}).get("top1") if self.status == "ok" else None
+        return self.value("top1")
 
     @property
     def checksum(self) -> str:
@@ -100,7 +104,7 @@ class Record:
         return json.loads(_spec_json(rest)) | ({"seed": int(seeds[0])} if len(seeds) == 1 else {})
 
     def history(self) -> list[dict[str, float]]:
-        """One mapping an epoch, with the columns of history.csv. Raises RequestError where it cannot be one's."""
+        """One mapping per epoch, with the columns of history.csv. Raises RequestError where the file has no history."""
         path = f"{self.folder}/history.csv"
         try:
             text = read_regular(path, LARGEST["history.csv"]).decode()
@@ -108,37 +112,33 @@ class Record:
             rows = [dict(zip(names, map(float, line), strict=True)) for line in lines]
         except (OSError, ValueError, csv.Error) as error:
             raise RequestError(f"{path}: cannot be read: {error}") from None
-        if absent := [name for name in HISTORY_COLUMNS if name not in names]:
+        if absent := [name for name in self.task.history_columns if name not in names]:
             raise RequestError(f"{path}: lacks the column {absent[0]}")
         if not all(math.isfinite(value) for row in rows for value in row.values()):
             raise RequestError(f"{path}: holds a number that is not finite")
         return rows
 
     def predictions(self) -> dict[str, np.ndarray]:
-        """label, predicted and confidence, in the order of the evaluation split.
+        """The arrays that the task keeps of the evaluation, by name.
 
-        Raises RequestError where the file cannot be read or holds something else.
+        Raises RequestError where the file cannot be read or holds what the task would not write.
         """
         import numpy as np
 
-        path = f"{self.folder}/predictions.npz"
+        path = f"{self.folder}/{PREDICTIONS}"
         try:
-            content = read_regular(path, LARGEST["predictions.npz"])
+            content = read_regular(path, LARGEST_OF_TASK)
             with ZipFile(io.BytesIO(content)) as archive:
-                if sum(member.file_size for member in archive.infolist()) > LARGEST["predictions.npz"]:
+                if sum(member.file_size for member in archive.infolist()) > LARGEST_OF_TASK:
                     raise ValueError("it unpacks to more than is read")
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 found = dict(arrays)
         except Exception as error:  # whatever a damaged archive makes of zipfile and numpy
             raise RequestError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
-        if missing := [name for name in ("label", "predicted", "confidence") if name not in found]:
-            raise RequestError(f"{path}: lacks {', '.join(missing)}; allowed: label, predicted and confidence")
-        label, predicted, confidence = (found[name] for name in ("label", "predicted", "confidence"))
-        listed = label.ndim == 1 and len(label) and label.shape == predicted.shape == confidence.shape
-        kinds = "".join(array.dtype.kind for array in (label, predicted, confidence))
-        if not listed or not re.fullmatch("[ui][ui]f", kinds):
-            shown = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in found.items())
-            raise RequestError(f"{path}: found {shown[:200]}; allowed: three lists of one length, an entry per image")
+        try:
+            self.task.part("predictions").check(found)
+        except ValueError as error:
+            raise RequestError(f"{path}: {error}") from None
         return found
 
 

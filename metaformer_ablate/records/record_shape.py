@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from metaformer_ablate.settings.typed_files import FileShape
+from metaformer_ablate.tasks.registry import DEFAULT
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -30,6 +31,7 @@ class UnreadableShape(FileShape):
 class RecordShape(FileShape):
     """record.json of format 1. Keys that came later have a default, for older records lack them."""
 
+    task: Text = DEFAULT
     reason: Text | None
     metrics: dict[str, float] | None
     at_chance: bool | None = None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +41,9 @@ def run_states(
 
     `held` are the runs that somebody trains (`Claims.held`). Costs a hash a seed and not a resolved spec.
     """
-    before, after = _canonical_around_seed(spec)
-    return [_look_up(_run_id(before, seed, after), seed, store, fingerprint, held) for seed in seeds]
+    seeds = list(seeds)
+    ids = zip(spec.ids(seeds), seeds, strict=True)
+    return [_look_up(run_id, seed, store, fingerprint, held) for run_id, seed in ids]
 
 
 def _look_up(run_id: str, seed: int, store: Store, fingerprint: str | None, held: Container[str]) -> RunState:
@@ -60,11 +59,7 @@ def seeds_with_records(plan: Plan, store: Store) -> tuple[int, ...]:
     ids = set(store.ids())
     found: set[int] = set()
     for spec in plan.specs.values() if ids else ():
-        # The canonical JSON of two seeds differs in the number alone, so ids cost one hash each.
-        before, after = _canonical_around_seed(spec)
-        for seed in range(SEEDS_LOOKED_UP):
-            if _run_id(before, seed, after) in ids:
-                found.add(seed)
+        found |= {seed for seed, run_id in enumerate(spec.ids(range(SEEDS_LOOKED_UP))) if run_id in ids}
     return tuple(sorted(found)) or (0,)
 
 
@@ -79,16 +74,6 @@ def no_records_hint(plan: Plan, store: Store, seeds: Sequence[int] | None = None
         f"none of the {len(ids)} runs in {store.path} is of {plan.experiment.name} under {settings}; "
         f"give the recipe, overrides and seeds that `ablate run` was given"
     )
-
-
-def _canonical_around_seed(spec: RunSpec) -> tuple[bytes, bytes]:
-    text = json.dumps(spec.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    before, _, after = text.rpartition(f'"seed":{spec.seed},')
-    return f'{before}"seed":'.encode(), f",{after}".encode()
-
-
-def _run_id(before: bytes, seed: int, after: bytes) -> str:
-    return hashlib.sha256(b"%s%d%s" % (before, seed, after)).hexdigest()[:12]
 
 
 def as_dict(state: RunState) -> dict[str, Any]:

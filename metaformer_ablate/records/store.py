@@ -7,13 +7,9 @@ names the folder in `problems` and goes on as if it were not there.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,27 +18,35 @@ from uuid import uuid4
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.checkpoints import FINAL, LAST
-from metaformer_ablate.records.integrity import check_record, file_digest
+from metaformer_ablate.records.integrity import check_record
 from metaformer_ablate.records.record import (
-    FORMAT,
-    FRAME_COLUMNS,
-    HISTORY_COLUMNS,
     LARGEST,
     STATUSES,
     Record,
     StoreError,
 )
-from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.records.writing import copy_files, write_files
+from metaformer_ablate.settings.layers import flatten
 from metaformer_ablate.settings.typed_files import read_json
-from metaformer_ablate.spec.merge import flatten
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.tasks.base import Task
+from metaformer_ablate.tasks.registry import get_task
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 
-FILES = (*LARGEST, LAST, FINAL)
+_FRAME_KEYS = tuple(
+    "run_id status at_chance params frozen_params macs macs_224 epochs images_seen seconds "
+    "peak_memory_bytes device started data_fingerprint".split()
+)
+
+
+def frame_columns(*tasks: Task) -> tuple[str, ...]:
+    """The columns that `Store.frame` begins with: id, status, the metrics of the tasks, what the run took and where."""
+    metrics = dict.fromkeys(metric.name for task in tasks for metric in task.metrics)
+    return (*_FRAME_KEYS[:2], *metrics, *_FRAME_KEYS[2:])
 
 
 @dataclass
@@ -64,8 +68,6 @@ class Store:
     def read(self, run_id: str) -> Record | None:
         """The record of a run; None where there is none or it does not check out (then `problems` says why)."""
         folder = self.folder(run_id)
-        if not folder.is_dir():
-            return None
         problem, data = check_record(folder, run_id)
         if problem:
             self.problems[run_id] = f"{folder}: {problem}; not counted as a result"
@@ -124,14 +126,15 @@ class Store:
         return found[0]
 
     def frame(self, records: Iterable[Record] | None = None) -> pd.DataFrame:
-        """One line a run, of all records or of those given: what came out, where it ran, what it set.
+        """One line per run, of all records or of those given: what came out, where it ran, what it set.
 
-        Columns are FRAME_COLUMNS, `torch` (its version), `commit` and `dirty` (of this package), and every field of the
-        resolved spec by its dotted path. The order of columns is the same for any records. A record whose spec cannot
-        be read is left out, and `problems` says why.
+        Columns are `frame_columns` of the records' tasks, `torch` (its version), `commit` and `dirty` (of this
+        package), and every field of the resolved spec by its dotted path. The order of columns is the same for any
+        records of a task. A record whose spec cannot be read is left out, and `problems` says why.
         """
         import pandas as pd
 
+        tasks = {}
         lines, of_spec = [], dict.fromkeys(["seed"])
         for record in self if records is None else records:
             data = record.data
@@ -140,13 +143,16 @@ class Store:
             except RequestError as error:
                 self.problems[record.run_id] = f"{error}; left out"
                 continue
-            metrics = {key: value for key, value in (data["metrics"] or {}).items() if key not in data}
-            line = {key: data.get(key) for key in FRAME_COLUMNS} | metrics
+            task = tasks[record.task.name] = record.task
+            line = {key: data.get(key) for key in _FRAME_KEYS}
+            line |= {metric.name: record.value(metric.name) for metric in task.metrics}
             line["torch"] = (data.get("versions") or {}).get("torch")
             line |= {key: (data.get("git") or {}).get(key) for key in ("commit", "dirty")}
             of_spec |= dict.fromkeys(spec)
             lines.append(line | spec)
-        return pd.DataFrame(lines, columns=[*FRAME_COLUMNS, "torch", "commit", "dirty", *of_spec])
+        return pd.DataFrame(
+            lines, columns=[*frame_columns(*tasks.values() or [get_task()]), "torch", "commit", "dirty", *of_spec]
+        )
 
     # Writing
 
@@ -182,23 +188,7 @@ class Store:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            (temporary / "spec.yaml").write_text(_yaml(spec.to_dict()), encoding="utf-8")
-            (temporary / "history.csv").write_text(_history(history), encoding="utf-8")
-            if predictions is not None:
-                import numpy as np
-
-                with (temporary / "predictions.npz").open("wb") as stream:
-                    np.savez_compressed(stream, **predictions)  # type: ignore[arg-type]
-            if log is not None:
-                (temporary / "log.txt").write_text(log, encoding="utf-8")
-            data = {"format": FORMAT, "run_id": run_id, **data}
-            sums = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
-            data["checksums"] = {**sums, "record.json": digest(data)}
-            with (temporary / "record.json").open("w", encoding="utf-8") as stream:
-                json.dump(data, stream, indent=1, allow_nan=False)
-                stream.write("\n")
-                stream.flush()
-                os.fsync(stream.fileno())
+            data = write_files(temporary, spec, data, history, predictions, log)
             if checkpoint is not None:
                 checkpoint.rename(temporary / LAST)
             if (first := self.read(run_id)) is not None and first.status != "failed":
@@ -219,14 +209,13 @@ class Store:
     def adopt(self, record: Record) -> list[str]:
         """Brings in a record of another results folder, whole or not at all; one of ours gives way to it, aside.
 
-        Of the files there only those of a record are copied, and only regular ones: a link may lead to what its owner
-        never meant to give away. Returns the names that were left out. Raises RequestError where what is left is no
-        whole record, StoreError where ours cannot be written.
+        Of the files there only those of a record are copied, and only regular ones. Returns the names that were left
+        out. Raises RequestError where what is left is no whole record, StoreError where ours cannot be written.
         """
         temporary = self.runs / f".{record.run_id}.{uuid4().hex[:12]}"
         try:
             temporary.mkdir()
-            left_out = _copy_files(record.folder, temporary)
+            left_out = copy_files(record.folder, temporary, (*LARGEST, *record.task.files, LAST, FINAL))
             problem, data = check_record(temporary, record.run_id)
             if problem or data != record.data:
                 links = f" (left out: {', '.join(left_out)})" if left_out else ""
@@ -258,38 +247,3 @@ class Store:
         except OSError as error:
             raise StoreError.of(self.path, f"{aside.name}/{run_id}", error) from error
         return target
-
-
-def _copy_files(folder: Path, to: Path) -> list[str]:
-    """Copies the regular files of a record, following no link; the names of all else that is there."""
-    left_out = []
-    for name in sorted(os.listdir(folder)):
-        try:
-            if name not in FILES or not stat.S_ISREG(os.lstat(folder / name).st_mode):
-                raise OSError
-            file = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            left_out.append(name)
-            continue
-        with os.fdopen(file, "rb") as source, (to / name).open("xb") as target:
-            shutil.copyfileobj(source, target)
-    return left_out
-
-
-def _yaml(tree: dict[str, Any]) -> str:
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None  # lists of numbers on one line, mappings one key a line
-    yaml.width = 1000
-    stream = io.StringIO()
-    yaml.dump(tree, stream)
-    return stream.getvalue()
-
-
-def _history(rows: list[dict[str, float]]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, HISTORY_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()

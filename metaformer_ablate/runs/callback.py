@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
 import time
@@ -19,12 +20,15 @@ from metaformer_ablate.runs.options import RunOptions
 from metaformer_ablate.runs.outcome import now
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
-from metaformer_ablate.system.console import say
 from metaformer_ablate.system.signals import Interrupted
 from metaformer_ablate.tasks.classification.module import Classification
 from metaformer_ablate.tasks.module import Diverged
+from metaformer_ablate.tasks.registry import task_of
 from metaformer_ablate.training.compute import ComputeSettings
 from metaformer_ablate.training.optim import learning_rate
+
+logger = logging.getLogger(__name__)
+
 
 # Between two reports of how far a run is.
 PROGRESS_SECONDS = 0.5
@@ -107,7 +111,7 @@ class RunCallback(pl.Callback):
             except OSError as error:
                 raise StoreError.of(self.checkpoints.folder, f"the checkpoint {path.name}", error) from error
             then = "begins at its beginning" if self.checkpoints.newest() is None else "tries the one before it"
-            say(f"warning: the checkpoint {path} {reason}; it was set aside as {aside}, and the run {then}")
+            logger.warning(f"the checkpoint {path} {reason}; it was set aside as {aside}, and the run {then}")
         return None
 
     def _check(self, path: Path) -> None:
@@ -258,7 +262,8 @@ class RunCallback(pl.Callback):
             epochs=self.epochs,
             share=share,
             train_loss=last["train_loss"] if last else None,
-            top1=last["val_top1"] if last else None,
+            metrics={k.removeprefix("val_"): v for k, v in last.items() if k.startswith("val_")} if last else None,
             images_per_second=rate,
+            task=task_of(self.spec.to_dict()).name,
         )
         self.options.tell(progress)

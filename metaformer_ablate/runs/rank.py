@@ -14,11 +14,13 @@ from typing import Any
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.console import log_to_stderr
 from metaformer_ablate.system.signals import Interrupted, StopRequest
 
 
 def main() -> None:
     """Carries out a rank's part of the order on standard input."""
+    log_to_stderr()
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no message
     stdin = open(0, "rb", buffering=0, closefd=False)

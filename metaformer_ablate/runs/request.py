@@ -20,7 +20,7 @@ class RunRequest:
     keep_checkpoints: bool = False
     checkpoint_seconds: float = 15.0
     dead_claim: str | None = None  # token of a claim whose owner was seen to be dead
-    wandb: dict[str, Any] | None = None  # what `tracking.track_run` tells W&B by
+    wandb: dict[str, Any] | None = None  # what `Tracking.run` tells W&B by
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from metaformer_ablate.runs.outcome import EMPTY_RECORD, RunOutcome, failure_rea
 from metaformer_ablate.runs.trainer import choose_strategy, cluster_environment, has_batch_norm
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
-from metaformer_ablate.system.console import say
 from metaformer_ablate.system.devices import device_name
 from metaformer_ablate.system.memory import peak_memory, retain_freed_memory, start_peak_memory
 from metaformer_ablate.tasks.classification.data.augment import Augment
@@ -41,6 +40,8 @@ from metaformer_ablate.training.compute import ComputeSettings, checkpoint_activ
 
 if TYPE_CHECKING:
     from metaformer_ablate.tasks.classification.data.image_files import ImageFileData
+
+logger = logging.getLogger(__name__)
 
 
 Data: TypeAlias = "InMemoryData | ImageFileData"
@@ -173,7 +174,7 @@ class Runner:
             if computing.precision == "bf16":
                 _warn_of_bf16()
         checkpoint = find_checkpoint(watch)
-        net = build_model(spec, kernels=computing.kernels)
+        net = build_model(spec.model, *spec.data.net_shape, seed=spec.seed, kernels=computing.kernels)
         batch_norm = has_batch_norm(net, train)
         check_hardware(spec, self.device.type, batch_norm)
         if train.grad_checkpointing:
@@ -219,7 +220,7 @@ class Runner:
             # is lost; in a signal's handler it also speaks to the other devices. The options' stop is for that.
             trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
             if batch_norm and train.world > 1 and trainer.is_global_zero:
-                say(f"run {spec.run_id}: batch norm is synchronised over {train.world} devices")
+                logger.info(f"run {spec.run_id}: batch norm is synchronised over {train.world} devices")
             rank, unreadable = trainer.global_rank, watch.unreadable
             loader = data.train_loader(train, spec.seed, watch.resume_at, rank, unreadable)
             shares = data.evaluation_loader(train, rank, unreadable)
@@ -230,4 +231,4 @@ class Runner:
 
 @cache
 def _warn_of_bf16() -> None:
-    say("warning: train.precision is bf16 on a CPU, where it takes about ten times as long as fp32")
+    logger.warning("train.precision is bf16 on a CPU, where it takes about ten times as long as fp32")

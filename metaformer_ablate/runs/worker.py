@@ -20,15 +20,21 @@ from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
 from metaformer_ablate.system.devices import choose_device, choose_devices
 from metaformer_ablate.system.signals import Interrupted, StopRequest
-from metaformer_ablate.tracking.tracker import track_run
+from metaformer_ablate.tracking.tracking import Tracking
 
 _runners: dict[tuple[str, str | None, str], Runner] = {}
 
 
 def execute(
-    request: RunRequest, stop: StopRequest, report: Callable[[Progress], None] = lambda progress: None
+    request: RunRequest,
+    stop: StopRequest,
+    report: Callable[[Progress], None] = lambda progress: None,
+    tracking: Tracking | None = None,
 ) -> RunResult:
-    """Carries an order out: claims the run, trains it unless its record is there by now, and lets go of it."""
+    """Carries a request out: claims the run, trains it unless its record is there by now, and lets go of it.
+
+    `tracking` is that of the process, where it carries out several requests.
+    """
     try:
         spec = RunSpec.model_validate(request.spec)
         key = (request.results, request.data, request.device)
@@ -49,7 +55,9 @@ def execute(
             record = runner.store.read(spec.run_id)
             if record is None or request.replaces == record.checksum:
                 fingerprint = runner.folder.fingerprint(spec.data.name, spec.data.reader)
-                with track_run(request.wandb, spec, runner.store, fingerprint, provenance.versions()) as tracker:
+                with (tracking or Tracking()).run(
+                    request.wandb, spec, runner.store, fingerprint, provenance.versions()
+                ) as tracker:
                     options = RunOptions(
                         report,
                         checkpoint_seconds=request.checkpoint_seconds,

@@ -76,6 +76,11 @@ def setting(default: Any, allowed: str) -> Any:
     return Field(default=default, description=allowed)
 
 
+def later_setting(allowed: str) -> Any:
+    """A field that was added after there were records. Null means as before, and is left out of what the id is of."""
+    return Field(default=None, exclude_if=lambda value: value is None, description=allowed)
+
+
 def execution_setting(default: Any, allowed: str) -> Any:
     """A field that says how a run is carried out: it stays out of the id and of spec.yaml."""
     return Field(default=default, exclude=True, description=allowed)

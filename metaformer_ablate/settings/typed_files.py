@@ -28,7 +28,7 @@ def read_json(path: str | Path, largest: int = LARGEST_JSON) -> Any:
     """The value in a JSON file. Raises OSError where it cannot be read, ValueError where it is no such JSON."""
     text = read_regular(path, largest).decode()
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if text.count("[") + text.count("{") > DEEPEST_JSON and _is_deep(value):
@@ -64,6 +64,9 @@ def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text[:20]} is no finite number")
     return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
 def _is_deep(value: Any) -> bool:

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.components import MIXERS
-from metaformer_ablate.models.presets import COMPARATORS
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.spec.merge import Merged, invalid
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.training.spec import TrainSpec
 
 
 def check_together(spec: RunSpec, merged: Merged) -> None:
-    """What no single field can tell: the geometry leaves a map in every stage, the schedule fits the epochs."""
+    """Raises RequestError for what no single field can tell: a data set of another task, a geometry that leaves no map
+    in a stage, a schedule that does not fit the epochs, devices that cannot share a batch."""
+    _check_task(spec, merged)
+    _check_model(spec, merged)
+    _check_training(spec, merged)
+    _check_sharing(spec.train, merged)
+    _check_mixing(spec, merged)
+
+
+def _check_task(spec: RunSpec, merged: Merged) -> None:
+    """The data set is one of the task."""
+    task, of = merged.task.name, DATASETS[spec.data.name].task
+    if task != of:
+        fit = [name for name, facts in DATASETS.items() if facts.task == task]
+        others = f", or a data set of {task}: {', '.join(fit)}" if fit else ""
+        raise RequestError(
+            f"{merged.where('data.name')}data.name is {spec.data.name!r}, a data set of the task {of}, and task.name "
+            f"is {task}; allowed: task.name={of}{others}"
+        )
+
+
+def _check_model(spec: RunSpec, merged: Merged) -> None:
+    """One model is named, and its geometry leaves a map in every stage."""
     model = spec.model
     if model.timm is not None and model.comparator is not None:
         raise RequestError(
@@ -25,7 +47,7 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
             f"{layer.where('model.size')}: {about}model.size is {size!r}, but nothing reads it: "
             f"the model is {comparator}"
         )
-    for stage, (height, _) in enumerate(stage_sizes(spec)):
+    for stage, (height, _) in enumerate(model.stage_sizes(spec.data.image_size)):
         if height < 1:
             assert model.stem is not None and model.downsample is not None
             raise RequestError(
@@ -34,9 +56,13 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
                 f"{model.downsample.stride}; allowed: a larger image or smaller strides"
             )
     for i, (_, dim, mixer) in enumerate(zip(*model.stages(), strict=True)):
-        if "head_dim" in MIXERS[mixer].reads and (not model.head_dim or dim % model.head_dim):
+        if "head_dim" in COMPONENTS.mixers[mixer].reads and (not model.head_dim or dim % model.head_dim):
             allowed = f"allowed for {mixer} in stage {i + 1}: a divisor of its width {dim}"
             raise invalid("model.head_dim", model.head_dim, allowed, merged)
+
+
+def _check_training(spec: RunSpec, merged: Merged) -> None:
+    """The schedule fits the epochs, and a batch the images."""
     train = spec.train
     if train.warmup_epochs >= train.epochs and train.warmup_epochs > 0:
         _, source = merged.explicit.get("train.warmup_epochs", (None, None))
@@ -51,7 +77,11 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
             f"{merged.where('train.batch_size')}train.batch_size is {train.batch_size}; allowed: at most {images}, "
             f"the training images of {spec.data.name}"
         )
-    _check_sharing(train, merged)
+
+
+def _check_mixing(spec: RunSpec, merged: Merged) -> None:
+    """Pairs of images that are mixed are on one device."""
+    train = spec.train
     mixed = not spec.data.in_memory and bool(spec.data.mixup or spec.data.cutmix)
     part = train.micro_batch or train.batch_size // train.world
     if mixed and part < train.batch_size and part % 2:
@@ -77,30 +107,3 @@ def _check_sharing(train: TrainSpec, merged: Merged) -> None:
     if train.strategy != "auto" and train.world == 1:
         allowed = "allowed on one device: auto"
         raise invalid("train.strategy", train.strategy, allowed, merged)
-
-
-def stage_sizes(spec: RunSpec) -> list[tuple[int, int]]:
-    """(height, width) of the feature map in each stage, in tokens; empty for a comparator."""
-    size, sizes = spec.data.image_size, []
-    for stage in range(len(spec.model.depths or ())):
-        conv = spec.model.downsample if stage else spec.model.stem
-        assert conv is not None
-        size = (size + 2 * conv.padding - conv.kernel) // conv.stride + 1
-        sizes.append((size, size))
-    return sizes
-
-
-def not_applicable(spec: RunSpec) -> str | None:
-    """Why a comparator makes no sense at a recipe's resolution; None where it does. A MetaFormer fits any."""
-    size = spec.data.image_size
-    fits = COMPARATORS.get(spec.model.comparator or "")
-    if fits is not None and (size < 64 or not fits.takes(size)):
-        times = "a power of two" if fits.powers else "an integer"
-        return f"{spec.model.comparator} takes images of {fits.base} pixels times {times}, from 64 on; here {size}"
-    if (name := spec.model.timm) is not None:
-        if name.startswith("resnet"):
-            small = f"{name} leaves less than one position of images below 32 pixels; here {size}"
-            return None if size >= 32 else small
-        if size < 64 or size % 16:
-            return f"{name} takes images of a multiple of 16 pixels, from 64 on; here {size}"
-    return None

@@ -14,8 +14,9 @@ from typing import Any
 from metaformer_ablate.errors import RequestError, nearest, shown, unknown
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.yaml_reader import YamlFile, kind
-from metaformer_ablate.spec.merge import flatten
+from metaformer_ablate.spec.known import flatten
 from metaformer_ablate.system.files import open_regular, read_regular
+from metaformer_ablate.tasks.registry import metrics_of_all_tasks
 
 _EXPERIMENT_KEYS = ("title", "baseline", "set", "under", "rows")
 
@@ -23,10 +24,7 @@ _EXPERIMENT_KEYS = ("title", "baseline", "set", "under", "rows")
 _ROW_KEYS = ("label", "group", "set", "under", "paper", "notes")
 
 
-_PAPER_KEYS = ("table", "top1", "params_m", "frozen_params_m", "macs_g", "note")
-
-
-_RECIPE_KEYS = ("title", "model", "data", "train")
+_RECIPE_KEYS = ("title", "model", "data", "train", "task")
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,8 @@ def load_experiment(name: str) -> Experiment:
 def _row(file: YamlFile, name: str, tree: Any) -> Row:
     at = ("rows", name)
     tree = _check_keys(file, tree if tree is not None else {}, _ROW_KEYS, *at)
-    paper = _check_keys(file, tree.get("paper") or {}, _PAPER_KEYS, *at, "paper")
+    paper_keys = ("table", *metrics_of_all_tasks(), "params_m", "frozen_params_m", "macs_g", "note")
+    paper = _check_keys(file, tree.get("paper") or {}, paper_keys, *at, "paper")
     for key, value in paper.items():
         kinds: tuple[type, ...] = {"note": (str,), "table": (int, str)}.get(key, (int, float))
         finite = not isinstance(value, float) or math.isfinite(value)

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metaformer_ablate.errors import RequestError, shown
-from metaformer_ablate.models.components import MIXERS
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.settings.layers import Layer
-from metaformer_ablate.spec.checks import not_applicable as reason_not_applicable
-from metaformer_ablate.spec.checks import stage_sizes
 from metaformer_ablate.spec.experiment import Experiment, Recipe, load_experiment, load_recipe
 from metaformer_ablate.spec.resolve import resolve
-from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.spec.run_spec import SECTION_NAMES, RunSpec
 from metaformer_ablate.spec.words import as_words, override_layer
+from metaformer_ablate.tasks.registry import task_of
 
 MOST_SEEDS = 10_000
 
@@ -62,7 +61,8 @@ def plan(
                 f"{chosen.source}: rows {other!r} and {row.name!r} are the same run{cause}; "
                 f"each row of an experiment must differ from every other"
             )
-        if (why := reason_not_applicable(spec)) is not None:
+        why = spec.model.not_applicable(spec.data.image_size) or task_of(spec).not_applicable(spec)
+        if why is not None:
             not_applicable[row.name] = why
         else:
             specs[row.name] = spec
@@ -77,14 +77,14 @@ def row_notes(plan: Plan, name: str) -> list[str]:
         return [*notes, f"not applicable: {plan.not_applicable[name]}"]
     spec = plan.specs[name]
     baseline = plan.specs.get(plan.experiment.baseline)
-    if baseline is not None and (changes := differences(spec, baseline, ("data", "train"))):
+    if baseline is not None and (changes := differences(spec, baseline, ("data", "train", "task"))):
         notes.append(
             "not the baseline's recipe: " + ", ".join(f"{path} {there} -> {here}" for path, here, there in changes)
         )
     covered: dict[str, list[str]] = {}
-    for i, (height, width) in enumerate(stage_sizes(spec)):
+    for i, (height, width) in enumerate(spec.model.stage_sizes(spec.data.image_size)):
         mixer = spec.model.stages()[2][i]
-        part = MIXERS[mixer]
+        part = COMPONENTS.mixers[mixer]
         window = spec.model.at_stage(part.window, i) if part.window else None
         place = f"stage {i + 1} ({height} x {width})"
         if not part.mixes:
@@ -98,12 +98,12 @@ def row_notes(plan: Plan, name: str) -> list[str]:
 
 
 def differences(
-    spec: RunSpec, baseline: RunSpec, sections: Sequence[str] = ("model", "data", "train")
+    spec: RunSpec, baseline: RunSpec, sections: Sequence[str] = SECTION_NAMES
 ) -> list[tuple[str, Any, Any]]:
     """(path, value, the baseline's value) of every resolved field that differs, seeds apart."""
     found = []
     for section in sections:
-        here, there = (_flat(tree.to_dict()[section], section) for tree in (spec, baseline))
+        here, there = (_flat(tree.to_dict().get(section, {}), section) for tree in (spec, baseline))
         for path in sorted(here.keys() | there.keys()):
             if here.get(path) != there.get(path):
                 found.append((path, here.get(path), there.get(path)))

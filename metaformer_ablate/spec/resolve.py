@@ -8,21 +8,21 @@ sets to null every field that the chosen parts do not read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.spec import DataSpec, unread_data
 from metaformer_ablate.errors import RequestError, shown
-from metaformer_ablate.models.spec import ModelSpec, unread_model
-from metaformer_ablate.models.user_components import read_own_parts
+from metaformer_ablate.models.registry import COMPONENTS
+from metaformer_ablate.models.spec import ModelSpec, unread_entries, unread_model
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.schema import Strict
 from metaformer_ablate.spec.checks import check_together
-from metaformer_ablate.spec.merge import LEAVES, Merged, invalid, merge, per_stage, with_presets
-from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.spec.merge import Merged, invalid, merge, per_stage, with_presets
+from metaformer_ablate.spec.run_spec import SECTION_NAMES, RunSpec
 from metaformer_ablate.system.files import open_regular
 from metaformer_ablate.training.spec import TrainSpec, unread_train
 
@@ -34,7 +34,7 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
     set themselves is cleared of earlier layers. Raises RequestError for anything unknown, of a wrong type, out of
     range or contradictory, and for a strict setting that the chosen parts do not read.
     """
-    read_own_parts()
+    COMPONENTS.read_own()
     merged = merge(layers)
     values = with_presets(merged)
     model = _validate(ModelSpec, "model", per_stage(values.get("model", {}), merged), merged)
@@ -47,12 +47,10 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
         numbers |= {key: getattr(data, key) or getattr(facts, key) for key in ("train_images", "test_images")}
         data = data.model_copy(update=numbers)
     train = _validate(TrainSpec, "train", values.get("train", {}), merged)
-    spec = RunSpec(
-        model=_null_unread(model, "model", unread_model(model), merged),
-        data=_null_unread(data, "data", unread_data(data), merged),
-        train=_null_unread(train, "train", unread_train(train), merged),
-        seed=seed,
-    )
+    task = None
+    if (section := merged.task.settings) is not None:
+        task = _validate(section, "task", values.get("task", {}), merged)
+    spec = _null_unread(RunSpec(model=model, data=data, train=train, task=task, seed=seed), merged)
     check_together(spec, merged)
     return spec
 
@@ -72,17 +70,17 @@ def _validate(model: type[S], section: str, values: dict[str, Any], merged: Merg
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first, leaves = error.errors(include_url=False)[0], merged.leaves
         keys = [str(key) for key in first["loc"]]
         path = ".".join([section, *keys])
-        while path not in LEAVES:  # inside a list: the field is what has a description
+        while path not in leaves:  # inside a list: the field is what has a description
             path = path.rpartition(".")[0]
             if not path:
                 raise RequestError(f"{section} must be a mapping with: {', '.join(model.model_fields)}") from None
         if first["type"] == "missing":
-            raise RequestError(f"{merged.home}{path} is not set; allowed: {LEAVES[path].description}") from None
+            raise RequestError(f"{merged.home}{path} is not set; allowed: {leaves[path].description}") from None
         reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else ""
-        allowed = reason or f"allowed: {LEAVES[path].description}"
+        allowed = reason or f"allowed: {leaves[path].description}"
         if first["type"] == "less_than" and first["ctx"]["lt"] == 2**31:
             allowed += f", below {2**31}"
         value: Any = values
@@ -93,36 +91,75 @@ def _validate(model: type[S], section: str, values: dict[str, Any], merged: Merg
         raise invalid(path, value, allowed, merged) from None
 
 
-def _null_unread(section: S, name: str, unread_fields: dict[str, str], merged: Merged) -> S:
-    """The section with unread fields null. Raises where a row or the command line sets one of them, and for a null
-    where something reads the field and its description allows none."""
-    for key, info in type(section).model_fields.items():
+def _null_unread(spec: RunSpec, merged: Merged) -> RunSpec:
+    """The spec with null in every field that neither its components nor its task read.
+
+    Raises RequestError where a row or the command line sets one of them, and for a null where something reads the
+    field and its description allows none.
+    """
+    unread = {
+        **{f"model.{field}": why for field, why in unread_model(spec.model).items()},
+        **{f"data.{field}": why for field, why in unread_data(spec.data).items()},
+        **{f"train.{field}": why for field, why in unread_train(spec.train).items()},
+        **merged.task.unread(spec),
+    }
+    entries = {
+        (field, stage): why
+        for (field, stage), why in unread_entries(spec.model).items()
+        if f"model.{field}" not in unread
+    }
+    update = {}
+    for name in SECTION_NAMES:
+        if (section := getattr(spec, name)) is None:
+            continue
+        _check_nulls(section, name, unread, merged)
+        changes = {}
+        for field, info in type(section).model_fields.items():
+            if (path := f"{name}.{field}") in unread:
+                _refuse_unread(path, unread[path], merged)
+                # What is not in the id is not in a record either, and a field that takes no null has its default.
+                keeps_default = info.exclude or type(None) not in get_args(info.annotation)
+                changes[field] = info.default if keeps_default else None
+        update[name] = section.model_copy(update=changes)
+    for (field, stage), why in entries.items():
+        _refuse_unread_entry(field, stage, why, entries, spec, merged)
+        values = list(getattr(update["model"], field))
+        values[stage] = None
+        update["model"] = update["model"].model_copy(update={field: tuple(values)})
+    return spec.model_copy(update=update)
+
+
+def _check_nulls(section: Strict, name: str, unread: Mapping[str, str], merged: Merged) -> None:
+    """Raises RequestError for a null that something reads and the field's description does not allow."""
+    for field, info in type(section).model_fields.items():
         nullable = info.default is None or "null" in (info.description or "")
-        if getattr(section, key) is None and key not in unread_fields and not nullable:
-            raise invalid(f"{name}.{key}", None, f"allowed: {info.description}", merged)
-    update: dict[str, Any] = {}
-    for key, why in unread_fields.items():
-        option, _, stage = key.partition(".")
-        path = f"{name}.{option}"
-        inside = [p for p in merged.explicit if p == path or p.startswith(path + ".")]
-        path = inside[0] if inside else path
-        value, layer = merged.explicit.get(path, (None, None))
-        if layer is not None and layer.strict and value is not None:
-            # One value for all stages is read where any stage reads it; an entry of a list stands for its own stage.
-            if not stage:
-                unread = True
-            elif isinstance(value, list):
-                unread = value[int(stage)] is not None
-            else:
-                unread = all(f"{option}.{i}" in unread_fields for i in range(len(getattr(section, option))))
-            if unread:
-                at = f" at stage {int(stage) + 1}" if stage and isinstance(value, list) else ""
-                raise RequestError(f"{merged.where(path)}{path} is {shown(value)}, but nothing reads it{at}: {why}")
-        if stage:
-            entries = list(update.get(option, getattr(section, option)))
-            entries[int(stage)] = None
-            update[option] = tuple(entries)
-        else:
-            info = type(section).model_fields[option]
-            update[option] = info.default if info.exclude else None  # what is not in the id is not in a record either
-    return section.model_copy(update=update)
+        if getattr(section, field) is None and f"{name}.{field}" not in unread and not nullable:
+            raise invalid(f"{name}.{field}", None, f"allowed: {info.description}", merged)
+
+
+def _strictly_set(path: str, merged: Merged) -> tuple[str, Any]:
+    """(path, value) of what a row or the command line sets at a path or in it; the value is None where they do not."""
+    inside = [p for p in merged.explicit if p == path or p.startswith(path + ".")]
+    path = inside[0] if inside else path
+    value, layer = merged.explicit.get(path, (None, None))
+    return path, value if layer is not None and layer.strict else None
+
+
+def _refuse_unread(path: str, why: str, merged: Merged) -> None:
+    path, value = _strictly_set(path, merged)
+    if value is not None:
+        raise RequestError(f"{merged.where(path)}{path} is {shown(value)}, but nothing reads it: {why}")
+
+
+def _refuse_unread_entry(
+    field: str, stage: int, why: str, entries: Container[tuple[str, int]], spec: RunSpec, merged: Merged
+) -> None:
+    """One value for all stages is read where any stage reads it; an entry of a list stands for its own stage."""
+    path, value = _strictly_set(f"model.{field}", merged)
+    listed = isinstance(value, list)
+    if value is None or (listed and value[stage] is None):
+        return
+    if not listed and not all((field, i) in entries for i in range(len(spec.model.stages()[2]))):
+        return
+    at = f" at stage {stage + 1}" if listed else ""
+    raise RequestError(f"{merged.where(path)}{path} is {shown(value)}, but nothing reads it{at}: {why}")

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from metaformer_ablate.errors import RequestError, shown
-from metaformer_ablate.models.spec import STAGED
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.yaml_reader import parse
-from metaformer_ablate.spec.merge import LEAVES, flatten
+from metaformer_ablate.spec.known import all_leaves, flatten
 
 
-def _types_of(annotation: Any) -> set[Any]:
-    inside = [kind for part in get_args(annotation) if part is not Ellipsis for kind in _types_of(part)]
-    return set(inside) if inside else {annotation} if isinstance(annotation, type) else set()
+def is_text(path: str) -> bool:
+    """Whether a setting is one string or null."""
+    return _is_of(path, str)
 
 
-# Settings of one string or null, and those of integers, of null and of lists of these.
-TEXTS = {path for path, info in LEAVES.items() if _types_of(info.annotation) - {type(None)} == {str}}
-TEXTS = (TEXTS | {"model.name", "model.size"}) - {f"model.{name}" for name in STAGED}
-INTEGERS = {path for path, info in LEAVES.items() if _types_of(info.annotation) - {type(None)} == {int}}
+def is_integer(path: str) -> bool:
+    """Whether a setting is an integer, null, or a list of these."""
+    return _is_of(path, int, tuple)
+
+
+def _is_of(path: str, kind: type, within: type | None = None) -> bool:
+    info = all_leaves().get(path)
+    return info is not None and _kinds(info.annotation, within) - {type(None)} == {kind}
+
+
+def _kinds(annotation: Any, within: type | None) -> set[Any]:
+    """The types of an annotation; of those that are `within`, their entries' types."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kinds(inside[0], within)
+    if origin in (Union, UnionType) or (origin is not None and origin is within):
+        return {kind for one in inside if one is not Ellipsis for kind in _kinds(one, within)}
+    return {origin or annotation}
 
 
 def override_layer(words: Iterable[str]) -> Layer:
@@ -45,7 +59,7 @@ def read_value(path: str, text: str) -> Any:
     """The value that the text of a word gives a setting: YAML, but of one that holds a string its text, be that `3.0`
     or `a: b.pth`. Nothing and `null` are None, and quotes around it are not part of it."""
     source = f"command line: {path}"
-    if path not in TEXTS or text in ("", "null"):
+    if not is_text(path) or text in ("", "null"):
         return parse(text, source)
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         return parse(text, source)
@@ -60,7 +74,7 @@ def as_words(values: Mapping[str, Any]) -> list[str]:
 
 
 def _as_word(path: str, value: Any) -> str:
-    plain = isinstance(value, str) and (path in TEXTS or value.isidentifier())
+    plain = isinstance(value, str) and (is_text(path) or value.isidentifier())
     try:
         return value if plain and read_value(path, value) == value else json.dumps(value)
     except RequestError:  # such as a quote that nothing closes

@@ -92,7 +92,7 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
 def make_request(
     job: Job, store: Store, folder: DataFolder, device: str, wandb: dict[str, Any] | None = None, **options: Any
 ) -> RunRequest:
-    """The request for a job; `options` is what the command line decides of it, `wandb` is of `resolve_tracking`."""
+    """The request for a job; `options` is what the command line decides of it, `wandb` is of `Tracking.resolve`."""
     return RunRequest(
         spec=job.spec.with_execution(),
         results=str(store.path.resolve()),

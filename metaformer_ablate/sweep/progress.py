@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,22 +10,43 @@ from typing import TYPE_CHECKING, Any
 from metaformer_ablate.errors import visible
 from metaformer_ablate.sweep.jobs import Job
 from metaformer_ablate.sweep.scheduler import ProgressListener
-from metaformer_ablate.system.console import duration, say
+from metaformer_ablate.system.console import duration
 
 if TYPE_CHECKING:
     from metaformer_ablate.records.claims import Progress
     from metaformer_ablate.records.record import Record
+    from metaformer_ablate.tasks.base import Metric
+
+logger = logging.getLogger(__name__)
 
 
 PLAIN_LINE_SECONDS = 10.0
 
 
+def name_in_text(metric: Metric) -> str:
+    """A metric's label within a sentence: a word begins small there, an abbreviation stays as it is."""
+    return metric.label[:1].lower() + metric.label[1:] if metric.label[1:2].islower() else metric.label
+
+
+def describe_metric(metric: Metric, value: float) -> str:
+    """Label and value within a sentence: `box AP 36.2%`."""
+    unit = metric.unit if metric.unit in ("", "%") else f" {metric.unit}"
+    return f"{name_in_text(metric)} {value:.{metric.digits}f}{unit}"
+
+
 def describe_result(record: Record) -> str:
-    """`top-1 98.05%`, or the status with its reason."""
+    """The reported metric of a run that is ok, or the status with its reason."""
     if record.status != "ok":
         return f"{record.status}: {record.data['reason']}"
+    metric = record.task.reported
     chance = " (at chance)" if record.data.get("at_chance") else ""
-    return f"top-1 {record.top1:.2f}%{chance}"
+    return f"{describe_metric(metric, record.data['metrics'][metric.name])}{chance}"
+
+
+def describe_evaluation(progress: Progress) -> list[str]:
+    """The reported metric as the last evaluation found it; empty before the first."""
+    metric, value = progress.reported or (None, None)
+    return [] if metric is None or value is None else [describe_metric(metric, value)]
 
 
 class _Clock(ProgressListener):
@@ -52,7 +74,8 @@ class _Clock(ProgressListener):
     def status(self, job: Job, progress: Progress) -> str:
         parts = [f"{self.number(job)} {job.name}", f"epoch {progress.epoch}/{progress.epochs}"]
         if progress.train_loss is not None:
-            parts += [f"loss {progress.train_loss:.3f}", f"top-1 {progress.top1:.2f}%"]
+            parts.append(f"loss {progress.train_loss:.3f}")
+            parts += describe_evaluation(progress)
         parts += [f"{progress.images_per_second:.0f} images/s", f"{duration(self.left())} left"]
         return ", ".join(parts)
 
@@ -74,22 +97,22 @@ class PlainLines(_Clock):
         self.told: dict[str, float] = {}
 
     def start(self, job: Job) -> None:
-        say(f"{self.number(job)} {job.name} ({job.spec.run_id}): starts")
+        logger.info(f"{self.number(job)} {job.name} ({job.spec.run_id}): starts")
         self.told[job.spec.run_id] = time.monotonic()
 
     def progress(self, job: Job, progress: Progress) -> None:
         super().progress(job, progress)
         if time.monotonic() - self.told.get(job.spec.run_id, 0.0) >= PLAIN_LINE_SECONDS:
             self.told[job.spec.run_id] = time.monotonic()
-            say(self.status(job, progress))
+            logger.info(self.status(job, progress))
 
     def finish(self, job: Job, record: Record) -> None:
         super().finish(job, record)
         self.told.pop(job.spec.run_id, None)
-        say(self.result(job, record))
+        logger.info(self.result(job, record))
 
     def note(self, text: str) -> None:
-        say(text)
+        logger.info(text)
 
 
 class LiveLine(_Clock):

@@ -10,7 +10,7 @@ from typing import Any
 from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.settings.yaml_reader import parse
 from metaformer_ablate.spec.plan import plan
-from metaformer_ablate.spec.words import TEXTS, as_words, read_value
+from metaformer_ablate.spec.words import as_words, is_text, read_value
 
 _FILE = "model.init_from"
 
@@ -24,7 +24,7 @@ def read_axes(words: Sequence[str]) -> dict[str, list[Any]]:
             raise RequestError(f"--axes: {shown(word)} is not an axis; write key.path=v1,v2")
         if key in axes:
             raise RequestError(f"--axes: {key} is set twice")
-        if key in TEXTS:
+        if is_text(key):
             axes[key] = [read_value(key, part.strip()) for part in text.split(",")]
         else:
             axes[key] = parse(f"[{text}]", f"--axes: {key}")
@@ -86,9 +86,9 @@ def register(text: str, project: str | None, entity: str | None) -> str:
 
     import yaml
 
-    from metaformer_ablate.tracking.tracker import resolve_tracking
+    from metaformer_ablate.tracking.tracking import Tracking
 
-    how = resolve_tracking(project, entity)
+    how = Tracking().resolve(project, entity)
     if how is None or how["mode"] != "online":
         raise RequestError("--create needs W&B online: a login (`wandb login`), a network, and WANDB_MODE unset")
     import wandb

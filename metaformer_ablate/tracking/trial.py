@@ -12,19 +12,16 @@ from typing import Any
 from metaformer_ablate.errors import RequestError, shown, unknown
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.yaml_reader import YamlFile, kind, parse
-from metaformer_ablate.spec.merge import flatten
+from metaformer_ablate.spec.known import flatten
 from metaformer_ablate.spec.plan import Plan, plan
-from metaformer_ablate.spec.run_spec import SECTIONS
-from metaformer_ablate.spec.words import INTEGERS, TEXTS, read_value
+from metaformer_ablate.spec.run_spec import SECTION_NAMES
+from metaformer_ablate.spec.words import is_integer, is_text, read_value
 
 _CHOICES = ("row", "seed", "recipe")
 
 
-# W&B draws from `q_uniform` and its like as floats: 32.0 is the 32 of a field of integers.
-_WHOLE = INTEGERS | {"seed"}
-
-
 def _whole(value: Any) -> Any:
+    """W&B draws from `q_uniform` and its like as floats: 32.0 is the 32 of a field of integers."""
     if isinstance(value, list):
         return [_whole(entry) for entry in value]
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
@@ -67,7 +64,7 @@ def split_trial(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _is_setting(word: str) -> bool:
     key, equals, _ = word.partition("=")
-    known = key in _CHOICES or key.partition(".")[0] in SECTIONS or key.startswith("_wandb")
+    known = key in _CHOICES or key.partition(".")[0] in SECTION_NAMES or key.startswith("_wandb")
     return word.startswith("--") or bool(equals and known)
 
 
@@ -85,12 +82,14 @@ def read_trial(words: Sequence[str], config: Path | None, recipe: str | None) ->
         ours = {key: value for key, value in tree.items() if not str(key).startswith("_wandb")}
         for path, value in flatten(ours, where).items():
             top = path.partition(".")[0]
-            if path not in _CHOICES and top not in SECTIONS:
-                raise RequestError(f"{where(path)}: {unknown('key', path, [*_CHOICES, *(f'{s}.' for s in SECTIONS)])}")
+            if path not in _CHOICES and top not in SECTION_NAMES:
+                allowed = [*_CHOICES, *(f"{name}." for name in SECTION_NAMES)]
+                raise RequestError(f"{where(path)}: {unknown('key', path, allowed)}")
             if path in trial.where:
                 raise RequestError(f"{where(path)}: {path} is set twice, first in {trial.where[path]}")
             trial.where[path] = where(path)
-            (chosen if path in _CHOICES else trial.overrides)[path] = _whole(value) if path in _WHOLE else value
+            whole = path == "seed" or is_integer(path)
+            (chosen if path in _CHOICES else trial.overrides)[path] = _whole(value) if whole else value
 
     if config is not None:
         file = YamlFile(config)  # JSON is YAML, and this one has line numbers and refuses repeated keys
@@ -121,7 +120,7 @@ def _value(path: str, text: str) -> Any:
     """The value of a word: as in `ablate run`, or what Python prints, as agents write None, True and lists."""
     if text == "None":
         return None
-    if text[:1] in ("[", "{", "(") and path not in TEXTS:
+    if text[:1] in ("[", "{", "(") and not is_text(path):
         try:
             return parse(json.dumps(ast.literal_eval(text)), f"command line: {path}")
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

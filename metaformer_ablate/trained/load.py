@@ -73,7 +73,8 @@ def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
     except Exception as error:  # whatever a damaged file makes of the unpickler
         raise NotAvailable(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     # The weights replace whatever the net would have started from, so that file is not needed.
-    net = build_model(spec.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})}))
+    model = spec.model.model_copy(update={"init_from": None})
+    net = build_model(model, *spec.data.net_shape, seed=spec.seed)
     try:
         net.load_state_dict(evaluated_weights(stored, spec.train.ema is not None))
     except RuntimeError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from metaformer_ablate.models.user_components import read_own_parts
+from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.settings.yaml_reader import parse
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -93,7 +93,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("ABLATE_PARTS", str(GOLDEN / "own_parts" / "parts.yaml"))
     yield
     monkeypatch.delenv("ABLATE_PARTS")
-    read_own_parts()
+    COMPONENTS.read_own()
 
 
 def ids_under(experiment: str, recipe: str) -> dict[str, str | None]:

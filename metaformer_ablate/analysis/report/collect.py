@@ -15,10 +15,9 @@ from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.settings.layers import digest, flatten
 from metaformer_ablate.settings.yaml_reader import parse
 from metaformer_ablate.spec.experiment import Recipe, find_all, load_experiment, load_recipe
-from metaformer_ablate.spec.merge import flatten
 from metaformer_ablate.spec.plan import Plan, plan
 
 NO_RECIPE = "no recipe"  # where not one experiment loads, nothing is close to a run

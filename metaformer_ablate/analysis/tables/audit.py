@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metaformer_ablate.data.rules import REMARKS
-from metaformer_ablate.records.record import HISTORY_COLUMNS, Record
+from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.spec.plan import Plan, differences
 
@@ -170,7 +170,7 @@ def _of_last_epoch(record: Record) -> bool:
     try:
         with open(f"{record.folder}/history.csv", encoding="utf-8") as stream:
             last = stream.read().rstrip().rpartition("\n")[2].split(",")
-        line = dict(zip(HISTORY_COLUMNS, map(float, last), strict=True))
+        line = dict(zip(record.task.history_columns, map(float, last), strict=True))
     except (OSError, ValueError):
         return False
     assert record.top1 is not None

@@ -16,23 +16,23 @@ class NoWorkers(Exception):
 class Launcher(Protocol):
     """What the sweep needs of a launcher."""
 
-    queues: bool  # whether orders wait for their turn: they have begun once they are claimed
+    queues: bool  # whether requests wait for their turn: they have begun once they are claimed
     report: Callable[[str, Progress], None]  # set by the sweep; for a launcher that hears of progress before claims do
 
     @property
     def capacity(self) -> int:
-        """Orders at once; may change as nodes come and go."""
+        """Requests at once; may change as nodes come and go."""
         ...
 
     def submit(self, request: RunRequest) -> None:
-        """Begins an order; fewer than `capacity` are under way."""
+        """Begins a request; fewer than `capacity` are under way."""
 
     def wait(self, seconds: float) -> list[RunResult]:
-        """The orders that have ended, as soon as there is one; empty after `seconds`. Raises NoWorkers."""
+        """The requests that have ended, as soon as there is one; empty after `seconds`. Raises NoWorkers."""
         ...
 
     def kill(self, run_id: str) -> None:
-        """Ends an order that hangs, unless it only waits for its turn; it is then `died`."""
+        """Ends a request that hangs, unless it only waits for its turn; it is then `died`."""
 
     def stop(self) -> None:
         """Asks what is under way to save its place and end; `wait` then tells of each."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,7 +25,9 @@ from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.launchers.base import Launcher
 from metaformer_ablate.sweep.launchers.local import cores
+from metaformer_ablate.system.console import log_to_stderr
 from metaformer_ablate.system.signals import Interrupted, StopRequest, isolate_children
+from metaformer_ablate.tracking.tracking import Tracking
 
 # Between two looks at which nodes are there.
 NODES_SECONDS = 2.0
@@ -104,7 +107,7 @@ def _job_config() -> Any:
 
 
 class RayTasks:
-    """Orders as tasks of a Ray cluster whose nodes come and go; each takes `threads` CPUs and, on GPUs, `devices`."""
+    """Requests as tasks of a Ray cluster whose nodes come and go; each takes `threads` CPUs and, on GPUs, `devices`."""
 
     queues = False  # or not for long
     report: Callable[[str, Progress], None]
@@ -234,6 +237,7 @@ def _train(request: RunRequest, marker: str) -> RunResult:
     """In a worker of Ray. Ray cancels by what looks like SIGINT, which asks the run to save its place."""
     import ray
 
+    log_to_stderr()
     if not Path(marker).exists():
         node = ray.util.get_node_ip_address()
         text = f"{request.results}: Ray's node {node} does not see this folder; put --results where all nodes share it"
@@ -243,7 +247,7 @@ def _train(request: RunRequest, marker: str) -> RunResult:
         try:
             from metaformer_ablate.runs.worker import execute
 
-            return execute(replace(request, device=_devices(request.device)), stop)
+            return execute(replace(request, device=_devices(request.device)), stop, tracking=_tracking())
         except Interrupted as interruption:
             return RunResult(request.run_id, "stopped", str(interruption))
         finally:
@@ -251,6 +255,12 @@ def _train(request: RunRequest, marker: str) -> RunResult:
                 import torch
 
                 torch.cuda.empty_cache()  # the next run of this GPU may be another worker's
+
+
+@cache
+def _tracking() -> Tracking:
+    """That of this worker, which Ray keeps for many tasks and gives nothing to hold it in."""
+    return Tracking()
 
 
 def _devices(kind: str) -> str:

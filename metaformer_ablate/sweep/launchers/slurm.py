@@ -10,12 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,10 +24,15 @@ from metaformer_ablate.runs.constraints import check_hardware
 from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.launchers.base import Launcher
+from metaformer_ablate.sweep.launchers.slurm_commands import COMMANDS, cancel, last_state, queue
 from metaformer_ablate.sweep.launchers.slurm_options import GPU_KEYS, read_options
-from metaformer_ablate.system.console import say
+from metaformer_ablate.sweep.launchers.submitit_executor import make_executor
+from metaformer_ablate.system.console import log_to_stderr
 from metaformer_ablate.system.processes import process_started, this_machine
 from metaformer_ablate.system.signals import Interrupted, StopRequest
+
+logger = logging.getLogger(__name__)
+
 
 # Jobs in the queue at once: what an array may hold where MaxArraySize is Slurm's default.
 MOST_JOBS = 1000
@@ -47,9 +48,6 @@ FILES_SECONDS = 10.0
 
 # Before jobs are submitted again that Slurm refused for now.
 RETRY_SECONDS = 30.0
-
-
-COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 
 
 # States in which a job was ended by somebody else and not by what it did.
@@ -96,7 +94,7 @@ def launcher(
 
 
 class SlurmJobs:
-    """Orders as jobs in Slurm's queue."""
+    """Requests as jobs in Slurm's queue."""
 
     queues = True
     report: Callable[[str, Progress], None]
@@ -128,24 +126,24 @@ class SlurmJobs:
 
         folder = Path(self._new[0].results) / ".slurm"
         if self._executor is None:
-            self._executor = _executor(folder, self._options)
+            self._executor = make_executor(folder, self._options, MOST_JOBS)
         try:
             jobs = self._executor.map_array(_train, self._new)
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].removeprefix("sbatch: error: ")
             if not self._jobs:
                 raise RequestError(f"sbatch refuses the jobs: {reason}") from None
-            say(f"sbatch refuses {len(self._new)} jobs for now: {reason}")
+            logger.info(f"sbatch refuses {len(self._new)} jobs for now: {reason}")
             self._not_before = time.monotonic() + RETRY_SECONDS
             return
         jobs = [job.task(0) if job.num_tasks > 1 else job for job in jobs]  # the other tasks are the ranks
         self._jobs |= {job.job_id: _Job(job, request) for job, request in zip(jobs, self._new, strict=True)}
-        say(f"submitted job {jobs[0].job_id.partition('_')[0]} with {len(jobs)} runs; logs in {folder}")
+        logger.info(f"submitted job {jobs[0].job_id.partition('_')[0]} with {len(jobs)} runs; logs in {folder}")
         self._new = []
         self._looked = time.monotonic()
 
     def _ended(self) -> list[RunResult]:
-        """The orders that are over, by the files they have left and by the queue."""
+        """The requests that are over, by the files they have left and by the queue."""
         if self._stopping and self._new:
             self._new, unsent = [], self._new
             return [RunResult(request.run_id, "stopped", "it had not been submitted") for request in unsent]
@@ -187,7 +185,7 @@ class SlurmJobs:
         return ended
 
     def _vanished(self, job: _Job) -> RunResult:
-        """How an order ended whose job left the queue without a word."""
+        """How a request ended whose job left the queue without a word."""
         run_id, job_id = job.request.run_id, job.slurm.job_id
         if run_id in self._killed:
             return RunResult(run_id, "died", "it made no step for too long and was killed")
@@ -218,7 +216,7 @@ class SlurmJobs:
     def stop(self) -> None:
         self._stopping = True
         if self._jobs:
-            say(f"cancelling {len(self._jobs)} jobs of Slurm; those that train save their place")
+            logger.info(f"cancelling {len(self._jobs)} jobs of Slurm; those that train save their place")
             cancel(list(self._jobs))
 
     def close(self) -> None:
@@ -251,53 +249,6 @@ class _Job:
         return ended
 
 
-def _executor(folder: Path, options: dict[str, Any]) -> Any:
-    from submitit import SlurmExecutor
-
-    own = SlurmExecutor._valid_parameters()
-    # submitit's defaults are a limit of five minutes, a key that not every cluster has, and 256 at once.
-    parameters: dict[str, Any] = {"time": None, "wckey": None, "job_name": "ablate", "array_parallelism": MOST_JOBS}
-    parameters |= {key: value for key, value in options.items() if key in own}
-    if "setup" in options:
-        parameters["setup"] = [options["setup"]]
-    if "teardown" in options:
-        parameters["teardown"] = [options["teardown"]]
-    if "srun_args" in options:
-        parameters["srun_args"] = shlex.split(options["srun_args"])
-    more = {key.replace("_", "-"): v for key, v in options.items() if key not in own and v is not False}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # -P: what lies in the current folder is not run in place of a library.
-        executor = SlurmExecutor(folder=folder, python=f"{shlex.quote(sys.executable)} -P")
-        executor.update_parameters(**parameters, additional_parameters=more)
-    except (OSError, TypeError, ValueError) as error:
-        raise RequestError(f"--slurm: submitit refuses the options: {error}") from None
-    return executor
-
-
-def queue() -> dict[str, str] | None:
-    """The state of each job of this user that is in the queue, by id; None where Slurm does not answer."""
-    words = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i %T"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        return None
-    return dict(line.split()[:2] for line in done.stdout.splitlines() if line.strip())  # type: ignore[misc]
-
-
-def last_state(job_id: str) -> str:
-    """The state in which a job has left the queue, as far as Slurm remembers."""
-    words = ["scontrol", "--oneliner", "show", "job", job_id]
-    done = subprocess.run(words, capture_output=True, text=True)
-    found = re.search(r"\bJobState=(\w+)", done.stdout)
-    return found[1] if found else "UNKNOWN"
-
-
-def cancel(job_ids: Sequence[str]) -> None:
-    """Slurm sends SIGTERM to what runs, and SIGKILL some time after; what waits leaves the queue."""
-    for begin in range(0, len(job_ids), 500):
-        subprocess.run(["scancel", *job_ids[begin : begin + 500]], capture_output=True)
-
-
 def _owner_file(folder: Path, job_id: str) -> Path:
     return folder / f"{job_id}_owner.json"
 
@@ -306,6 +257,7 @@ def _train(request: RunRequest) -> RunResult:
     """In a job."""
     from submitit import JobEnvironment
 
+    log_to_stderr()
     # USR2 comes before the time limit ends, and USR1 from whoever has set submitit so.
     with StopRequest().catching(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2) as stop:
         try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
 from metaformer_ablate.errors import RequestError, nearest
 from metaformer_ablate.settings.yaml_reader import parse
+from metaformer_ablate.sweep.launchers.slurm_commands import sbatch_options
+from metaformer_ablate.sweep.launchers.submitit_executor import submitit_parameters
 
 GPU_KEYS = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
 
@@ -22,7 +22,8 @@ _FIXED |= {"clusters", "hold", "wait", "parsable", "quiet", "help", "usage", "ve
 def read_options(words: Sequence[str]) -> dict[str, Any]:
     """The options of `--slurm key=value`: those of sbatch by their long names, and submitit's (array_parallelism,
     setup, signal_delay_s, ...). Raises RequestError for any other."""
-    of_submitit, of_sbatch = _known_options()
+    of_submitit = submitit_parameters() - {"additional_parameters", "num_gpus"}
+    of_sbatch = sbatch_options()
     known = sorted((of_submitit | of_sbatch) - _FIXED)
     options: dict[str, Any] = {}
     for word in words:
@@ -45,14 +46,3 @@ def read_options(words: Sequence[str]) -> dict[str, Any]:
             raise RequestError(f"--slurm {key} is {text!r}; allowed: an integer of at least 1")
         options[key] = value if isinstance(value, (bool, int)) else text
     return options
-
-
-def _known_options() -> tuple[set[str], set[str]]:
-    from submitit import SlurmExecutor
-
-    done = subprocess.run(["sbatch", "--help"], capture_output=True, text=True)
-    of_sbatch = {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", done.stdout)}
-    if not of_sbatch:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise RequestError(f"--launcher slurm: sbatch does not work here: {reason}")
-    return SlurmExecutor._valid_parameters() - {"additional_parameters", "num_gpus"}, of_sbatch

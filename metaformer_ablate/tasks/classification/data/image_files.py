@@ -10,6 +10,7 @@ read, in evaluation too, and keeps no count of them.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import random
@@ -36,11 +37,13 @@ from metaformer_ablate.data.rules import check_classes
 from metaformer_ablate.data.sampling import EpochBatches, RankShare, derive_seed, rank_slices
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import Unreadable
-from metaformer_ablate.system.console import say
 from metaformer_ablate.system.signals import isolate_children
 from metaformer_ablate.tasks.classification.data.augment import Boxes, draw_box
 from metaformer_ablate.tasks.classification.data.transforms import evaluation_transform, training_transform
 from metaformer_ablate.training.spec import TrainSpec
+
+logger = logging.getLogger(__name__)
+
 
 # Images that are tried in place of one that cannot be read. Chance finds a whole one long before.
 STAND_INS = 20
@@ -271,7 +274,7 @@ def open_image_files(spec: DataSpec, folder: DataFolder, device: torch.device) -
 @cache
 def say_once(text: str) -> None:
     """To standard error, however many runs of this process read the same images."""
-    say(text)
+    logger.info(text)
 
 
 class _ImageFileBatches(EpochBatches):

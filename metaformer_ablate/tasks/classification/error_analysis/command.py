@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.errors import RequestError, unknown
-from metaformer_ablate.system.console import say
 from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.classification.error_analysis.comparison import comparison
 from metaformer_ablate.tasks.classification.error_analysis.summary import PROBE_NAMES, summary
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
     from metaformer_ablate.tasks.classification.trained import TrainedRun
+
+
+logger = logging.getLogger(__name__)
 
 
 CAM_MISTAKES = 12
@@ -117,7 +120,7 @@ class ErrorAnalysis:
         self.result["probes"] = {}
         where = f"{self.result['dataset']} ({self.result['split']})"
         for name in dict.fromkeys(names):
-            say(f"probe {name}: {len(PROBES[name].severities)} severities")
+            logger.info(f"probe {name}: {len(PROBES[name].severities)} severities")
             found = curve(name, runs)
             self.result["probes"][name] = found
             shown = [(s, pictures[0]) for s, pictures in examples(name, runs[0][1].evaluation.images[:1])]

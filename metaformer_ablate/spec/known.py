@@ -1,0 +1,89 @@
+"""The settings that there are, by dotted path, and the check of a path. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
+
+from metaformer_ablate.errors import RequestError, nearest, shown
+from metaformer_ablate.models.presets import NAMED, SIZES
+from metaformer_ablate.settings import layers
+from metaformer_ablate.spec.run_spec import SECTION_NAMES, SECTIONS
+from metaformer_ablate.tasks.base import Task
+from metaformer_ablate.tasks.registry import TASKS, all_tasks
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    kinds = [k for k in (annotation, *get_args(annotation)) if isinstance(k, type) and issubclass(k, BaseModel)]
+    return kinds[0] if kinds else None
+
+
+def _leaves(model: type[BaseModel], prefix: str) -> dict[str, FieldInfo]:
+    found: dict[str, FieldInfo] = {}
+    for name, info in model.model_fields.items():
+        path = f"{prefix}.{name}"
+        if (inner := _section_of(info.annotation)) is not None:
+            found.update(_leaves(inner, path))
+        else:
+            found[path] = info
+    return found
+
+
+# The settings of every task's specs.
+LEAVES: dict[str, FieldInfo] = {p: info for name, cls in SECTIONS.items() for p, info in _leaves(cls, name).items()}
+
+del LEAVES["model.init_sha256"]  # follows from the file
+
+
+# Short for other fields; none of them stays in the resolved spec.
+SHORTHANDS = {
+    "model.name": "a named model: " + ", ".join(NAMED),
+    "model.size": "a size: " + ", ".join(SIZES),
+    "train.epoch_factor": "a number above 0: the recipe's epochs times it",
+}
+
+
+# Words that are easily taken for settings, and the options that they are.
+_OPTIONS = {"seed": "--seeds N", "seeds": "--seeds N", "recipe": "--recipe NAME", "results": "--results DIR"}
+
+
+def task_leaves(task: Task) -> dict[str, FieldInfo]:
+    """The settings `task.*` of a task; `task.name` is one of every task."""
+    found = _leaves(task.settings, "task") if task.settings is not None else {}
+    found.pop("task.semantics", None)  # raised by hand
+    return found | {"task.name": Field(description="one of: " + ", ".join(TASKS))}
+
+
+def all_leaves() -> dict[str, FieldInfo]:
+    """The settings of the specs of all tasks."""
+    found = dict(LEAVES)
+    for task in all_tasks():
+        found |= task_leaves(task)
+    return found
+
+
+def check_path(path: str, where: str, task: Task) -> None:
+    """Raises RequestError unless a dotted path is a setting of a task's specs."""
+    known = [*LEAVES, *SHORTHANDS, *task_leaves(task)]
+    if path in known:
+        return
+    inside = [p for p in known if p.startswith(path + ".")]
+    if inside:
+        raise RequestError(f"{where}: {path} must be a mapping with: {', '.join(p[len(path) + 1 :] for p in inside)}")
+    parent = path.rpartition(".")[0]
+    siblings = [p for p in known if p.rpartition(".")[0] == parent]
+    home = f"{parent} of {task.name}" if parent == "task" else parent
+    allowed = f"; allowed in {home}: {', '.join(p[len(parent) + 1 :] for p in siblings)}" if siblings else ""
+    if not siblings:
+        allowed = f"; settings begin with {', '.join(f'{s}.' for s in SECTION_NAMES)}"
+    if path in _OPTIONS:
+        allowed += f"; did you mean the option {_OPTIONS[path]}?"
+    raise RequestError(f"{where}: unknown key {shown(path)}{nearest(path, known)}{allowed}")
+
+
+def flatten(tree: Mapping[Any, Any], where: Callable[[str], str]) -> dict[str, Any]:
+    """Settings by dotted path from nested or dotted keys."""
+    return layers.flatten(tree, where, all_leaves())
