@@ -30,8 +30,8 @@ from metaformer_ablate.spec.words import override_layer
 from metaformer_ablate.system.devices import choose_device, device_name
 from metaformer_ablate.system.signals import StopRequest
 from metaformer_ablate.tasks.classification.data.augment import Augment
-from metaformer_ablate.tasks.classification.data.in_memory import train_loader
-from metaformer_ablate.tasks.classification.module import Classification
+from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData, train_loader
+from metaformer_ablate.tasks.module import TaskModule
 from metaformer_ablate.training.optim import learning_rate, seed_generators, weight_decay_groups
 
 WORDS = ("data.image_size=8", "train.batch_size=2", "train.epochs=1")
@@ -52,10 +52,10 @@ class _Clock(StopRequest):
 class _Runner(Runner):
     """Keeps the task of the last run, for its weights."""
 
-    task: Classification
+    task: TaskModule
 
-    def _train(self, *of_run: Any) -> Classification:
-        self.task = super()._train(*of_run)
+    def fit(self, *of_run: Any) -> TaskModule:
+        self.task = super().fit(*of_run)
         return self.task
 
 
@@ -101,7 +101,8 @@ def _through_lightning(runner: _Runner, spec: RunSpec) -> tuple[list[float], lis
 
 def _bare(runner: Runner, spec: RunSpec) -> tuple[list[float], list[Tensor]]:
     """The same, of a loop with nothing but the steps."""
-    train, data = spec.train, runner.data(spec.data)
+    train, data = spec.train, runner.data(spec)
+    assert isinstance(data, InMemoryData)
     net = build_model(spec.model, *spec.data.net_shape, seed=spec.seed)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     net = net.to(runner.device)

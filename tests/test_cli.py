@@ -460,15 +460,15 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Training with windows of 5 raises; calling the fixture repairs it."""
     from metaformer_ablate.runs.runner import Runner
 
-    train = Runner._train
+    train = Runner.fit
 
     def fail(self: Runner, spec: RunSpec, *rest: Any) -> Any:
         if spec.model.pool_size and spec.model.pool_size[0] == 5:
             raise RuntimeError("the window\nbroke")
         return train(self, spec, *rest)
 
-    monkeypatch.setattr(Runner, "_train", fail)
-    return lambda: monkeypatch.setattr(Runner, "_train", train)
+    monkeypatch.setattr(Runner, "fit", fail)
+    return lambda: monkeypatch.setattr(Runner, "fit", train)
 
 
 def test_a_run_that_fails(

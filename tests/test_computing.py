@@ -79,7 +79,7 @@ def test_averaged_weights_are_timms(averaged: Record) -> None:
             steps.append({name: value.clone() for name, value in self.net.state_dict().items()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metaformer_ablate.runs.runner.Classification", Remembering)
+        patch.setattr("metaformer_ablate.tasks.classification.module.Classification", Remembering)
         runner(averaged.folder.parent.parent / "again").run(spec)
     net = build_net(spec)
     theirs = ModelEmaV3(net, decay=EMA)

@@ -12,7 +12,7 @@ from specs import spec_of
 from torch import Tensor
 from torchvision.transforms import functional as TF
 
-import metaformer_ablate.runs.runner
+import metaformer_ablate.tasks.classification.module
 from metaformer_ablate.data.datasets import DATASETS, split_sizes
 from metaformer_ablate.data.folder import TORCHVISION_CLASS, DataFolder
 from metaformer_ablate.data.sampling import EpochBatches
@@ -164,15 +164,17 @@ def test_lightning_tells_the_sampler_the_epoch(
             seen.append(labels)
             return super().__call__(images, labels)
 
-    monkeypatch.setattr(metaformer_ablate.runs.runner, "Augment", Recorder)
+    monkeypatch.setattr(metaformer_ablate.tasks.classification.module, "Augment", Recorder)
     spec = spec_of({"train.epochs": 3, "train.batch_size": 256}, words=tiny_words, seed=4)
     runner = Runner(Store(tmp_path), folder(), torch.device("cpu"))
     assert runner.run(spec).status == "ok"
     order = EpochBatches(1442, 256, 4, torch.device("cpu"))
+    data = runner.data(spec)
+    assert isinstance(data, InMemoryData)
     expected = []
     for epoch in range(3):
         order.set_epoch(epoch)
-        expected += [runner.data(spec.data).train.labels[batch] for batch in order]
+        expected += [data.train.labels[batch] for batch in order]
     assert len(seen) == len(expected) == 15
     for ours, labels in zip(seen, expected, strict=True):
         assert torch.equal(ours, labels)

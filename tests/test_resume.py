@@ -30,6 +30,7 @@ from metaformer_ablate.runs.request import RunRequest
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.signals import Interrupted, StopRequest
+from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
 
 CPU = torch.device("cpu")
 # Everything that draws at random or remembers: three epochs of 22 steps, augmentation, stochastic depth, mixing,
@@ -245,7 +246,8 @@ def test_kept_checkpoints_hold_the_weights_that_predicted(tmp_path: Path) -> Non
     net = build_net(spec)
     net.load_state_dict({key.removeprefix("net."): value for key, value in state.items()})
     net.eval()
-    data = used.data(spec.data)
+    data = used.data(spec)
+    assert isinstance(data, InMemoryData)
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (data.mean, data.std))
     with torch.no_grad():
         predicted = net((data.evaluation.images / 255 - mean) / std).argmax(1)
@@ -317,6 +319,7 @@ JOB = (
 import json
 from metaformer_ablate.runs.request import RunRequest
 from metaformer_ablate.runs.worker import execute
+from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
 from metaformer_ablate.system.signals import Interrupted, StopRequest
 order = RunRequest(**json.loads(sys.argv[1]))
 with StopRequest().catching(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2) as stop:

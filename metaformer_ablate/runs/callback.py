@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -18,42 +16,24 @@ from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.records.record import StoreError
 from metaformer_ablate.runs.options import RunOptions
 from metaformer_ablate.runs.outcome import now
+from metaformer_ablate.runs.resume import (
+    STATE_KEY,
+    Identity,
+    ResumePoint,
+    find_resume_point,
+    read_resume_point,
+    rescale_batch_counts,
+)
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
 from metaformer_ablate.system.signals import Interrupted
-from metaformer_ablate.tasks.classification.module import Classification
-from metaformer_ablate.tasks.module import Diverged
+from metaformer_ablate.tasks.module import Diverged, TaskModule
 from metaformer_ablate.tasks.registry import task_of
 from metaformer_ablate.training.compute import ComputeSettings
 from metaformer_ablate.training.optim import learning_rate
 
-logger = logging.getLogger(__name__)
-
-
 # Between two reports of how far a run is.
 PROGRESS_SECONDS = 0.5
-
-
-def _not_ours(then: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """In what a checkpoint's identity is not the run's; None where it is."""
-    if then["run_id"] != now["run_id"]:
-        return f"is of another run ({then['run_id']})"
-    if then["data_fingerprint"] != now["data_fingerprint"]:
-        return f"is of other data (fingerprint {then['data_fingerprint']}, today {now['data_fingerprint']})"
-    if then["versions"] != now["versions"]:
-        return f"was written with other versions ({_changes(then['versions'], now['versions'])})"
-    if then["computing"] != now["computing"]:
-        return f"was computed otherwise ({_changes(then['computing'], now['computing'])})"
-    return None
-
-
-def _changes(then: dict[str, Any], now: dict[str, Any]) -> str:
-    names = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
-    return "; ".join(f"{name} {then.get(name)}, now {now.get(name)}" for name in names)
-
-
-class OtherRun(Exception):
-    """Why a checkpoint is not this run's: of another run, or of one that computed otherwise or from other data."""
 
 
 class RunCallback(pl.Callback):
@@ -62,7 +42,7 @@ class RunCallback(pl.Callback):
     Its state is in each checkpoint, so that a run that is resumed has the history of one that was not disturbed.
     """
 
-    state_key = "run"  # of its state in a checkpoint; Lightning's own key is the name of the class
+    state_key = STATE_KEY
 
     def __init__(
         self,
@@ -75,6 +55,7 @@ class RunCallback(pl.Callback):
     ):
         self.spec, self.options, self.checkpoints, self.computing = spec, options, checkpoints, computing
         self.fingerprint = fingerprint
+        self.task = task_of(spec)
         self.history: list[dict[str, float]] = []
         self.epochs = spec.train.epochs + spec.train.cooldown_epochs
         self.steps = 0
@@ -93,64 +74,45 @@ class RunCallback(pl.Callback):
     # Checkpoints
 
     def find_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, and `resume_at` and state as it has them; None to begin at the beginning.
+        """The checkpoint to go on from, whose place `resume_at` then is; None to begin at the beginning.
 
-        One of another run, other data or versions, or another precision is set aside: a run would be half of each,
-        and nobody could train it again. Raises StoreError where that cannot be done.
+        Raises StoreError where one that is not this run's cannot be set aside.
         """
-        while (path := self.checkpoints.newest()) is not None:
-            try:
-                self._check(path)
-                return self.go_on(path)
-            except OtherRun as error:
-                reason = str(error)
-            except (KeyError, TypeError, AttributeError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-                reason = f"cannot be read ({type(error).__name__})"
-            try:
-                aside = self.checkpoints.set_aside(path)
-            except OSError as error:
-                raise StoreError.of(self.checkpoints.folder, f"the checkpoint {path.name}", error) from error
-            then = "begins at its beginning" if self.checkpoints.newest() is None else "tries the one before it"
-            logger.warning(f"the checkpoint {path} {reason}; it was set aside as {aside}, and the run {then}")
-        return None
+        return self._begin_at(find_resume_point(self.checkpoints, self.identity))
 
-    def _check(self, path: Path) -> None:
-        """Raises OtherRun for a checkpoint that is not this run's."""
-        callbacks = torch.load(path, map_location="cpu", weights_only=True)["callbacks"]
-        if self.state_key not in callbacks:
-            raise OtherRun("was written by other code, which did not note whose it is")
-        if (reason := _not_ours(callbacks[self.state_key]["identity"], self.identity)) is not None:
-            raise OtherRun(reason)
+    def use_checkpoint(self, path: Path | None) -> Path | None:
+        """`find_checkpoint`, where another process has found it."""
+        return self._begin_at(None if path is None else read_resume_point(path))
 
-    def go_on(self, path: Path | None) -> Path | None:
-        """Takes `resume_at` from a checkpoint of this run, if one is given, and returns it."""
-        if path is not None:
-            state = torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key]
-            self.resume_at = (state["epoch"], state["batch"])
-        return path
+    def _begin_at(self, point: ResumePoint | None) -> Path | None:
+        if point is None:
+            return None
+        self.resume_at = (point.epoch, point.batch)
+        return point.path
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What has to be the same where a run goes on from a checkpoint."""
-        computing = self.computing.to_record()
-        run = {"run_id": self.spec.run_id, "data_fingerprint": self.fingerprint}
-        return {**run, "versions": provenance.versions(), "computing": computing}
+    def identity(self) -> Identity:
+        return Identity(self.spec.run_id, self.fingerprint, provenance.versions(), self.computing.to_record())
 
     def state_dict(self) -> dict[str, Any]:
-        keys = ("history", "steps", "seconds", "devices", "started")
         epoch, batch = self.resume_at
-        of_place = {"epoch": epoch, "batch": batch, "accumulation": self.spec.train.accumulation}
-        found = {"identity": self.identity, "unreadable": self.unreadable.found}
-        return {**{k: getattr(self, k) for k in keys}, **of_place, **found}
+        return {
+            "history": self.history,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "devices": self.devices,
+            "started": self.started,
+            "epoch": epoch,
+            "batch": batch,
+            "accumulation": self.spec.train.accumulation,
+            "identity": self.identity.to_state(),
+            "unreadable": self.unreadable.found,
+        }
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lightning counts the parts that a device takes; where there were more or fewer of them, it counts anew."""
-        then, now = checkpoint["callbacks"][self.state_key]["accumulation"], self.spec.train.accumulation
-        for counts in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
-            if then != now and isinstance(counts, dict):
-                under_way = counts["ready"] - counts["completed"]
-                counts.update({key: value * now // then for key, value in counts.items()})
-                counts["completed"] = counts["ready"] - under_way
+        then = checkpoint["callbacks"][self.state_key]["accumulation"]
+        rescale_batch_counts(checkpoint, then, self.spec.train.accumulation)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history, self.steps, self.started = state["history"], state["steps"], state["started"]
@@ -178,24 +140,37 @@ class RunCallback(pl.Callback):
             for others in found:
                 self.unreadable.add(others)
 
+    def to_record(self) -> dict[str, Any]:
+        """What a record holds of the course of a run."""
+        return {
+            "epochs": self.epochs,
+            "data_fingerprint": self.fingerprint,
+            "images_seen": self.steps * self.spec.train.batch_size,
+            "seconds": round(self.seconds, 3),
+            "device": "; then ".join(self.devices),
+            "started": self.started,
+            **self.computing.to_record(),
+            **self.unreadable.to_record(),
+        }
+
     # Hooks
 
-    def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         now = time.perf_counter()
         if not self.steps:
             self._start = now
         self._last_report = self._saved = now
 
-    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._since = (self.steps, time.perf_counter())
         if self.options.tracker is not None:
             for line in self.history:
                 self.options.tracker.epoch(line)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._since = (self.steps, time.perf_counter())
 
-    def on_train_batch_end(self, trainer: pl.Trainer, task: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
         if (i + 1) % self.spec.train.accumulation:
             return  # in the middle of a step
         self.steps += 1
@@ -209,8 +184,8 @@ class RunCallback(pl.Callback):
         if stop and not last:
             raise Interrupted(self.options.stop.number or 0)
         if time.perf_counter() - self._last_report > PROGRESS_SECONDS:
-            assert isinstance(task, Classification)
-            self._report_progress(self.steps / (self.epochs * task.steps_per_epoch))
+            assert isinstance(module, TaskModule)
+            self._report_progress(self.steps / (self.epochs * module.steps_per_epoch))
 
     def _poll_requests(self, trainer: pl.Trainer) -> tuple[bool, bool]:
         """Whether an end is asked for, and whether a checkpoint is due: on any device, so that all do the same."""
@@ -222,19 +197,19 @@ class RunCallback(pl.Callback):
             asked = bool(stop), bool(due)
         return asked
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        assert isinstance(task, Classification)
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, TaskModule)
         self._gather_unreadable(trainer)
-        train_loss = task.finish_epoch()
-        values = {f"val_{key}": trainer.callback_metrics[f"val/{key}"].item() for key in ("loss", "top1", "top5")}
+        train_loss = module.finish_epoch()
+        values = {f"val_{name}": trainer.callback_metrics[f"val/{name}"].item() for name in self.task.history}
         # The last step of an epoch can break the weights after a loss that was still finite.
-        if not (math.isfinite(values["val_loss"]) and math.isfinite(train_loss)):
+        if not all(map(math.isfinite, (train_loss, *values.values()))):
             raise Diverged(self.steps)
         self.history.append(
             {
                 "epoch": trainer.current_epoch + 1,
                 "step": self.steps,
-                "lr": learning_rate(task.spec, self.steps - 1, task.steps_per_epoch),  # of the epoch's last step
+                "lr": learning_rate(module.spec, self.steps - 1, module.steps_per_epoch),  # of the epoch's last step
                 "train_loss": train_loss,
                 **values,
                 "seconds": round(self.seconds, 3),
@@ -264,6 +239,6 @@ class RunCallback(pl.Callback):
             train_loss=last["train_loss"] if last else None,
             metrics={k.removeprefix("val_"): v for k, v in last.items() if k.startswith("val_")} if last else None,
             images_per_second=rate,
-            task=task_of(self.spec.to_dict()).name,
+            task=self.task.name,
         )
         self.options.tell(progress)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from metaformer_ablate.cost.cost import count, macs_at_224
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -32,6 +33,18 @@ def failed_record(spec: RunSpec, reason: str) -> dict[str, Any]:
     seen = {"epochs": spec.train.epochs + spec.train.cooldown_epochs, "images_seen": 0, "seconds": 0.0}
     of_process = {"versions": provenance.versions(), "git": provenance.git_state(), "started": now(), "ended": now()}
     return EMPTY_RECORD | seen | of_process | {"status": "failed", "reason": reason}
+
+
+def cost_of(spec: RunSpec) -> dict[str, Any]:
+    """Parameters and multiply-adds, as a record holds them."""
+    cost = count(spec)
+    return {
+        "params": cost.params,
+        "frozen_params": cost.frozen_params,
+        "macs": cost.macs,
+        "macs_224": macs_at_224(spec),
+        "uncounted": cost.uncounted,
+    }
 
 
 def now() -> str:

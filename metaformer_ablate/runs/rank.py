@@ -73,7 +73,7 @@ def _carry_out(
             keep_checkpoints=request.keep_checkpoints,
             stop=stop,
         )
-        trained = runner.train(spec, options, lambda watch: watch.go_on(checkpoint))
+        trained = runner.train(spec, options, lambda callback: callback.use_checkpoint(checkpoint))
         if trained.record["status"] == "failed":
             tell("failed", {"record": trained.record, "history": trained.history, "log": trained.log})
             return 1

@@ -97,7 +97,7 @@ def _run_on_ranks(runner: Runner, request: RunRequest, spec: RunSpec, options: R
         choose_devices(request.device, spec.train.devices)
     runner.folder.require(spec.data.name, spec.data.reader)
     runner.clear(spec)
-    ranks = RankProcesses(request, spec.train, runner.watch(spec, options).find_checkpoint())
+    ranks = RankProcesses(request, spec.train, runner.callback(spec, options).find_checkpoint())
     with options.stop.polling():
         ranks.wait(options.stop, options.tell)
     if ranks.ended is not None:

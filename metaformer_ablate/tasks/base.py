@@ -13,8 +13,10 @@ from metaformer_ablate.errors import RequestError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch.utils.data import DataLoader
 
     from metaformer_ablate.data.spec import DataSpec
+    from metaformer_ablate.data.unreadable import Unreadable
     from metaformer_ablate.models.spec import ModelSpec
     from metaformer_ablate.settings.schema import Strict
     from metaformer_ablate.training.spec import TrainSpec
@@ -51,6 +53,35 @@ class RecordedRun(Protocol):
     def predictions(self) -> dict[str, np.ndarray]: ...
 
 
+class TaskData(Protocol):
+    """What a task is trained and evaluated on, opened for a device."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Training images and evaluation images."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, of pixels scaled to 0..1."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per channel, of pixels scaled to 0..1."""
+        ...
+
+    def train_loader(
+        self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
+    ) -> DataLoader:
+        """Batches for a device from (epoch, batch) on; images that cannot be read are noted in `unreadable`."""
+        ...
+
+    def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
+        """A device's share of the images to evaluate, each once, in the order of the data set."""
+        ...
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number of a task: how it is named, read and printed."""
@@ -82,9 +113,9 @@ class Metric:
 class Task:
     """A task by name. Its parts are modules of its package, loaded when they are asked for.
 
-    The parts: `data` (open_data), `module` (build_net, Module), `metrics`, `predictions` (check, per_image and
-    same_images), `trained` (a trained net is asked again, or exported) and `error_analysis`. A task that lacks a part
-    lacks the module.
+    The parts: `data` (open_data, data_key), `module` (build_net, build_module), `metrics`, `predictions` (check,
+    per_image and same_images), `trained` (a trained net is asked again, or exported) and `error_analysis`. A task that
+    lacks a part lacks the module.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""MicroBatches of a batch: what a device computes at once, where devices share a batch or take it bit by bit."""
+"""Micro-batches: what a device computes at once, where devices share a batch or take it bit by bit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from metaformer_ablate.data.sampling import micro_batch_rows
 from metaformer_ablate.models.metaformer import StochasticDepth
+
+# All of torch's modules; its own name for them is private.
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 class MicroBatches:
@@ -26,11 +28,11 @@ class MicroBatches:
         self.device = torch.device("cpu")  # of the net
         self.count, self.batch_size, self.at = count, batch_size, 0
         if count > 1:
+            rows = _drawing_per_row()
             for module in net.modules():
-                if isinstance(module, _draws_a_row_a_sample()):
-                    module.forward = partial(self._draw, module, module.forward, False)
-                elif isinstance(module, _DropoutNd):
-                    module.forward = partial(self._draw, module, module.forward, True)
+                if isinstance(module, (*rows, *DROPOUTS)):
+                    per_element = not isinstance(module, rows)
+                    module.forward = partial(self._draw, module, module.forward, per_element)  # type: ignore[method-assign]
 
     @property
     def at(self) -> int:
@@ -48,16 +50,16 @@ class MicroBatches:
         """[B * count, ...] -> [B, ...]."""
         return micro_batch_rows(whole, self.count, self.at)
 
-    def _draw(self, module: nn.Module, draw: Callable[[Tensor], Tensor], each: bool, x: Tensor) -> Tensor:
-        """`draw` of one part [B, ...]: a factor for `each` element, or for each row, drawn for the whole batch."""
+    def _draw(self, module: nn.Module, draw: Callable[[Tensor], Tensor], per_element: bool, x: Tensor) -> Tensor:
+        """`draw` of one part [B, ...]: a factor per element or per row, drawn for the whole batch."""
         if not module.training:
             return draw(x)
-        rest = x.shape[1:] if each else (1,) * (x.ndim - 1)
+        rest = x.shape[1:] if per_element else (1,) * (x.ndim - 1)
         drawn = draw(x.new_ones((self.batch_size, *rest)))
         return x * drawn.index_select(0, self._rows)
 
 
-def _draws_a_row_a_sample() -> tuple[type[nn.Module], ...]:
+def _drawing_per_row() -> tuple[type[nn.Module], ...]:
     if "timm" not in sys.modules:  # then the net is not timm's
         return (StochasticDepth,)
     from timm.layers import DropPath

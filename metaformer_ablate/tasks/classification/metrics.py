@@ -1,4 +1,4 @@
-"""Metrics of logits."""
+"""Metrics of logits, and the predictions that a record keeps."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def measure(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def predictions_of(logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+    """What a record keeps of logits [N, classes] and labels [N]: label, predicted and confidence (0 to 1), each [N]."""
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     small = np.uint8 if logits.shape[1] <= 256 else np.uint16
     return {
@@ -27,3 +28,9 @@ def predictions_of(logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
         "predicted": predicted.cpu().numpy().astype(small),
         "confidence": confidence.float().cpu().numpy(),
     }
+
+
+def at_chance(top1: float, images: int, classes: int) -> bool:
+    """Whether top-1, in percent, is within three standard deviations of guessing one of the classes."""
+    p = 1 / classes
+    return bool(top1 / 100 <= p + 3 * (p * (1 - p) / images) ** 0.5)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaformer_ablate.data.datasets import DATASETS, DatasetInfo
-from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.errors import RequestError, unknown
 from metaformer_ablate.tasks.base import RecordedRun
 
@@ -50,12 +49,6 @@ def per_image(predictions: Arrays) -> NDArray[np.bool_]:
 def same_images(one: Arrays, other: Arrays) -> bool:
     """Whether two evaluations were of the same images in the same order, as far as their labels tell."""
     return np.array_equal(one["label"], other["label"])
-
-
-def at_chance(metrics: Mapping[str, float], predictions: Arrays, data: DataSpec) -> bool:
-    """Whether top-1 is within three standard deviations of guessing one of the classes."""
-    p = 1 / data.classes
-    return bool(metrics["top1"] / 100 <= p + 3 * (p * (1 - p) / len(predictions["label"])) ** 0.5)
 
 
 def facts_of(data: Mapping[str, Any]) -> DatasetInfo:

@@ -226,6 +226,10 @@ class ImageFileData:
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return len(self.train), len(self.evaluation)
+
     def train_loader(
         self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
     ) -> DataLoader:

@@ -47,6 +47,10 @@ class InMemoryData:
     def to(self, device: torch.device) -> InMemoryData:
         return InMemoryData(self.train.to(device), self.evaluation.to(device), self.mean, self.std)
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return len(self.train), len(self.evaluation)
+
     def train_loader(
         self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
     ) -> DataLoader:
