@@ -208,12 +208,10 @@ def test_averaged_weights_in_pieces_are_refused() -> None:
 
 
 def test_bf16_on_a_cpu_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from metaformer_ablate.runs.runner import _warn_of_bf16
-
-    _warn_of_bf16.cache_clear()
+    used = runner(tmp_path)
     for seed in range(2):
         spec = spec_of({"train.precision": "bf16", "train.batch_size": 512}, words=TINY_WORDS, seed=seed)
-        assert runner(tmp_path).run(spec).data["precision"] == "bf16"
+        assert used.run(spec).data["precision"] == "bf16"
     assert capsys.readouterr().err.count("train.precision is bf16 on a CPU") == 1
 
 

@@ -97,14 +97,14 @@ def test_the_fingerprint_of_a_folder_stays_for_ever_whatever_else_lies_in_it(tmp
     assert DataFolder(tmp_path, given=True).fingerprint("imagenet") == "ae3787054e316ed2"
 
 
-def test_hidden_folders_are_no_class_and_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hidden_folders_are_no_class_and_are_said(tmp_path: Path) -> None:
     root = small(tmp_path)
     write(root, "train/.ipynb_checkpoints/0.png", "train/cat/.ipynb_checkpoints/0.png", "train/dog/._1.png")
     data = opened(root, **OF_DATA)
     assert data.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    said = capsys.readouterr().err
-    assert "not counted for train are 3 hidden" in said and ".ipynb_checkpoints, cat/.ipynb_checkpoints, ..." in said
-    assert "evaluation" not in said
+    (note,) = data.notes
+    assert note.startswith(f"{root}: not counted for train are 3 hidden")
+    assert ".ipynb_checkpoints, cat/.ipynb_checkpoints, ..." in note and "evaluation" not in note
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,7 @@ def test_what_is_not_read_is_counted_where_the_number_is_wrong(tmp_path: Path) -
     assert "holds no image for train; not counted are" in (text := refused(root)) and "train_images=" not in text
 
 
-def test_an_evaluation_without_a_class_is_said_and_numbers_classes_as_training_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_evaluation_without_a_class_is_said_and_numbers_classes_as_training_does(tmp_path: Path) -> None:
     root = small(tmp_path)
     for path in (root / "val" / "cat").iterdir():
         path.unlink()
@@ -170,7 +168,7 @@ def test_an_evaluation_without_a_class_is_said_and_numbers_classes_as_training_d
     assert data.evaluation.labels.tolist() == [1, 1, 2, 2]
     assert data.evaluation[0:4][0][1].tolist() == [1, 1, 2, 2]
     assert [data.evaluation.open(i)[1] for i in range(4)] == [1, 1, 2, 2]
-    assert "1 of 3 classes have no image to evaluate on: cat" in capsys.readouterr().err
+    assert "1 of 3 classes have no image to evaluate on: cat" in data.notes[0]
     write(root, "val/cow/1.png")
     assert "cow is in val alone, cat is in train alone" in refused(root)
 

@@ -30,13 +30,14 @@ from metaformer_ablate.runs import ranks as ranks_module
 from metaformer_ablate.runs.constraints import check_hardware
 from metaformer_ablate.runs.options import RunOptions
 from metaformer_ablate.runs.request import RunRequest, RunResult
+from metaformer_ablate.runs.trainer import BATCH_NORMS
 from metaformer_ablate.runs.worker import execute
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.launchers.local import InProcess, launcher
 from metaformer_ablate.system.devices import choose_devices
 from metaformer_ablate.system.signals import Interrupted, StopRequest
 from metaformer_ablate.tasks.classification.data.in_memory import ImageTensors, evaluation_loader
-from metaformer_ablate.training.micro_batches import MicroBatches
+from metaformer_ablate.training.micro_batches import DROPOUTS, MicroBatches
 from metaformer_ablate.training.optim import decayed_names
 
 # Three epochs of 22 steps with all that draws at random, dropout too, and without batch norm.
@@ -375,6 +376,18 @@ def test_batch_norm_that_does_more_is_refused_on_several_devices() -> None:
     assert not has_batch_norm(nn.GroupNorm(1, 4), two)
     with pytest.raises(RequestError, match="the model has BatchNormAct2d, which 2 devices cannot synchronise"):
         has_batch_norm(BatchNormAct2d(4), two)
+
+
+def public_kinds(base: type) -> list[type]:
+    """torch.nn's own modules of a private class; those that are lazy become one of the others."""
+    kinds = [kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, base)]
+    return [kind for kind in kinds if not issubclass(kind, nn.modules.lazy.LazyModuleMixin)]
+
+
+def test_every_batch_norm_and_dropout_of_torch_is_known() -> None:
+    """Where this fails, torch has a module that `runs/trainer.py` or `training/micro_batches.py` has to name."""
+    assert set(public_kinds(nn.modules.batchnorm._BatchNorm)) == set(BATCH_NORMS)
+    assert set(public_kinds(nn.modules.dropout._DropoutNd)) == set(DROPOUTS)
 
 
 def test_batch_norm_on_gpus_is_not_refused() -> None:

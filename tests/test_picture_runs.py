@@ -117,6 +117,17 @@ def test_a_run_whose_data_changed_begins_at_its_beginning(
     assert "and the run begins at its beginning\n" in said
 
 
+def test_what_is_odd_about_the_files_is_said_once(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_folder(tmp_path / "pictures")
+    (root / "train" / "n2" / "._0.jpg").write_bytes(b"")
+    one = runner(tmp_path / "results", root)
+    for settings in ({}, {"data.flip": False}):  # opened twice
+        assert one.run(pictures_spec(**settings)).status == "ok"
+    assert capsys.readouterr().err.count(f"note: {root}: not counted for train are 1 hidden") == 1
+
+
 def test_too_many_unreadable_images_fail_a_run(folder: Path, tmp_path: Path) -> None:
     record = runner(tmp_path, folder).run(pictures_spec(**{"data.max_unreadable": 1}))
     assert record.status == "failed"

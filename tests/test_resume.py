@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import TINY_WORDS, command
 from specs import fake_record, spec_of
@@ -27,6 +28,7 @@ from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.options import ClaimLost, RunOptions
 from metaformer_ablate.runs.request import RunRequest
+from metaformer_ablate.runs.resume import rescale_batch_counts
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.signals import Interrupted, StopRequest
@@ -95,6 +97,46 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(steps: int, undisturbed
     resumed = runner(tmp_path).run(disturbed_spec())
     assert content(resumed) == content(undisturbed)
     assert not (resumed.folder / LAST).exists()
+
+
+def test_lightning_counts_batches_where_a_run_that_goes_on_in_other_parts_looks(tmp_path: Path) -> None:
+    """Private to Lightning. Where this fails, `runs/resume.py` has to find the counts elsewhere."""
+    spec = disturbed_spec(**{"model.norm": "mln", "train.micro_batch": 16})
+    with pytest.raises(Interrupted):
+        runner(tmp_path).run(spec, RunOptions(stop=StopAfter(9)))
+    checkpoint = torch.load(Store(tmp_path).folder(spec.run_id) / LAST, weights_only=True)
+    counts = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    assert {"total", "current"} <= counts.keys()
+    steps = StopAfter(9).left + 1
+    assert counts["current"] == {
+        "ready": 2 * steps,
+        "started": 2 * steps,
+        "processed": 2 * steps,
+        "completed": 2 * steps - 1,
+    }
+    rescale_batch_counts(checkpoint, 2, 4)
+    assert counts["current"] == {
+        "ready": 4 * steps,
+        "started": 4 * steps,
+        "processed": 4 * steps,
+        "completed": 4 * steps - 1,
+    }
+
+
+def test_lightning_does_not_handle_signals(tmp_path: Path) -> None:
+    """By its private `_signal_connector`. Where this fails, `runs/trainer.py` has to keep it away otherwise."""
+    seen = set()
+
+    class Looking(StopRequest):
+        def __call__(self) -> bool:
+            seen.add(signal.getsignal(signal.SIGTERM))
+            return False
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert runner(tmp_path).run(disturbed_spec(), RunOptions(stop=Looking())).status == "ok"
+    assert seen == {before}
+    connector = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)._signal_connector
+    assert callable(connector.register_signal_handlers)
 
 
 def test_a_run_that_was_stopped_often(undisturbed: Record, tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.options import RunOptions
+from metaformer_ablate.runs.request import RunRequest
 from metaformer_ablate.runs.runner import Runner
+from metaformer_ablate.runs.worker import Worker
 from metaformer_ablate.spec import experiment
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -143,6 +145,26 @@ def test_what_ran_before_does_not_matter(
     np.random.seed(3)
     runner.run(tiny(seed=5))
     assert outcome(runner.run(tiny(RANDOM))) == alone
+
+
+def test_a_worker_opens_the_data_of_a_sweep_once(tiny: Callable[..., RunSpec], tmp_path: Path) -> None:
+    """Whichever runs it is given; that of another sweep is opened anew, as by another worker."""
+    specs = [tiny({"train.epochs": 1, "train.batch_size": 512}, seed=seed) for seed in range(3)]
+    worker, stop, opened = Worker(), StopRequest(), []
+
+    def ended(worker: Worker, spec: RunSpec, results: str) -> str:
+        request = RunRequest(spec.with_execution(), str(tmp_path / results), None, "cpu", "a run", spec.run_id)
+        return worker.execute(request, stop).outcome
+
+    def count(*of: Any) -> Any:
+        opened.append(of)
+        return load_images(*of)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metaformer_ablate.tasks.classification.data.in_memory.load_images", count)
+        assert [ended(worker, spec, "one") for spec in specs] == ["recorded"] * 3 and len(opened) == 1
+        assert ended(worker, specs[0], "two") == "recorded" and len(opened) == 2
+        assert ended(Worker(), specs[1], "two") == "recorded" and len(opened) == 3
 
 
 def test_the_spec_decides_the_threads(
@@ -406,7 +428,7 @@ def test_a_failed_run_says_why(
     tiny: Callable[..., RunSpec],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(spec: RunSpec, kernels: str) -> Any:
+    def fail(*of: Any, **options: Any) -> Any:
         raise error
 
     monkeypatch.setattr(metaformer_ablate.tasks.classification.module, "build_model", fail)

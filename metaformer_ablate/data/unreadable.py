@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from metaformer_ablate.data.rules import REMARKS
@@ -14,6 +15,14 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "evaluation")
 NAMED = 20  # of each split, in a record
 NAMED_IN_REASON = 5
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What there is to say of the images of a batch, by name: why one cannot be read, and kinds of `REMARKS`."""
+
+    unreadable: dict[str, str] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
 
 
 class TooManyUnreadable(Exception):

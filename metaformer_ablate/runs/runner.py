@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Hashable, Sequence
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -31,6 +30,8 @@ from metaformer_ablate.training.compute import ComputeSettings, checkpoint_activ
 
 logger = logging.getLogger(__name__)
 
+BF16_ON_CPU = "train.precision is bf16 on a CPU, where it takes about ten times as long as fp32"
+
 
 class Runner:
     """Runs specs one after another; keeps the data of the last one, which a sweep mostly shares.
@@ -45,6 +46,7 @@ class Runner:
         self.store, self.folder, self.device = store, folder, device
         self.peers = [device] if peers is None else list(peers)
         self._opened: tuple[Hashable, TaskData] | None = None
+        self._logged: set[str] = set()
 
     def data(self, spec: RunSpec) -> TaskData:
         """What a run is trained and evaluated on, as its task opens it. Raises RequestError where it is missing."""
@@ -55,7 +57,15 @@ class Runner:
         key = (task.name, part.data_key(spec), self.folder.fingerprint(name, reader))
         if self._opened is None or self._opened[0] != key:
             self._opened = (key, part.open_data(spec, self.folder, self.device))
+            for note in self._opened[1].notes:
+                self._log_once(logging.INFO, f"note: {note}")
         return self._opened[1]
+
+    def _log_once(self, level: int, text: str) -> None:
+        """However many runs it is true of."""
+        if text not in self._logged:
+            self._logged.add(text)
+            logger.log(level, text)
 
     def run(self, spec: RunSpec, options: RunOptions | None = None) -> Record:
         """Trains a spec, from its last checkpoint where there is one, and writes its record.
@@ -135,7 +145,7 @@ class Runner:
         else:
             retain_freed_memory()
             if computing.precision == "bf16":
-                _warn_of_bf16()
+                self._log_once(logging.WARNING, BF16_ON_CPU)
         checkpoint = find_checkpoint(callback)
         module, batch_norm = self._build(spec, data, computing)
         with quiet_lightning():
@@ -163,8 +173,3 @@ class Runner:
         if computing.compiled:
             module.compile_nets()
         return module, batch_norm
-
-
-@cache
-def _warn_of_bf16() -> None:
-    logger.warning("train.precision is bf16 on a CPU, where it takes about ten times as long as fp32")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.claims import Claims, Progress
-from metaformer_ablate.records.record import StoreError
+from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.constraints import check_hardware, check_launch
 from metaformer_ablate.runs.options import ClaimLost, RunOptions
@@ -22,28 +23,33 @@ from metaformer_ablate.system.devices import choose_device, choose_devices
 from metaformer_ablate.system.signals import Interrupted, StopRequest
 from metaformer_ablate.tracking.tracking import Tracking
 
-_runners: dict[tuple[str, str | None, str], Runner] = {}
 
+class Worker:
+    """Carries out requests one after another, in one process; keeps the data of the last one for the next."""
 
-def execute(
-    request: RunRequest,
-    stop: StopRequest,
-    report: Callable[[Progress], None] = lambda progress: None,
-    tracking: Tracking | None = None,
-) -> RunResult:
-    """Carries a request out: claims the run, trains it unless its record is there by now, and lets go of it.
+    def __init__(self, tracking: Tracking | None = None):
+        self.tracking = tracking or Tracking()
+        self._key: tuple[str, str | None, str] | None = None
+        self._runner: Runner | None = None
 
-    `tracking` is that of the process, where it carries out several requests.
-    """
-    try:
+    def execute(
+        self, request: RunRequest, stop: StopRequest, report: Callable[[Progress], None] = lambda progress: None
+    ) -> RunResult:
+        """Carries a request out: claims the run, trains it unless its record is there by now, and lets go of it."""
+        try:
+            return self._execute(request, stop, report)
+        except Interrupted as interruption:
+            return RunResult(request.run_id, "stopped", str(interruption))
+        except ClaimLost:
+            return RunResult(request.run_id, "busy")
+        except RequestError as error:
+            return RunResult(request.run_id, "request", str(error))
+        except StoreError as error:
+            return RunResult(request.run_id, "store", str(error))
+
+    def _execute(self, request: RunRequest, stop: StopRequest, report: Callable[[Progress], None]) -> RunResult:
         spec = RunSpec.model_validate(request.spec)
-        key = (request.results, request.data, request.device)
-        if key not in _runners:
-            _runners.clear()  # the images of another sweep
-            folder = DataFolder.choose(request.data)
-            first = request.device.split(",")[0]  # the others are for runs that several share
-            _runners[key] = Runner(Store(Path(request.results)), folder, choose_device(first))
-        runner = _runners[key]
+        runner = self._runner_for(request)
         try:
             claim = Claims(runner.store.path).take(spec.run_id, request.name, request.dead_claim)
         except OSError as error:
@@ -53,41 +59,54 @@ def execute(
         try:
             runner.store.problems.clear()
             record = runner.store.read(spec.run_id)
-            if record is None or request.replaces == record.checksum:
-                fingerprint = runner.folder.fingerprint(spec.data.name, spec.data.reader)
-                with (tracking or Tracking()).run(
-                    request.wandb, spec, runner.store, fingerprint, provenance.versions()
-                ) as tracker:
-                    options = RunOptions(
-                        report,
-                        checkpoint_seconds=request.checkpoint_seconds,
-                        keep_checkpoints=request.keep_checkpoints,
-                        stop=stop,
-                        claim=claim,
-                        tracker=tracker,
-                    )
-                    if spec.train.world > 1:
-                        ended = _run_on_ranks(runner, request, spec, options)
-                        record = runner.store.read(spec.run_id) if ended.outcome == "recorded" else None
-                        if tracker is not None and record is not None:
-                            for line in record.history():  # rank 0 has no logger
-                                tracker.epoch(line)
-                            tracker.end(record)
-                        return ended
-                    record = runner.run(spec, options)
-                    if tracker is not None:
-                        tracker.end(record)
-            return RunResult(spec.run_id, "recorded")
+            if record is not None and request.replaces != record.checksum:
+                return RunResult(spec.run_id, "recorded")
+            options = RunOptions(
+                report,
+                checkpoint_seconds=request.checkpoint_seconds,
+                keep_checkpoints=request.keep_checkpoints,
+                stop=stop,
+                claim=claim,
+            )
+            return self._train(runner, request, spec, options)
         finally:
             claim.release()
-    except Interrupted as interruption:
-        return RunResult(request.run_id, "stopped", str(interruption))
-    except ClaimLost:
-        return RunResult(request.run_id, "busy")
-    except RequestError as error:
-        return RunResult(request.run_id, "request", str(error))
-    except StoreError as error:
-        return RunResult(request.run_id, "store", str(error))
+
+    def _runner_for(self, request: RunRequest) -> Runner:
+        """The runner of the request before, if it is of the same sweep; or one whose data is yet to be opened."""
+        key = (request.results, request.data, request.device)
+        if self._runner is None or self._key != key:
+            self._runner = None  # lets go of the images of another sweep
+            folder = DataFolder.choose(request.data)
+            first = request.device.split(",")[0]  # the others are for runs that several share
+            self._runner = Runner(Store(Path(request.results)), folder, choose_device(first))
+            self._key = key
+        return self._runner
+
+    def _train(self, runner: Runner, request: RunRequest, spec: RunSpec, options: RunOptions) -> RunResult:
+        """Trains a run that is claimed, here or on ranks, and tells W&B where it is asked to."""
+        fingerprint = runner.folder.fingerprint(spec.data.name, spec.data.reader)
+        with self.tracking.run(request.wandb, spec, runner.store, fingerprint, provenance.versions()) as tracker:
+            options = replace(options, tracker=tracker)
+            if spec.train.world == 1:
+                record: Record | None = runner.run(spec, options)
+                ended = RunResult(spec.run_id, "recorded")
+            else:
+                ended = _run_on_ranks(runner, request, spec, options)
+                record = runner.store.read(spec.run_id) if ended.outcome == "recorded" else None
+                if tracker is not None and record is not None:
+                    for line in record.history():  # rank 0 has no logger
+                        tracker.epoch(line)
+            if tracker is not None and record is not None:
+                tracker.end(record)
+        return ended
+
+
+def execute(
+    request: RunRequest, stop: StopRequest, report: Callable[[Progress], None] = lambda progress: None
+) -> RunResult:
+    """Carries out one request, by a `Worker` of its own."""
+    return Worker().execute(request, stop, report)
 
 
 def _run_on_ranks(runner: Runner, request: RunRequest, spec: RunSpec, options: RunOptions) -> RunResult:

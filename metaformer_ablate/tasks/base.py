@@ -71,6 +71,11 @@ class TaskData(Protocol):
         """Per channel, of pixels scaled to 0..1."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people have to know of it, a sentence each."""
+        ...
+
     def train_loader(
         self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
     ) -> DataLoader:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.claims import Progress
@@ -20,6 +20,9 @@ from metaformer_ablate.sweep.launchers.base import Launcher, NoWorkers
 from metaformer_ablate.sweep.launchers.worker_process import CLOSE_SECONDS, WorkerProcess
 from metaformer_ablate.system.signals import StopRequest, isolate_children
 from metaformer_ablate.tracking.tracking import Tracking
+
+if TYPE_CHECKING:
+    from metaformer_ablate.runs.worker import Worker
 
 
 def launcher(
@@ -80,13 +83,15 @@ class InProcess:
     def __init__(self, device: str, stop: StopRequest, tracking: Tracking | None = None):
         self.device, self._stop, self._tracking = device, stop, tracking or Tracking()
         self._ended: list[RunResult] = []
+        self._worker: Worker | None = None  # from the first run on, for it loads torch
 
     def submit(self, request: RunRequest) -> None:
-        from metaformer_ablate.runs.worker import execute
+        from metaformer_ablate.runs.worker import Worker
 
+        self._worker = self._worker or Worker(self._tracking)
         request = replace(request, device=self.device)
         report = partial(self.report, request.run_id)
-        self._ended.append(execute(request, self._stop, report, self._tracking))
+        self._ended.append(self._worker.execute(request, self._stop, report))
 
     def wait(self, seconds: float) -> list[RunResult]:
         ended, self._ended = self._ended, []

@@ -16,7 +16,7 @@ from contextlib import ExitStack, redirect_stdout
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from metaformer_ablate.errors import RequestError
@@ -27,7 +27,9 @@ from metaformer_ablate.sweep.launchers.base import Launcher
 from metaformer_ablate.sweep.launchers.local import cores
 from metaformer_ablate.system.console import log_to_stderr
 from metaformer_ablate.system.signals import Interrupted, StopRequest, isolate_children
-from metaformer_ablate.tracking.tracking import Tracking
+
+if TYPE_CHECKING:
+    from metaformer_ablate.runs.worker import Worker
 
 # Between two looks at which nodes are there.
 NODES_SECONDS = 2.0
@@ -245,9 +247,7 @@ def _train(request: RunRequest, marker: str) -> RunResult:
     stop = StopRequest()
     with stop.catching():
         try:
-            from metaformer_ablate.runs.worker import execute
-
-            return execute(replace(request, device=_devices(request.device)), stop, tracking=_tracking())
+            return _worker().execute(replace(request, device=_devices(request.device)), stop)
         except Interrupted as interruption:
             return RunResult(request.run_id, "stopped", str(interruption))
         finally:
@@ -258,9 +258,11 @@ def _train(request: RunRequest, marker: str) -> RunResult:
 
 
 @cache
-def _tracking() -> Tracking:
-    """That of this worker, which Ray keeps for many tasks and gives nothing to hold it in."""
-    return Tracking()
+def _worker() -> Worker:
+    """The worker of this process, in which Ray runs one task after another and keeps nothing for the next."""
+    from metaformer_ablate.runs.worker import Worker
+
+    return Worker()
 
 
 def _devices(kind: str) -> str:

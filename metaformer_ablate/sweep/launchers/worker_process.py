@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
-from functools import partial
 from multiprocessing import get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.system.console import log_to_stderr
 from metaformer_ablate.system.processes import exit_with_parent
 from metaformer_ablate.system.signals import StopRequest
-from metaformer_ablate.tracking.tracking import Tracking
+
+if TYPE_CHECKING:
+    from metaformer_ablate.runs.worker import Worker
 
 # How long workers may take to end once they are told to.
 CLOSE_SECONDS = 3.0
@@ -137,25 +137,24 @@ def _serve(channel: Any, parent: int, compilers: int) -> None:
     stop.catch(signal.SIGTERM)
     exit_with_parent(parent)
     try:
-        from metaformer_ablate.runs.worker import execute
+        from metaformer_ablate.runs.worker import Worker
+
+        worker = Worker()
     except Exception as error:  # whatever is wrong with what is installed
         channel.send(f"{type(error).__name__}: {error}")
         return
-    carry_out = partial(execute, tracking=Tracking())
     try:
         channel.send(None)
         while True:
             request = channel.recv()
             stop.number = None  # of the request before it
-            channel.send(_carry_out(carry_out, request, stop))
+            channel.send(_carry_out(worker, request, stop))
     except (EOFError, OSError):  # the sweep has gone
         return
 
 
-def _carry_out(
-    execute: Callable[[RunRequest, StopRequest], RunResult], request: RunRequest, stop: StopRequest
-) -> RunResult:
+def _carry_out(worker: Worker, request: RunRequest, stop: StopRequest) -> RunResult:
     try:
-        return execute(request, stop)
+        return worker.execute(request, stop)
     except Exception as error:  # the worker is as good as before
         return RunResult(request.run_id, "died", f"its worker failed: {type(error).__name__}: {error}")

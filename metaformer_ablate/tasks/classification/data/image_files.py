@@ -10,16 +10,12 @@ read, in evaluation too, and keeps no count of them.
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
 import os
 import random
-import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,18 +28,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from metaformer_ablate.data.datasets import HOLDOUT_EVERY
 from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.data.loading import ImageFileLoader, NamedEpochBatches
 from metaformer_ablate.data.readers import Source, check_counts, open_sources
 from metaformer_ablate.data.rules import check_classes
-from metaformer_ablate.data.sampling import EpochBatches, RankShare, derive_seed, rank_slices
+from metaformer_ablate.data.sampling import RankShare, derive_seed, rank_slices
 from metaformer_ablate.data.spec import DataSpec
-from metaformer_ablate.data.unreadable import Unreadable
-from metaformer_ablate.system.signals import isolate_children
+from metaformer_ablate.data.unreadable import Seen, Unreadable
 from metaformer_ablate.tasks.classification.data.augment import Boxes, draw_box
 from metaformer_ablate.tasks.classification.data.transforms import evaluation_transform, training_transform
 from metaformer_ablate.training.spec import TrainSpec
-
-logger = logging.getLogger(__name__)
-
 
 # Images that are tried in place of one that cannot be read. Chance finds a whole one long before.
 STAND_INS = 20
@@ -144,14 +137,6 @@ def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What there is to say of the images of a batch, by name: why one cannot be read, and kinds of `REMARKS`."""
-
-    unreadable: dict[str, str] = field(default_factory=dict)
-    remarks: dict[str, str] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, eq=False)
 class TrainingImages(ImageFiles):
     """Batches for training. An index is (epoch, indices [n])."""
@@ -225,6 +210,7 @@ class ImageFileData:
     pinned: bool
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+    notes: tuple[str, ...] = ()  # what people have to know of the files
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -236,18 +222,21 @@ class ImageFileData:
         """The parts of each batch that a device takes, one after another, from a place (epoch, batch) on."""
         pictures = replace(self.train, seed=seed)
         share = RankShare(train.world * train.accumulation, rank * train.accumulation, train.accumulation)
-        order = _ImageFileBatches(len(pictures), train.batch_size, seed, torch.device("cpu"), *place, share=share)
-        return _ImageFileLoader(pictures, order, self._workers(train), self.pinned, unreadable, "train")
+        order = NamedEpochBatches(len(pictures), train.batch_size, seed, torch.device("cpu"), *place, share=share)
+        return self._loader(pictures, order, train, unreadable, "train")
 
     def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
         """Every image of a device's share once, in the order of the data set."""
         slices = rank_slices(len(self.evaluation), EVALUATION_BATCH, rank, train.world)
-        return _ImageFileLoader(self.evaluation, slices, self._workers(train), self.pinned, unreadable, "evaluation")
+        return self._loader(self.evaluation, slices, train, unreadable, "evaluation")
 
-    def _workers(self, train: TrainSpec) -> int:
-        if self.workers is not None:
-            return self.workers
-        return max(1, len(os.sched_getaffinity(0)) // train.devices)
+    def _loader(
+        self, images: ImageFiles, order: Iterable[Any], train: TrainSpec, unreadable: Unreadable, split: str
+    ) -> DataLoader:
+        workers = self.workers
+        if workers is None:
+            workers = max(1, len(os.sched_getaffinity(0)) // train.devices)
+        return ImageFileLoader(images, order, workers, self.pinned, unreadable, split, preload=__name__)
 
 
 def open_image_files(spec: DataSpec, folder: DataFolder, device: torch.device) -> ImageFileData:
@@ -267,70 +256,7 @@ def open_image_files(spec: DataSpec, folder: DataFolder, device: torch.device) -
     train = TrainingImages(sources["train"], training_transform(spec), positions, erasing=spec.random_erasing or 0.0)
     evaluation = EvaluationImages(evaluated, evaluation_transform(spec), held)
     classes = sources["train"].classes
-    if told := check_classes(place.root, train.labels, evaluation.labels, spec.classes, classes):
-        say_once(f"note: {place.root}: {told}")
-    for split, source in sources.items():
-        if source.left_out:
-            say_once(f"note: {place.root}: not counted for {split} are {source.left_out}")
-    return ImageFileData(train, evaluation, spec.workers, pinned=device.type == "cuda")
-
-
-@cache
-def say_once(text: str) -> None:
-    """To standard error, however many runs of this process read the same images."""
-    logger.info(text)
-
-
-class _ImageFileBatches(EpochBatches):
-    """`EpochBatches` that name their epoch: loader processes live through all epochs, and hear of none."""
-
-    def __iter__(self) -> Iterator[Any]:
-        epoch = self.epoch
-        return ((epoch, batch) for batch in super().__iter__())
-
-
-class _ImageFileLoader(DataLoader):
-    """Batches that loader processes have made, without what could not be read: that is noted here."""
-
-    def __init__(
-        self, pictures: ImageFiles, order: Any, workers: int, pinned: bool, unreadable: Unreadable, split: str
-    ):
-        super().__init__(
-            pictures,
-            sampler=order,
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=pinned,
-            multiprocessing_context=_clean_processes() if workers else None,
-            persistent_workers=workers > 0,
-            worker_init_fn=_begin_worker,
-        )
-        self.unreadable, self.split = unreadable, split
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch, seen in super().__iter__():
-            self.unreadable.remark(self.split, seen.remarks)
-            self.unreadable.note(self.split, seen.unreadable)
-            yield batch
-
-
-def _clean_processes() -> Any:
-    """Loader processes are forked from one that has imported what they need and holds nothing else: a fork of this
-    process would have its threads and its GPU, and to spawn each one costs the imports anew."""
-    isolate_children()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _begin_worker(number: int) -> None:
-    """A signal that asks the run for an end may reach the whole group of processes: the run still wants its batches
-    to save its place by, and ends its loaders itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    warnings.filterwarnings("ignore", module="PIL")  # damaged EXIF data: of no pixel
+    notes = [check_classes(place.root, train.labels, evaluation.labels, spec.classes, classes)]
+    notes += [f"not counted for {split} are {source.left_out}" for split, source in sources.items() if source.left_out]
+    named = tuple(f"{place.root}: {note}" for note in notes if note)
+    return ImageFileData(train, evaluation, spec.workers, pinned=device.type == "cuda", notes=named)

@@ -48,6 +48,10 @@ class InMemoryData:
         return InMemoryData(self.train.to(device), self.evaluation.to(device), self.mean, self.std)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def sizes(self) -> tuple[int, int]:
         return len(self.train), len(self.evaluation)
 
