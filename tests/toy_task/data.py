@@ -24,6 +24,7 @@ class Greys:
     evaluation: TensorDataset
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    notes: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, int]:
