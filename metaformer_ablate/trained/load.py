@@ -11,7 +11,7 @@ from metaformer_ablate.records.checkpoints import LAST, evaluated_weights
 from metaformer_ablate.records.compare import read_spec
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.tasks.registry import part_of
+from metaformer_ablate.tasks.registry import part_of, task_of
 
 if TYPE_CHECKING:
     import torch
@@ -60,8 +60,6 @@ def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
     """
     import torch
 
-    from metaformer_ablate.models.build import build_model
-
     spec, path = _spec(record), record.folder / LAST
     if not path.is_file():
         raise NotAvailable(
@@ -73,8 +71,8 @@ def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
     except Exception as error:  # whatever a damaged file makes of the unpickler
         raise NotAvailable(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     # The weights replace whatever the net would have started from, so that file is not needed.
-    model = spec.model.model_copy(update={"init_from": None})
-    net = build_model(model, *spec.data.net_shape, seed=spec.seed)
+    blank = spec.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})})
+    net: nn.Module = task_of(spec).part("module").build_net(blank)
     try:
         net.load_state_dict(evaluated_weights(stored, spec.train.ema is not None))
     except RuntimeError as error:
