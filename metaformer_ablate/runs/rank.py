@@ -19,7 +19,7 @@ from metaformer_ablate.system.signals import Interrupted, StopRequest
 
 
 def main() -> None:
-    """Carries out a rank's part of the order on standard input."""
+    """Carries out a rank's part of the request on standard input."""
     log_to_stderr()
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no message
@@ -40,7 +40,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stop.catching(signal.SIGTERM):
         checkpoint = first["checkpoint"] and Path(first["checkpoint"])
-        code = _carry_out(RunRequest(**first["order"]), checkpoint, stop, tell)
+        code = _carry_out(RunRequest(**first["request"]), checkpoint, stop, tell)
     os._exit(code)  # at once: others may be gone, and nothing may wait for them
 
 

@@ -49,7 +49,7 @@ class RankProcesses:
     def __post_init__(self) -> None:
         self._told: queue.Queue[tuple[int, Any]] = queue.Queue()
         self._children = self._start()
-        first = {"order": asdict(self.request), "checkpoint": self.checkpoint and str(self.checkpoint)}
+        first = {"request": asdict(self.request), "checkpoint": self.checkpoint and str(self.checkpoint)}
         for number, child in enumerate(self._children):
             self._say(child, json.dumps(first))
             threading.Thread(target=self._listen, args=(number, child), daemon=True).start()

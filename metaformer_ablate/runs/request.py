@@ -25,7 +25,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How an order ended. Everything else there is to know of a run is in its record and its claim.
+    """How a request ended. Everything else there is to know of a run is in its record and its claim.
 
     recorded: its record is there; busy: somebody else trains it; stopped: asked to stop, its place is saved; died: the
     process is gone or was killed; unstarted: there was no process to begin it; request, store: a RequestError or

@@ -12,8 +12,11 @@ from metaformer_ablate.training.spec import TrainSpec
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """`torch.manual_seed` for the CPU and one device. Where there are no others, torch's takes a millisecond a call: it
-    notes, with the stack, what each kind of device is to be told once it is there."""
+    """`torch.manual_seed` for the CPU and one device.
+
+    Where there are no others, torch's own takes a millisecond per call: it notes, with the stack, what each kind of
+    device is to be told once it is there.
+    """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

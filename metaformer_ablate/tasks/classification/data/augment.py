@@ -1,8 +1,8 @@
 """Augmentation of batches on the device they lie on.
 
-What differs from sample to sample is drawn on the batch's device, what is one value a batch on the CPU, both from the
+What differs from sample to sample is drawn on the batch's device, what is one value per batch on the CPU, both from the
 global generators: the task seeds them for each step. Images that are read one by one bring what differs with them
-(`data/pictures.py`): of such a batch a device has only a part.
+(`image_files.py`): of such a batch a device has only a part.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Augment:
         return self
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Levels 0 to 255 -> float of mean 0 and standard deviation 1 a channel over the training images."""
+        """Levels 0 to 255 -> float of mean 0 and standard deviation 1 per channel over the training images."""
         mean, std = self._mean.to(images.device), self._std.to(images.device)
         return ((images.float() - mean) / std).contiguous(memory_format=self._format)
 

@@ -37,7 +37,7 @@ class ImageTensors(Dataset):
 
 @dataclass(frozen=True)
 class InMemoryData:
-    """What is trained on, what is evaluated on, and mean and standard deviation a channel of the former (0 to 1)."""
+    """What is trained on, what is evaluated on, and mean and standard deviation per channel of the former (0 to 1)."""
 
     train: ImageTensors
     evaluation: ImageTensors
@@ -136,7 +136,7 @@ def _resize(images: Tensor, size: int) -> Tensor:
 
 
 def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation a channel of pixels scaled to 0..1. Exact: sums of integers, whatever the threads."""
+    """Mean and deviation per channel of pixels scaled to 0..1, by exact sums of integers, whatever the threads."""
     count = images.numel() // images.shape[1]
     mean, std = [], []
     for channel in range(images.shape[1]):
@@ -161,7 +161,8 @@ def train_loader(
 
 
 def evaluation_loader(data: ImageTensors, batch_size: int = 512, share: int = 0, shares: int = 1) -> DataLoader:
-    """Every image once, in the order of the data set; or of `shares` that follow one another, of almost one size, one.
+    """Every image once, in the order of the data set; or one of `shares`, which follow one another and are of almost
+    one size.
 
     Each share has an image where there are at least as many images as shares.
     """
