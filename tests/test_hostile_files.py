@@ -112,7 +112,7 @@ def read_all(results: Path) -> tuple[Store, dict[str, Any]]:
     store.counts()
     store.frame()
     table = build_table(chosen, store, folder, (0, 1), images=True)
-    json.dumps(table, allow_nan=False)
+    json.dumps(table.to_json(), allow_nan=False)
     _variants({record.run_id: record for record in store}, store)
     Claims(results).held()
     active_sweeps(store)

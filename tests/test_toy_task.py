@@ -32,10 +32,6 @@ rows:
 """
 
 
-# Recipes, runs and records take any task already.
-pytestmark = pytest.mark.xfail(strict=False, reason="tables, figures and the report show top-1 and ask no task yet")
-
-
 WORDS = [word for word in TINY_WORDS if word.startswith("model.")]
 
 
