@@ -98,7 +98,7 @@ def find_resume_point(checkpoints: Checkpoints, identity: Identity) -> ResumePoi
 def rescale_batch_counts(checkpoint: dict[str, Any], then: int, now: int) -> None:
     """Makes Lightning's counts of batches those of `now` batches per step, where a checkpoint has `then`.
 
-    This is private to Lightning: `tests/test_resume.py` says when the counts are elsewhere.
+    This is private to Lightning: `tests/runs/test_resume.py` says when the counts are elsewhere.
     """
     if then == now:
         return

@@ -56,7 +56,7 @@ def make_trainer(
 
 
 def leave_signals_alone(trainer: pl.Trainer) -> None:
-    """Keeps Lightning from handling signals, for which it has no setting (private: tests/test_resume.py tells).
+    """Keeps Lightning from handling signals, for which it has no setting (private: tests/runs/test_resume.py tells).
 
     Its handler of SIGTERM ends a run at its next step by SystemExit, whose code is 0, and its place is lost; in a
     signal's handler it also speaks to the other devices. The options' stop is for that.

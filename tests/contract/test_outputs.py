@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed_study import STUDY, ids
 from conftest import Result, Terminal
-from test_study import STUDY, ids
 
 from metaformer_ablate import __version__
 from metaformer_ablate.cli.main import main

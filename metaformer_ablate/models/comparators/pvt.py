@@ -2,7 +2,7 @@
 
 Source: Wang et al., "Pyramid Vision Transformer: A Versatile Backbone for Dense Prediction without
 Convolutions", ICCV 2021 (arXiv 2102.12122), section 3 and table 1. Where the paper leaves a choice open, the
-authors' code decides (github.com/whai362/PVT at 57e2dfa, `classification/pvt.py`); tests/test_comparators.py
+authors' code decides (github.com/whai362/PVT at 57e2dfa, `classification/pvt.py`); tests/models/test_comparators.py
 holds numbers it gave.
 """
 

@@ -3,7 +3,7 @@
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021
 (arXiv 2103.14030), appendix A3.3, "Swin MLP-Mixer". The details are in the authors' code only
 (github.com/microsoft/Swin-Transformer at f82860b, `models/swin_mlp.py` and `configs/swinmlp/`), where it is
-called SwinMLP; tests/test_comparators.py holds numbers it gave.
+called SwinMLP; tests/models/test_comparators.py holds numbers it gave.
 """
 
 from __future__ import annotations
