@@ -551,3 +551,16 @@ def test_costs_are_shared_by_models_that_cost_the_same() -> None:
         build({"model.mlp_ratio": 2}),
     ]
     assert len({run.cost_key() for run in (base, *different)}) == len(different) + 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "pixels"), [("imagenet", 63), ("cifar10_small", 31), ("cifar10", 17), ("cifar10_mixing", 10)]
+)
+def test_what_the_embeddings_alone_show_of_an_image(recipe: str, pixels: int) -> None:
+    """Worked out by hand: a field grows by (kernel - 1) times the stride of what is below."""
+    assert plan("pooling_size", recipe).specs["pool3"].model.embedding_field() == pixels
+
+
+def test_a_comparator_shows_no_field_of_its_embeddings() -> None:
+    (vit, *_) = [s for s in plan("imagenet_models", "imagenet").specs.values() if s.model.timm is not None]
+    assert vit.model.embedding_field() is None
