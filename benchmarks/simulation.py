@@ -324,12 +324,16 @@ def write_record(store: Store, spec: RunSpec, seconds: float) -> Record:
     line = {**dict.fromkeys(get_task().history_columns, 0.0), "epoch": 1, "seconds": seconds}
     data = {
         "status": "ok",
+        "reason": None,
         "metrics": {"top1": 0.0, "top5": 0.0, "loss": 0.0},
         **dict.fromkeys(("params", "frozen_params", "macs", "images_seen"), 0),
         "seconds": seconds,
-        "data_fingerprint": None,
+        **dict.fromkeys(("device", "data_fingerprint")),
+        "versions": {},
+        "git": {},
     }
-    predictions = {name: np.zeros(1, np.uint8) for name in ("label", "predicted", "confidence")}
+    predictions = {name: np.zeros(1, np.uint8) for name in ("label", "predicted")}
+    predictions["confidence"] = np.zeros(1, np.float32)
     return store.write(spec, data, [line], predictions)
 
 

@@ -142,6 +142,10 @@ def _fill(store: Store, specs: Sequence) -> None:
     history = [dict.fromkeys(columns, 0.5) for _ in range(12)]
     data = {
         "status": "ok",
+        "reason": None,
+        "device": None,
+        "versions": {},
+        "git": {},
         "metrics": {"top1": 90.0, "top5": 99.0, "loss": 0.3},
         **dict.fromkeys(("params", "frozen_params", "macs", "seconds", "images_seen"), 1),
         "data_fingerprint": DataFolder.choose(None).fingerprint("digits"),

@@ -16,10 +16,11 @@ class NotAvailable(Exception):
 
 def nearest(word: str, allowed: list[str]) -> str:
     """` (did you mean 'x'?)` when one of the allowed words is close, else an empty string."""
-    from difflib import get_close_matches
+    from difflib import SequenceMatcher
 
-    match = get_close_matches(word, allowed, n=1, cutoff=0.6)
-    return f" (did you mean {match[0]!r}?)" if match else ""
+    closeness = {name: SequenceMatcher(None, name, word).ratio() for name in allowed}
+    best = max(allowed, key=closeness.__getitem__, default=None)  # of equally close ones the first
+    return f" (did you mean {best!r}?)" if best is not None and closeness[best] >= 0.6 else ""
 
 
 LONGEST_LINE = 600  # characters of a sentence

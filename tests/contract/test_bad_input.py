@@ -638,7 +638,14 @@ def test_a_broken_record_is_never_a_result(
     now = ablate("table", *words)
     row = now.json["rows"][1]
     assert (row["status"], row["n"], row["mean"]) == ("partial", 1, other["top1"])
-    assert row["runs"][0] == {"run_id": broken["run_id"], "seed": 0, "status": "missing", "top1": None}
+    assert row["runs"][0] == {
+        "run_id": broken["run_id"],
+        "seed": 0,
+        "status": "missing",
+        "top1": None,
+        "value": None,
+        "metrics": None,
+    }
     names(now.err, str(folder), "not counted")
     assert any(str(folder) in warning for warning in now.json["warnings"])
 

@@ -202,7 +202,7 @@ def test_table_of_two_seeds(ablate: Ablate, trained: Trained) -> None:
     for row in table["rows"]:
         assert row.keys() >= TABLE_ROW
         for run in row["runs"]:
-            assert run.keys() == RUN | {"top1"}
+            assert run.keys() == RUN | {"top1", "value", "metrics"}
             assert run["status"] == "ok"
             predictions = records[run["run_id"]].predictions()
             assert len(predictions["label"]) == 355

@@ -186,10 +186,10 @@ def test_images_of_another_size_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("pvt_tiny", {"depths": (2, 2, 2)}, "must hold one number a stage each, not 3, 4, 4, 4, 4, 4"),
+        ("pvt_tiny", {"depths": (2, 2, 2)}, "must hold one number per stage each, not 3, 4, 4, 4, 4, 4"),
         ("pvt_tiny", {"num_heads": (1, 2, 3, 8)}, "multiples of num_heads, and 320 is not one of 3"),
         ("pvt_tiny", {"sr_ratios": (8, 4, 2, 2)}, "sr_ratios must end with 1, .*, not with 2"),
-        ("swin_mixer_t_d24", {"depths": (2, 2, 6)}, "one number a stage each, not 3 and 4"),
+        ("swin_mixer_t_d24", {"depths": (2, 2, 6)}, "one number per stage each, not 3 and 4"),
         ("swin_mixer_t_d24", {"num_heads": (4, 8, 16, 31)}, "multiples of num_heads, and 768 is not"),
         ("swin_mixer_t_d24", {"window": 0}, "window must be at least 1, not 0"),
     ],

@@ -480,7 +480,7 @@ def test_the_exit_code_of_a_trial_whose_record_is_there(
 def test_a_trial_that_fails_exits_1_and_is_tried_again_when_asked(
     ablate: Ablate, one: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: Any, kernels: str) -> None:
+    def fail(*arguments: Any, **named: Any) -> None:
         raise ArithmeticError("made to fail")
 
     with monkeypatch.context() as patch:

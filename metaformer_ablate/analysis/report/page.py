@@ -56,7 +56,7 @@ def write(report: Report) -> str:
             unplanned_section(report),
             runs,
             machines.section(),
-            method(list(dict.fromkeys(section.table.task for section in report.sections))),
+            method(list(dict.fromkeys(one.task for found in report.variants.values() for one in found))),
         ),
         island("curves", curves),
         element("script", Html(script)),

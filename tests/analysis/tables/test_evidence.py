@@ -282,7 +282,7 @@ def test_html_escapes_every_string(table: Table, transposed: bool) -> None:
 def test_latex(table: Table) -> None:
     text = render(table, "latex")
     assert text.startswith("% Packages: ")
-    assert r"\label{tab:fake-record-digits}" in text
+    assert r"\label{tab:made-up-digits}" in text
     lines = text.splitlines()
     (line,) = [line for line in lines if line.startswith("Pooling 3")]
     mean, std = (f"{by_name(table)['pool3'][key]:.2f}" for key in ("mean", "std"))
@@ -433,7 +433,7 @@ def test_compare_two_recipes(ablate: Ablate, store: Store, chosen: Plan, tmp_pat
     assert found["agreement"]["between"] == ["digits", "cifar10"]
     assert len(found["agreement"]["reversed"]) == 3
     text = ablate(*words).out
-    assert "fake_record under digits and cifar10" in text and "+2" in text and "80.50" in text
+    assert "made_up under digits and cifar10" in text and "+2" in text and "80.50" in text
     for style in FORMATS:
         printed = ablate(*words, "--format", style).out
         assert "80.5" in printed and printed == ablate(*words, "--format", style).out
