@@ -376,13 +376,13 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-CASES = {"max_examples": 200, "deadline": None, "suppress_health_check": list(HealthCheck)}
+CASES = {"max_examples": 200, "deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 MANY = {**CASES, "max_examples": 10_000}
 
 
 def fuzz(check: Any, *strategies: Any) -> Any:
     """The two tests of a fuzzer: 200 cases, and 10,000 with `-m fuzz`."""
-    few = settings(**CASES)(given(*strategies)(check))
+    few = settings(**CASES, derandomize=True)(given(*strategies)(check))
     many = settings(**MANY)(given(*strategies)(check))
     return pytest.mark.parametrize(
         "run", [few, pytest.param(many, marks=(pytest.mark.slow, pytest.mark.fuzz))], ids=["200", "10000"]
