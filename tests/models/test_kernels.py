@@ -22,7 +22,7 @@ with_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is 
 
 def run_checks(marks: str, **env: str) -> None:
     """kernel_checks.py in a new process, which has to pass."""
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "kernel_checks.py", "-m", marks]
+    words = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "kernel_checks.py", "-m", marks]
     done = subprocess.run(words, cwd=HELPERS, env={**os.environ, **env}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
