@@ -116,11 +116,11 @@ def test_a_run_whose_workers_die_three_times_is_failed_and_the_others_go_on(tmp_
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_killed_and_its_run_goes_on(tmp_path: Path) -> None:
-    words = ["pooling_size", *SLOWER, "--workers", "2", "--checkpoint-seconds", "0.2", "--stall-minutes", "0.4"]
+    words = ["pooling_size", *SLOWER, "--workers", "2", "--checkpoint-seconds", "0.2", "--stall-minutes", "1"]
     with sweep(*words, cwd=tmp_path) as process:
         victim = wait_for_training(tmp_path / "results", 2)[0]
         os.kill(victim.pid, signal.SIGSTOP)
-        _, err = process.communicate(timeout=400)
+        _, err = process.communicate(timeout=580)
     assert process.returncode == 0, err
     assert f"{victim.name}: it made no step for too long and was killed" in err
     assert len(list(Store(tmp_path / "results"))) == 4
