@@ -77,12 +77,13 @@ def is_alive(holder: ClaimOwner) -> bool:
     return process_started(holder.pid) == holder.started
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_the_sweep_nothing(trained: Trained, tmp_path: Path) -> None:
     words = ["pooling_size", *SLOWER, "--workers", "2", "--checkpoint-seconds", "0.2", "--json"]
     with sweep(*words, cwd=tmp_path) as process:
         victim = wait_for_training(tmp_path / "results", 2)[0]
         os.kill(victim.pid, signal.SIGKILL)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=580)
     assert process.returncode == 0, err
     assert f"{victim.name}: its worker was killed by SIGKILL" in err and "goes on from its last checkpoint" in err
     assert [run["status"] for run in json.loads(out)["runs"]] == ["ok"] * 4

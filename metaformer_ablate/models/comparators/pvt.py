@@ -206,7 +206,7 @@ def _check_stages(
     lengths = [len(values) for values in (depths, dims, num_heads, mlp_ratios, sr_ratios, patch_sizes)]
     if min(lengths) < 1 or len(set(lengths)) > 1:
         raise ValueError(
-            "depths, dims, num_heads, mlp_ratios, sr_ratios and patch_sizes must hold one number a "
+            "depths, dims, num_heads, mlp_ratios, sr_ratios and patch_sizes must hold one number per "
             f"stage each, not {', '.join(map(str, lengths))} numbers"
         )
     for dim, heads in zip(dims, num_heads, strict=True):
