@@ -27,11 +27,11 @@ from metaformer_ablate.data.rules import (
     LeftOut,
     is_hidden,
     is_image,
+    named,
     natural,
     natural_classes,
     readable,
     require_regular,
-    shown,
 )
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.cache import cache_dir
@@ -137,7 +137,7 @@ def _walk(root: Path, folders: dict[str, int], left_out: LeftOut) -> Iterator[tu
                 elif not is_image(entry.name):
                     left_out.add(OTHER_ENDINGS, path)
                 elif not inside:
-                    raise RequestError(f"{root}: {shown(path)} lies in the folder of no class; allowed: CLASS/{path}")
+                    raise RequestError(f"{root}: {named(path)} lies in the folder of no class; allowed: CLASS/{path}")
                 else:
                     yield path, _size(entry)
 

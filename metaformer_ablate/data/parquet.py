@@ -9,7 +9,7 @@ import numpy as np
 from timm.data.readers.reader import Reader
 
 from metaformer_ablate.data.layouts import DatasetLocation
-from metaformer_ablate.data.rules import natural, same_classes, shown, some
+from metaformer_ablate.data.rules import named, natural, same_classes, some
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.files import open_regular
 
@@ -73,7 +73,7 @@ def _dataset(place: DatasetLocation, split: str) -> Any:
     if len(dataset) != rows:
         raise RequestError(
             f"{place.root}: the package datasets reads {len(dataset)} images for {split}, but the files "
-            f"{shown(place.parts[split][0].name)}, ... hold {rows}; allowed: in this folder the files of one data set"
+            f"{named(place.parts[split][0].name)}, ... hold {rows}; allowed: in this folder the files of one data set"
         )
     return dataset
 
@@ -89,7 +89,7 @@ def _labels(place: DatasetLocation, split: str, dataset: Any) -> np.ndarray:
     column = dataset.select_columns(["label"]).with_format("arrow")[:].column("label")
     whole, text = types.is_integer(column.type), types.is_string(column.type) or types.is_large_string(column.type)
     if column.null_count or not (whole or text):
-        found = f"{column.null_count} missing" if column.null_count else f"of type {shown(str(column.type))}"
+        found = f"{column.null_count} missing" if column.null_count else f"of type {named(str(column.type))}"
         raise RequestError(
             f"{place.root}: labels of {split} are {found}; allowed in the column label: a whole number, or a text, per "
             "image"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import RequestError, visible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,15 +47,15 @@ def is_image(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in IMAGES
 
 
-def shown(name: str) -> str:
+def named(name: str) -> str:
     """A name as a sentence has it: control characters made visible, and not too long."""
-    text = name if name.isprintable() else repr(name)[1:-1]
+    text = visible(name)
     return text if len(text) <= NAME_LENGTH else f"{text[: NAME_LENGTH // 2 - 2]}...{text[1 - NAME_LENGTH // 2 :]}"
 
 
 def some(names: Sequence[str]) -> str:
     """The first of many names."""
-    return ", ".join([*map(shown, names[:NAMED]), *(["..."] if len(names) > NAMED else [])])
+    return ", ".join([*map(named, names[:NAMED]), *(["..."] if len(names) > NAMED else [])])
 
 
 class LeftOut:
@@ -118,13 +118,13 @@ def natural_classes(root: Path, folders: set[str]) -> dict[str, str]:
         for above in _above(folder):
             if above in folders:
                 raise RequestError(
-                    f"{root}: {shown(above)} holds images, and so does {shown(folder)} in it: which is the class "
+                    f"{root}: {named(above)} holds images, and so does {named(folder)} in it: which is the class "
                     "cannot be told; allowed: CLASS/*.jpg, the images of a class in one folder"
                 )
         name = folder.rpartition("/")[2]
         if name in of_class:
             raise RequestError(
-                f"{root}: the last folder of {shown(of_class[name])} and of {shown(folder)} is {shown(name)}: which "
+                f"{root}: the last folder of {named(of_class[name])} and of {named(folder)} is {named(name)}: which "
                 "is the class cannot be told; allowed: CLASS/*.jpg, the images of a class in one folder"
             )
         of_class[name] = folder

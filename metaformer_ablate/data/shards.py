@@ -13,7 +13,7 @@ from typing import NoReturn
 import numpy as np
 
 from metaformer_ablate.data.listings import Names, listing_path, read_listing, write_listing
-from metaformer_ablate.data.rules import HIDDEN, IMAGES, NO_IMAGE, LeftOut, is_hidden, is_image, readable, shown, some
+from metaformer_ablate.data.rules import HIDDEN, IMAGES, NO_IMAGE, LeftOut, is_hidden, is_image, named, readable, some
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.files import open_regular
 
@@ -79,7 +79,7 @@ class _Samples:
         stem, _, ending = base.partition(".")
         sample, ending = f"{folder}/{stem}", ending.lower()
         if name in self.names:
-            self._refuse(f"holds {shown(name)} twice, of which one would be lost; allowed: each name once in a shard")
+            self._refuse(f"holds {named(name)} twice, of which one would be lost; allowed: each name once in a shard")
         self.names.add(name)
         if f".{ending}" not in IMAGES and ending != "cls":
             if is_image(base):
@@ -88,13 +88,13 @@ class _Samples:
                 self.others.append((sample, name))
             return
         if not member.isreg() or member.issparse():
-            self._refuse(f"{shown(name)} is a link, a sparse file or a device; allowed: files that are in the shard")
+            self._refuse(f"{named(name)} is a link, a sparse file or a device; allowed: files that are in the shard")
         if ending == "cls":
             if sample in self.label:
-                self._refuse(f"{shown(name)} is a second label of its sample; allowed: one")
+                self._refuse(f"{named(name)} is a second label of its sample; allowed: one")
             self.label[sample] = self._label(member, archive)
         elif sample in self.image:
-            self._refuse(f"{shown(self.image[sample][0])} and {shown(name)} are two images of one sample; allowed: one")
+            self._refuse(f"{named(self.image[sample][0])} and {named(name)} are two images of one sample; allowed: one")
         else:
             self.image[sample] = (member.name, member.offset_data, member.size)
 
@@ -102,8 +102,8 @@ class _Samples:
         stream = archive.extractfile(member)
         content = stream.read(40).strip() if stream is not None else b""
         if not re.fullmatch(rb"[0-9]{1,18}", content):
-            found = shown(content.decode("utf-8", "replace"))
-            self._refuse(f"{shown(member.name)} holds {found!r}; allowed: a label in digits, from 0 on")
+            found = named(content.decode("utf-8", "replace"))
+            self._refuse(f"{named(member.name)} holds {found!r}; allowed: a label in digits, from 0 on")
         return int(content)
 
     def finish(self, left_out: LeftOut) -> Iterator[tuple[str, int, int, int]]:
@@ -119,7 +119,7 @@ class _Samples:
                 left_out.add(NO_IMAGE, f"{self.shard.name}/{name}")
         for sample, (name, offset, size) in self.image.items():
             if sample not in self.label:
-                self._refuse(f"{shown(name)} has no label; allowed: a member {shown(sample.strip('/'))}.cls beside it")
+                self._refuse(f"{named(name)} has no label; allowed: a member {named(sample.strip('/'))}.cls beside it")
             yield name, offset, size, self.label[sample]
 
     def _refuse(self, why: str) -> NoReturn:
