@@ -432,7 +432,7 @@ def test_only_regular_files_of_bounded_size_are_read(what: str, ablate_process: 
     )
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
     )
     lines = done.stdout.splitlines()
     assert len(lines) == 6, done.stderr

@@ -46,7 +46,7 @@ class OfflineRun:
 
 def offline_runs(folder: Path) -> list[OfflineRun]:
     """The W&B runs below a folder, in the order they began; waits for W&B to write what it has been told."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while True:
         runs = [_read(path) for path in folder.rglob("offline-run-*/*.wandb")]
         if all(run.exit_code is not None for run in runs) or time.monotonic() > until:

@@ -65,7 +65,7 @@ def begin(folder: Path, *more: object, env: Mapping[str, str] | None = None) -> 
 def end(sweep: subprocess.Popen[str], folder: Path, code: int = 0) -> str:
     """Waits for a sweep to end with a code; what all sweeps of the folder have said so far."""
     try:
-        sweep.wait(timeout=180)
+        sweep.wait(timeout=400)
     finally:
         sweep.kill()
     said = (folder / "stderr.txt").read_text()
@@ -74,7 +74,7 @@ def end(sweep: subprocess.Popen[str], folder: Path, code: int = 0) -> str:
     return said
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 150) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 300) -> Any:
     """What a condition gives once it is true."""
     until = time.monotonic() + seconds
     while not (value := condition()):

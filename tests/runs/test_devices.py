@@ -17,6 +17,7 @@ import torch
 from conftest import TINY_WORDS, command
 from disturbed import SETTINGS, StopAfter, assert_equal_to_rounding, content, make_request, runner, trained_by
 from specs import spec_of
+from sweeps import wait_until
 from torch import nn
 
 from metaformer_ablate.data.sampling import EpochBatches
@@ -173,24 +174,22 @@ def test_ranks_whose_parent_is_killed_end(tmp_path: Path) -> None:
     words += [word for word in TINY_WORDS if word.partition("=")[0] not in keys] + ["train.epochs=300"]
     words = [word for word in words if word != "train.epochs=3"]
     arguments = command("run", "pooling_size", *words, "train.devices=2", "--workers", "0", "--device", "cpu")
-    sweep = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    with open(tmp_path / "stderr.txt", "w") as said:
+        sweep = subprocess.Popen(arguments, cwd=tmp_path, stderr=said, stdout=subprocess.DEVNULL)
 
     def at_work() -> list[str]:
-        lines = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout.splitlines()
+        words = ["ps", "-ww", "-eo", "pid=,ppid=,args="]
+        lines = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
         ours = [line.split(None, 2) for line in lines if "metaformer_ablate.runs.rank" in line]
         return [pid for pid, parent, _ in ours if parent == str(sweep.pid) or pid in seen]
 
     seen: list[str] = []
-    deadline = time.monotonic() + 60
-    while len(seen) < 2 and time.monotonic() < deadline:
-        time.sleep(0.2)
-        seen = at_work()
-    assert len(seen) == 2
+    wait_until(lambda: len(at_work()) == 2 or sweep.poll() is not None)
+    seen = at_work()
     sweep.kill()
     sweep.wait()
-    while at_work() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert at_work() == []
+    assert len(seen) == 2, (tmp_path / "stderr.txt").read_text()
+    wait_until(lambda: not at_work())
 
 
 @pytest.mark.slow

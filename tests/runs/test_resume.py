@@ -415,7 +415,7 @@ def test_of_many_processes_one_gets_the_claim(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path), start], stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    got = [child.communicate(timeout=60)[0].strip() for child in children]
+    got = [child.communicate(timeout=300)[0].strip() for child in children]
     assert [sum(int(line[i]) for line in got) for i in range(40)] == [1] * 40
 
 
@@ -465,7 +465,7 @@ def test_who_was_only_stalled_sees_that_it_was_outnumbered(tmp_path: Path, patie
     assert claim is not None
     other = Claims(tmp_path).take("0123456789ab", dead=claim.token)
     assert other is not None and other.generation == 1
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not claim.lost and time.monotonic() < deadline:
         time.sleep(0.02)
     assert claim.lost and other.holds()

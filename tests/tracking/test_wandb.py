@@ -546,7 +546,7 @@ def supervise(code: str) -> subprocess.Popen[str]:
 )
 def test_a_child_that_dies_by_a_signal_is_never_a_success(code: str, exit_code: int) -> None:
     process = supervise(code)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == exit_code
 
 
@@ -564,7 +564,7 @@ def test_signals_are_handed_on_and_asking_twice_by_two_ways_is_asking_once(numbe
     child = int(process.stdout.readline())
     process.send_signal(number)
     os.kill(child, number)  # as Slurm does, which signals every process of a job
-    assert process.communicate(timeout=30)[0] == "saved\n"
+    assert process.communicate(timeout=120)[0] == "saved\n"
     assert process.returncode == 128 + number
 
 
@@ -575,7 +575,7 @@ def test_the_second_ctrl_c_kills() -> None:
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 137
 
 
@@ -585,7 +585,7 @@ def test_a_child_does_not_outlive_a_killed_parent() -> None:
     child = int(process.stdout.readline())
     process.kill()
     process.wait()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
             os.kill(child, 0)
@@ -888,7 +888,7 @@ def test_a_trial_whose_training_is_killed_exits_137_and_goes_on_when_called_agai
     arguments = command("trial", "pooling_size", "row=pool7", *SLOWER, "--checkpoint-seconds", "0.2")
     env = {**os.environ, "ABLATE_WORKERS": "1"}
     process = subprocess.Popen(arguments, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
-    claims, until = Claims(tmp_path / "results"), time.monotonic() + 60
+    claims, until = Claims(tmp_path / "results"), time.monotonic() + 300
     while time.monotonic() < until:
         holders = [holder for holder in claims.held().values() if holder.progress is not None]
         if holders and holders[0].progress.epoch:
@@ -896,7 +896,7 @@ def test_a_trial_whose_training_is_killed_exits_137_and_goes_on_when_called_agai
         time.sleep(0.05)
     assert holders[0].pid != process.pid
     os.kill(holders[0].pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 137 and "SIGKILL" in err
     done = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
