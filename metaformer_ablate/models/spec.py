@@ -118,8 +118,17 @@ class ModelSpec(Strict):
         "true (batch norms keep their statistics in training), or null"
     )
     # The file is not part of a run's identity, its content is: `init_from` stays out of the id, its SHA-256 is in it.
-    init_from: str | None = execution_setting(None, "a path of weights to start from")
+    init_from: str | None = execution_setting(
+        None, "a path of weights to start from, or recipe:NAME for the row's own run under that recipe"
+    )
     init_sha256: str | None = setting(None, "set by the file")
+    init_run: str | None = later_setting("set by init_from: the id of the run whose weights it starts from")
+
+    @property
+    def init_recipe(self) -> str | None:
+        """The recipe whose run of the same row this starts from; None for a file of weights, or for none."""
+        name = (self.init_from or "").removeprefix(FROM_RECIPE)
+        return name if name != (self.init_from or "") else None
 
     def stages(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
         """depths, dims and token mixers; all empty for a comparator."""
@@ -179,6 +188,34 @@ class ModelSpec(Strict):
                 return f"{name} takes images of a multiple of 16 pixels, from 64 on; here {image_size}"
         return None
 
+    def not_a_backbone(self, image_size: tuple[int, int] | None) -> str | None:
+        """Why this cannot give feature maps of images of (height, width), or of many sizes if None; None where it can.
+
+        What fits one resolution alone cannot follow images whose sizes vary; a comparator needs four stages.
+        """
+        if self.comparator is not None and not self.comparator.startswith("pvt"):
+            return f"{self.comparator} fits one resolution, or has one stage alone: it is no backbone here"
+        if self.timm is not None and self.timm.startswith(_PLAIN):
+            return f"{self.timm} has maps of one stride alone: it is no backbone here"
+        if image_size is None:
+            for stage, name in enumerate(self.stages()[2]):
+                if COMPONENTS.mixers[name].fixed_resolution:
+                    return f"token_mixer {name} of stage {stage + 1} fits one resolution, and the images have many"
+        return None
+
+
+# Models of timm that keep one resolution from their patches to their end.
+_PLAIN = ("vit_", "deit", "mixer_", "resmlp_", "gmlp_", "gmixer_", "beit", "eva", "cait_")
+
+
+# Pixels per side of the images that the paper's models were pretrained on: what a backbone's position embeddings are
+# sized for where images vary.
+PRETRAINING_SIZE = 224
+
+
+# What `init_from` begins with where it names a recipe and no file.
+FROM_RECIPE = "recipe:"
+
 
 STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "position_embedding")
 
@@ -201,7 +238,7 @@ def unread_entries(model: ModelSpec) -> dict[tuple[str, int], str]:
 def unread_model(model: ModelSpec) -> dict[str, str]:
     """{field: why nothing reads it}."""
     if (comparator := model.timm or model.comparator) is not None:
-        read = {"timm", "comparator", "drop_path", "init_from", "init_sha256", "freeze", "batch_norm_eval"}
+        read = {"timm", "comparator", "drop_path", "freeze", "batch_norm_eval", "init_from", "init_sha256", "init_run"}
         return {key: f"the model is {comparator}" for key in ModelSpec.model_fields if key not in read}
     unread_fields: dict[str, str] = {}
     names = model.stages()[2]
