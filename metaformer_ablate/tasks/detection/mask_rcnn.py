@@ -34,7 +34,8 @@ class ProposalHead(RPNHead):
     """Objectness and box codes by level, in float32 whatever the convolutions are in."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        logits, codes = ([found.float() for found in of_levels] for of_levels in super(ProposalHead, self).forward(x))
+        found_on_levels = super().forward(x)
+        logits, codes = ([found.float() for found in of_levels] for of_levels in found_on_levels)
         return logits, codes
 
 

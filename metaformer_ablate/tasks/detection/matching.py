@@ -1,4 +1,4 @@
-"""Anchors, which of them stand for which box, and by what a loss is divided: as mmdet 2.19, on torchvision's classes."""
+"""Anchors, which of them stands for which box, and by what a loss is divided, as mmdet 2.19 has it."""
 
 from __future__ import annotations
 

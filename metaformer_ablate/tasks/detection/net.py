@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -58,7 +60,7 @@ def _task(run: RunSections) -> DetectionSpec:
 
 def _check_strides(strides: tuple[int, ...]) -> None:
     """The pyramid's levels, anchors and regions stand on strides that double, each a power of two."""
-    doubling = all(two == 2 * one for one, two in zip(strides, strides[1:], strict=False))
+    doubling = all(two == 2 * one for one, two in pairwise(strides))
     if not doubling or strides[0] & (strides[0] - 1) or strides[-1] > MULTIPLE:
         raise RequestError(
             f"the maps of the backbone have strides {', '.join(map(str, strides))}; allowed in detection: powers of "

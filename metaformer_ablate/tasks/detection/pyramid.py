@@ -46,7 +46,7 @@ class Padding(GeneralizedRCNNTransform):
     ) -> tuple[ImageList, list[Target] | None]:
         batch, targets = super().forward(images, targets)
         batch.tensors = batch.tensors.contiguous(memory_format=self.memory_format)
-        for (height, width), target in zip(batch.image_sizes, targets or ()):
+        for (height, width), target in zip(batch.image_sizes, targets or (), strict=targets is not None):
             target["padded"] = tuple(-side // MULTIPLE * -MULTIPLE for side in (height, width))
         return batch, targets
 
@@ -124,9 +124,9 @@ def to_original(found: Target, size: tuple[int, int], original: tuple[int, int])
 
 
 def paste(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks [n, 1, M, M] within boxes [n, 4] to masks [n, height, width] bool: 0.5 and above, bilinear at pixel centres.
+    """Masks [n, 1, M, M] within boxes [n, 4] to masks [n, height, width] bool, of 0.5 and above.
 
-    mmdet's `_do_paste_mask`; torchvision's rounds the boxes to pixels first.
+    Bilinear at the centres of the pixels, as mmdet's `_do_paste_mask`; torchvision's rounds the boxes to pixels first.
     """
     height, width = size
     masks = torch.zeros((len(boxes), height, width), dtype=torch.bool, device=boxes.device)
