@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Facts of a data set. `files` are relative to the data folder; their bytes make the data fingerprint."""
+    """Facts of a data set. `files` are relative to the data folder; their bytes, and those of `embedded`, make the data
+    fingerprint."""
 
     about: str
     num_classes: int
@@ -16,6 +17,7 @@ class DatasetInfo:
     train_images: int
     test_images: int
     files: tuple[str, ...] = ()
+    embedded: tuple[str, ...] = ()  # files that scikit-learn brings along, relative to its package `datasets`
     in_memory: bool = True  # held as tensors on the training device, augmented there in batches
     classes: tuple[str, ...] = ()  # names in the order of the labels; empty: labels are shown as numbers
     task: str = "classification"  # what its labels are for
@@ -42,6 +44,11 @@ CIFAR100_CLASSES = tuple(
 )
 
 
+# What scikit-learn brings along.
+DIGITS = "data/digits.csv.gz"
+PHOTOGRAPHS = ("images/china.jpg", "images/flower.jpg")
+
+
 DATASETS: dict[str, DatasetInfo] = {
     "digits": DatasetInfo(
         "scikit-learn's 1,797 handwritten digits of 8 x 8, embedded; every fifth of each class is evaluated on",
@@ -50,8 +57,31 @@ DATASETS: dict[str, DatasetInfo] = {
         native_size=8,
         train_images=1442,
         test_images=355,
+        embedded=(DIGITS,),
         classes=tuple("0123456789"),
         plain_background=True,
+    ),
+    "scenes_detection": DatasetInfo(
+        "2,500 scenes composed of scikit-learn's digits over its two photographs, embedded: 1 to 5 digits in each",
+        num_classes=10,
+        channels=3,
+        native_size=None,
+        train_images=2000,
+        test_images=500,
+        embedded=(DIGITS, *PHOTOGRAPHS),
+        classes=tuple("0123456789"),
+        task="detection",
+    ),
+    "scenes_segmentation": DatasetInfo(
+        "the scenes of scenes_detection with a class for each pixel: the background, or one of ten digits",
+        num_classes=11,
+        channels=3,
+        native_size=None,
+        train_images=2000,
+        test_images=500,
+        embedded=(DIGITS, *PHOTOGRAPHS),
+        classes=("background", *"0123456789"),
+        task="segmentation",
     ),
     "fashion_mnist": DatasetInfo(
         "Fashion-MNIST, 28 x 28 grey, the official 60,000 / 10,000 split",
