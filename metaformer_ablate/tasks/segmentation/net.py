@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
+from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.models.backbone import Backbone, build_backbone
 from metaformer_ablate.tasks.base import RunSections
 from metaformer_ablate.tasks.segmentation.task import net_size, settings_of
@@ -101,7 +102,7 @@ def build_net(run: RunSections, kernels: str = "torch") -> SemanticFPN:
     task = settings_of(run)
     backbone = build_backbone(run.model, run.data.channels, net_size(run), seed=run.seed, kernels=kernels)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
+        torch.manual_seed(derive_seed(run.seed, "head"))  # not the numbers that the backbone has drawn
         neck = Neck(backbone.channels, task.fpn_channels)
         head = Head(
             backbone.strides,

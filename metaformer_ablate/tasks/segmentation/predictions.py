@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.base import RecordedRun
-from metaformer_ablate.tasks.segmentation.metrics import Arrays, class_iou, mean_of_present
+from metaformer_ablate.tasks.segmentation.metrics import Arrays, mean_of_present, share_of
 
 PER_IMAGE = ("intersection", "union", "truth")
 
@@ -45,7 +45,7 @@ def check(predictions: Arrays, classes: int | None = None) -> None:
 def per_image(predictions: Arrays) -> NDArray[np.float64]:
     """[N]: the mean IoU of each image in percent, over the classes that it has or was given; 100 for one in which no
     pixel counts, which no model can get wrong."""
-    mean = mean_of_present(class_iou(predictions["intersection"], predictions["union"]))
+    mean = mean_of_present(share_of(predictions["intersection"], predictions["union"]))
     return np.nan_to_num(mean, nan=100.0)
 
 
