@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
+from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.models.backbone import Backbone, build_backbone
-from metaformer_ablate.tasks.base import RunSections
-from metaformer_ablate.tasks.segmentation.task import net_size, settings_of
+from metaformer_ablate.tasks.base import CostPart, RunSections
+from metaformer_ablate.tasks.segmentation.task import counted_size, net_size, settings_of
 
 
 class Neck(FeaturePyramidNetwork):
@@ -100,7 +101,7 @@ def build_net(run: RunSections, kernels: str = "torch") -> SemanticFPN:
     Raises RequestError as `build_backbone` does.
     """
     task = settings_of(run)
-    backbone = build_backbone(run.model, run.data.channels, net_size(run), seed=run.seed, kernels=kernels)
+    backbone = build_backbone(run.model, DATASETS[run.data.name].channels, net_size(run), seed=run.seed, kernels=kernels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(run.seed, "head"))  # not the numbers that the backbone has drawn
         neck = Neck(backbone.channels, task.fpn_channels)
@@ -114,3 +115,19 @@ def build_net(run: RunSections, kernels: str = "torch") -> SemanticFPN:
         )
         initialise(neck, head)
     return SemanticFPN(backbone, neck, head)
+
+
+def image_shape(run: RunSections) -> tuple[int, int, int]:
+    """Channels, height and width of an image that costs are counted for: a training crop, or else an evaluated one."""
+    return (DATASETS[run.data.name].channels, *counted_size(run))
+
+
+def cost_parts(net: nn.Module, run: RunSections) -> list[CostPart]:
+    """Backbone, neck and head, each for what the one before makes of an image."""
+    assert isinstance(net, SemanticFPN)
+    images = torch.zeros(1, *image_shape(run))
+    with torch.no_grad():
+        maps = net.backbone(images)
+        levels = net.neck(maps)
+    parts = (("backbone", net.backbone, images), ("neck", net.neck, maps), ("head", net.head, levels))
+    return [CostPart(name, module, (given,)) for name, module, given in parts]

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.models.spec import PRETRAINING_SIZE
 from metaformer_ablate.settings.schema import (
     AboveZero,
     Fraction,
@@ -94,11 +95,14 @@ def net_size(run: RunSections) -> tuple[int, int] | None:
     return size if crop is None or crop == size else None
 
 
-def counted_size(run: RunSections) -> tuple[int, int] | None:
-    """Height and width that costs are counted at: a training crop, or else an evaluated image."""
+def counted_size(run: RunSections) -> tuple[int, int]:
+    """Height and width that costs are counted at: a training crop, or else an evaluated image, or what its scale says.
+
+    Where images vary and nothing says their size, that of the images that models are pretrained on.
+    """
     task = settings_of(run)
-    crop = None if task.crop is None else (task.crop[0], task.crop[1])
-    return crop or evaluated_size(run)
+    height, width = task.crop or evaluated_size(run) or (task.scale or (PRETRAINING_SIZE,))[-1:] * 2
+    return height, width
 
 
 OF_CLASSES = ("mixup", "cutmix", "crop_padding", "crop_scale", "interpolation", "rand_augment", "random_erasing")
@@ -122,6 +126,10 @@ class SegmentationTask(Task):
         if task.crop is None:
             found["task.crop_max_share"] = "task.crop is null"
         return found
+
+    def not_applicable(self, run: RunSections) -> str | None:
+        """Why a run's model is no backbone of images of these sizes, or None."""
+        return run.model.not_a_backbone(net_size(run))
 
 
 TASK = SegmentationTask(
