@@ -80,7 +80,7 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
     total = 0.0
     for job in jobs:
         train = job.spec.train
-        images = job.spec.data.split_sizes()[0] * (train.epochs + train.cooldown_epochs)
+        images = train.all_steps(job.spec.data.split_sizes()[0] // train.batch_size) * train.batch_size
         if rates:
             total += median(rates) * images * macs(job.spec)
         else:
