@@ -9,6 +9,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
+from metaformer_ablate.data.sampling import micro_batch_rows
+
 RATIOS = (0.5, 1.0, 2.0)  # height over width
 
 
@@ -84,8 +86,11 @@ def match(matcher: Matcher, boxes: Tensor, anchors: Tensor, padded: tuple[int, i
 def shared_mean(sums: list[Tensor], counts: list[int], images: int | None) -> Tensor:
     """The sums of the images over what was counted in them, each group of `images` with one divisor; the mean of it.
 
-    mmdet divides by what the images of one GPU hold together; None: all images of the batch share one divisor.
+    mmdet divides by what the images of one GPU hold together. A group is rows from both ends of the batch, as a part
+    that a device takes of it (`micro_batch_rows`) and as a pair of one orientation (`PairedBatches`) are. None, or where
+    there are no whole groups: all images share one divisor.
     """
-    size = images or len(sums)
-    groups = [slice(i, i + size) for i in range(0, len(sums), size)]
-    return torch.stack([torch.stack(sums[part]).sum() / max(sum(counts[part]), 1) for part in groups]).mean()
+    groups = 1 if images is None or len(sums) % images else len(sums) // images
+    rows = [micro_batch_rows(torch.arange(len(sums)), groups, at).tolist() for at in range(groups)]
+    means = [sum(sums[i] for i in group) / max(sum(counts[i] for i in group), 1) for group in rows]
+    return torch.stack(means).mean()  # type: ignore[arg-type]

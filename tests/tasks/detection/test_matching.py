@@ -59,9 +59,10 @@ def test_anchors_beyond_the_padding_of_an_image_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "expected"), [(None, 10 / 10), (2, ((1 + 2) / 3 + (3 + 4) / 7) / 2), (1, (1 + 1 + 1 + 1) / 4)]
+    ("images", "expected"),
+    [(None, 10 / 11), (3, 10 / 11), (2, ((1 + 4) / (1 + 5) + (2 + 3) / (2 + 3)) / 2), (1, (1 + 1 + 1 + 4 / 5) / 4)],
 )
 def test_images_of_a_group_share_a_divisor(images: int | None, expected: float) -> None:
     sums = [torch.tensor(value) for value in (1.0, 2.0, 3.0, 4.0)]
-    assert shared_mean(sums, [1, 2, 3, 4], images).item() == pytest.approx(expected)
+    assert shared_mean(sums, [1, 2, 3, 5], images).item() == pytest.approx(expected)
     assert shared_mean([torch.tensor(0.0)], [0], images).item() == 0
