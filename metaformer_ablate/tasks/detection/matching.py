@@ -9,6 +9,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
+from metaformer_ablate.data.sampling import micro_batch_rows
+
 RATIOS = (0.5, 1.0, 2.0)  # height over width
 
 
@@ -84,8 +86,13 @@ def match(matcher: Matcher, boxes: Tensor, anchors: Tensor, padded: tuple[int, i
 def shared_mean(sums: list[Tensor], counts: list[int], images: int | None) -> Tensor:
     """The sums of the images over what was counted in them, each group of `images` with one divisor; the mean of it.
 
-    mmdet divides by what the images of one GPU hold together; None: all images of the batch share one divisor.
+    mmdet divides by what the images of one GPU hold together; None: all images of the batch share one divisor. The
+    groups are those of `micro_batch_rows`, in whatever parts of an even size a batch is taken.
     """
-    size = images or len(sums)
-    groups = [slice(i, i + size) for i in range(0, len(sums), size)]
-    return torch.stack([torch.stack(sums[part]).sum() / max(sum(counts[part]), 1) for part in groups]).mean()
+    rows, size = torch.arange(len(sums)), images or len(sums)
+    parts = len(sums) // size if len(sums) % size == 0 else 1
+    means = []
+    for part in range(parts):
+        group = micro_batch_rows(rows, parts, part).tolist()
+        means.append(torch.stack([sums[i] for i in group]).sum() / max(sum(counts[i] for i in group), 1))
+    return torch.stack(means).mean()
