@@ -86,11 +86,13 @@ def match(matcher: Matcher, boxes: Tensor, anchors: Tensor, padded: tuple[int, i
 def shared_mean(sums: list[Tensor], counts: list[int], images: int | None) -> Tensor:
     """The sums of the images over what was counted in them, each group of `images` with one divisor; the mean of it.
 
-    mmdet divides by what the images of one GPU hold together. A group is rows from both ends of the batch, as a part
-    that a device takes of it (`micro_batch_rows`) and as a pair of one orientation (`PairedBatches`) are. None, or where
-    there are no whole groups: all images share one divisor.
+    mmdet divides by what the images of one GPU hold together; None: all images of the batch share one divisor. The
+    groups are those of `micro_batch_rows`, in whatever parts of an even size a batch is taken.
     """
-    groups = 1 if images is None or len(sums) % images else len(sums) // images
-    rows = [micro_batch_rows(torch.arange(len(sums)), groups, at).tolist() for at in range(groups)]
-    means = [sum(sums[i] for i in group) / max(sum(counts[i] for i in group), 1) for group in rows]
-    return torch.stack(means).mean()  # type: ignore[arg-type]
+    rows, size = torch.arange(len(sums)), images or len(sums)
+    parts = len(sums) // size if len(sums) % size == 0 else 1
+    means = []
+    for part in range(parts):
+        group = micro_batch_rows(rows, parts, part).tolist()
+        means.append(torch.stack([sums[i] for i in group]).sum() / max(sum(counts[i] for i in group), 1))
+    return torch.stack(means).mean()
