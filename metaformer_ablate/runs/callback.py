@@ -209,7 +209,10 @@ class RunCallback(pl.Callback):
         assert isinstance(module, TaskModule)
         self._gather_unreadable(trainer)
         train_loss = module.finish_epoch()
-        values = {f"val_{name}": trainer.callback_metrics[f"val/{name}"].item() for name in self.task.history}
+        measured = trainer.callback_metrics
+        lacking = {name for name in self.task.history if f"val/{name}" not in measured}
+        assert all(self.task.metric(name).optional for name in lacking), lacking
+        values = {f"val_{name}": measured[f"val/{name}"].item() for name in self.task.history if name not in lacking}
         # The last step of an epoch can break the weights after a loss that was still finite.
         if not all(map(math.isfinite, (train_loss, *values.values()))):
             raise Diverged(self.steps)

@@ -105,7 +105,10 @@ class Runner:
         try:
             record |= cost_of(spec)
             module = self.fit(spec, data, callback, find_checkpoint)
-            metrics = {metric.name: callback.history[-1][f"val_{metric.name}"] for metric in task.metrics}
+            last = callback.history[-1]
+            metrics = {
+                metric.name: last[f"val_{metric.name}"] for metric in task.metrics if f"val_{metric.name}" in last
+            }
             record |= {"status": "ok", "metrics": metrics, "at_chance": module.at_chance(metrics)}
             predictions = module.predictions
         except Diverged as error:
