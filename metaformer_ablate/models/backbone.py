@@ -18,6 +18,7 @@ from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_seeded, fused_blocks
 from metaformer_ablate.models.comparators.build import build_comparator, check_timm_name
 from metaformer_ablate.models.comparators.pvt import PVT
+from metaformer_ablate.models.freezing import apply_freezing
 from metaformer_ablate.models.metaformer import MetaFormer, PositionEmbedding, build_norm
 from metaformer_ablate.models.spec import PRETRAINING_SIZE, ModelSpec
 from metaformer_ablate.models.weights import fit, our_names, read_weights
@@ -163,6 +164,7 @@ def build_backbone(
     assert isinstance(net, Backbone)
     if model.init_from is not None:
         load_backbone(net, read_weights(model.init_from), model.init_from)
+    apply_freezing(net.body, model)
     return net
 
 

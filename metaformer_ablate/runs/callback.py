@@ -57,7 +57,8 @@ class RunCallback(pl.Callback):
         self.fingerprint = fingerprint
         self.task = task_of(spec)
         self.history: list[dict[str, float]] = []
-        self.epochs = spec.train.epochs + spec.train.cooldown_epochs
+        # As the spec says; the runner sets it to what the data that was opened comes to.
+        self.steps_per_epoch = spec.data.split_sizes()[0] // spec.train.batch_size
         self.steps = 0
         self.devices = [device]
         self.started = now()
@@ -65,6 +66,11 @@ class RunCallback(pl.Callback):
         self.unreadable = Unreadable(spec.data.max_unreadable or 0)
         self._start = self._last_report = self._saved = time.perf_counter()
         self._since = (0, self._start)
+
+    @property
+    def epochs(self) -> int:
+        """Lines of history that the run ends with."""
+        return self.spec.train.all_epochs(self.steps_per_epoch)
 
     @property
     def seconds(self) -> float:
@@ -176,7 +182,10 @@ class RunCallback(pl.Callback):
         self.steps += 1
         if self.options.tracker is not None:
             self.options.tracker.loss(self.steps, out["loss"])
+        all_steps = self.spec.train.all_steps(self.steps_per_epoch)
         last = i + 1 == trainer.num_training_batches
+        if self.steps == all_steps and not last:  # Lightning evaluates, and ends the epoch and the fit
+            trainer.should_stop = last = True
         stop, due = self._poll_requests(trainer)
         # After the last step of an epoch the evaluation comes first: then the epoch's line of history is saved too.
         if not last and (stop or due):
@@ -184,8 +193,7 @@ class RunCallback(pl.Callback):
         if stop and not last:
             raise Interrupted(self.options.stop.number or 0)
         if time.perf_counter() - self._last_report > PROGRESS_SECONDS:
-            assert isinstance(module, TaskModule)
-            self._report_progress(self.steps / (self.epochs * module.steps_per_epoch))
+            self._report_progress(self.steps / all_steps)
 
     def _poll_requests(self, trainer: pl.Trainer) -> tuple[bool, bool]:
         """Whether an end is asked for, and whether a checkpoint is due: on any device, so that all do the same."""

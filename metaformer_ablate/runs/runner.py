@@ -151,6 +151,7 @@ class Runner:
                 self._log_once(logging.WARNING, BF16_ON_CPU)
         checkpoint = find_checkpoint(callback)
         module, batch_norm = self._build(spec, data, computing)
+        callback.steps_per_epoch = module.steps_per_epoch
         with quiet_lightning():
             trainer = make_trainer(train, self.peers, computing, callback, batch_norm)
             if batch_norm and train.world > 1 and trainer.is_global_zero:

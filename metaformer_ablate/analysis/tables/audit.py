@@ -22,9 +22,11 @@ Runs = Mapping[str, Sequence[RunState]]
 
 
 # What stands for other fields: a row that sets it declares those too.
-_STANDS_FOR = {
+_STANDS_FOR: dict[str, str | tuple[str, ...]] = {
     **dict.fromkeys(("model.name", "model.size", "model.timm", "model.comparator"), "model."),
-    "train.epoch_factor": "train.epochs",
+    "train.epoch_factor": ("train.epochs", "train.steps", "train.milestones"),
+    "train.optimizer": ("train.betas", "train.eps"),
+    "train.schedule": ("train.gamma", "train.power"),
 }
 
 
@@ -39,16 +41,15 @@ class _Fact:
     newer: bool = False  # do older records lack it, in whose specs there was no choice of it
 
 
-_LENGTH = ("train.epochs", "train.cooldown_epochs")
+_LENGTH = ("train.epochs", "train.cooldown_epochs", "train.steps")
+
+
+_EPOCH = ("train.batch_size", "data.name", "data.evaluate_on")
 
 
 _FACTS = (
-    _Fact("epochs", lambda record: record.data.get("epochs"), _LENGTH),
-    _Fact(
-        "images seen",
-        lambda record: record.data.get("images_seen"),
-        (*_LENGTH, "train.batch_size", "data.name", "data.evaluate_on"),
-    ),
+    _Fact("epochs", lambda record: record.data.get("epochs"), (*_LENGTH, *_EPOCH)),
+    _Fact("images seen", lambda record: record.data.get("images_seen"), (*_LENGTH, *_EPOCH)),
     _Fact("data fingerprint", lambda record: record.data["data_fingerprint"], ("data.name",)),
     _Fact("device", lambda record: record.data.get("device"), diverged_too=True),
     # What `auto` came to, which depends on the device.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.backbone import build_backbone
 from metaformer_ablate.tasks.base import CostPart, RunSections
@@ -29,7 +30,7 @@ def build_net(run: RunSections, kernels: str = "torch") -> RetinaNet | MaskRcnn:
     _check_strides(body.strides)
     norm = head_norm(task.head_norm)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
+        torch.manual_seed(derive_seed(run.seed, "head"))  # not the numbers that the backbone has drawn
         pyramid = Pyramid(body, task.fpn_channels, norm, further=not task.has_masks)
         last = torch.channels_last if run.train.memory_format == "channels_last" else torch.contiguous_format
         if not task.has_masks:
