@@ -77,7 +77,8 @@ def _embedding_field(chosen: Plan) -> dict[str, float] | None:
     spec = chosen.specs.get(chosen.experiment.baseline)
     if spec is None or (pixels := spec.model.embedding_field()) is None:
         return None
-    size = spec.data.image_size
+    if (size := spec.data.image_size) is None:
+        return None
     return {"pixels": min(pixels, size), "image_size": size, "share": round(min(1.0, pixels / size), 4)}
 
 
@@ -162,6 +163,7 @@ def cost_command(
     from metaformer_ablate.spec.plan import plan
     from metaformer_ablate.spec.resolve import resolve
     from metaformer_ablate.spec.words import override_layer
+    from metaformer_ablate.tasks.registry import task_of
 
     if batch < 1:
         raise RequestError(f"--batch is {batch}; allowed: an integer of at least 1")
@@ -180,6 +182,7 @@ def cost_command(
         cost = count(spec)
         line: dict[str, Any] = {"name": row, **asdict(cost), "macs_224": macs_at_224(spec)}
         line["image_size"] = spec.data.image_size
+        line["image"] = list(task_of(spec).part("net").image_shape(spec))
         if not no_speed:
             from metaformer_ablate.system.devices import choose_device
 
@@ -196,9 +199,11 @@ def _cost_text(line: dict[str, Any], recipe: str) -> str:
     frozen = f", {line['frozen_params']:,} frozen" if line["frozen_params"] else ""
     scales = line["params"] - line["layer_scale_params"]
     at_224 = "" if line["macs_224"] is None else f" ({line['macs_224']:,} at 224 x 224)"
-    text = [f"{line['name']} at {line['image_size']} x {line['image_size']} (recipe {recipe})"]
+    _, height, width = line["image"]
+    text = [f"{line['name']} at {height} x {width} (recipe {recipe})"]
     text += [f"  parameters          {line['params']:,} trained{frozen} ({scales:,} without LayerScale, as in table 1)"]
     text += [f"  multiply-adds       {line['macs']:,} an image{at_224}"]
+    text += [f"    {part:<30}{macs:,} in all" for part, macs in line["macs_by_part"].items()]
     text += [f"    {operator:<30}{macs:,}" for operator, macs in line["macs_by_operator"].items()]
     text += ["  not counted         " + ", ".join(f"{op} ({calls} calls)" for op, calls in line["uncounted"].items())]
     text += [f"  activations         {line['activations']:,} elements out of convolutions and matrix products"]

@@ -8,26 +8,28 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from metaformer_ablate.cost.counting import Cost, count_model
+from metaformer_ablate.cost.counting import Cost, count_parts
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.cache import cache_dir, write_cache
+from metaformer_ablate.tasks.registry import DEFAULT, task_of
 
 
 def count(spec: RunSpec, image_size: int | None = None) -> Cost:
     """Counts the model of a spec at its own resolution or at `image_size` pixels. Remembered by what it depends on."""
     if (known := cached_cost(spec, image_size)) is not None:
         return known
-    from metaformer_ablate.models.build import build_model
-
-    channels, classes, size = spec.data.net_shape
-    model = spec.model
+    part = task_of(spec).part("net")
+    sized = spec
     if image_size is not None:  # weights to start from are of the spec's own resolution
-        model, size = model.model_copy(update={"init_from": None}), image_size
-    net = build_model(model, channels, classes, size, seed=spec.seed)
-    cost = count_model(net, (channels, size, size), all_norms=model.timm is not None)
+        model = spec.model.model_copy(update={"init_from": None})
+        sized = spec.model_copy(
+            update={"model": model, "data": spec.data.model_copy(update={"image_size": image_size})}
+        )
+    net = part.build_net(sized)
+    cost = count_parts(net, part.cost_parts(net, sized), all_norms=spec.model.timm is not None)
     write_cache(_cache_path(spec, image_size), json.dumps(asdict(cost)))
     return cost
 
@@ -46,12 +48,12 @@ def _cache_path(spec: RunSpec, image_size: int | None) -> Path:
 
 
 def macs_at_224(spec: RunSpec) -> int | None:
-    """MACs of the same model for an image of 224 x 224; None where it does not fit that size or fits it at no sane one.
+    """MACs of the same classifier for an image of 224 x 224; None where it does not fit that size, or at no sane one.
 
     What depends on the resolution is sized for 224: with the stem of a small recipe a random matrix or an MLP over all
     tokens would have over ten thousand tokens per side, which is no model that anybody means.
     """
-    if spec.model.not_applicable(224) is not None:
+    if task_of(spec).name != DEFAULT or spec.model.not_applicable(224) is not None:
         return None
     for (height, width), mixer in zip(spec.model.stage_sizes(224), spec.model.stages()[2], strict=True):
         if COMPONENTS.mixers[mixer].fixed_resolution and height * width > 3136:  # the first stage of the paper's models

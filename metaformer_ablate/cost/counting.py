@@ -9,9 +9,11 @@ multiplies nothing, so its additions and bytes stand by themselves.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field
@@ -19,6 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.registry import COMPONENTS
+from metaformer_ablate.tasks.base import CostPart
 
 if TYPE_CHECKING:
     import torch
@@ -63,22 +66,38 @@ class Cost:
     activations: _Count
     pooling_additions: _Count
     pooling_bytes: _Count
+    macs_by_part: dict[str, _Count] = dataclasses.field(default_factory=dict)  # of a net of several parts, in order
 
 
 def count_model(net: nn.Module, image: tuple[int, int, int], all_norms: bool = False) -> Cost:
-    """Counts a model for one image of (channels, height, width).
+    """Counts a model for one image of (channels, height, width); `count_parts` says more."""
+    import torch
+
+    return count_parts(net, [CostPart("net", net, (torch.zeros(1, *image),))], all_norms)
+
+
+def count_parts(net: nn.Module, parts: Sequence[CostPart], all_norms: bool = False) -> Cost:
+    """Counts a net, its multiply-adds part by part. What is in no part is in the parameters alone.
 
     `all_norms` counts LayerNorm and norms without a bias too, as fvcore does by itself: so table 2 comes out for timm's
     models, which do not write their norms out of element-wise operators.
 
     Raises UncountedOperator for an operator that is neither counted nor declared.
     """
-    import torch
-
     was_training = net.training
     net.eval()
-    by_operator, outputs, uncounted = _operators(net, torch.zeros(1, *image), all_norms)
-    additions, moved = _pooling(net, torch.zeros(1, *image))
+    by_operator: Counter[str] = Counter()
+    by_part: dict[str, int] = {}
+    uncounted: Counter[str] = Counter()
+    outputs = additions = moved = 0
+    for part in parts:
+        macs, elements, calls = _operators(part.module, part.inputs, all_norms)
+        by_part[part.name] = sum(macs.values())
+        by_operator.update(macs)
+        uncounted.update(calls)
+        outputs += elements
+        added, bytes_moved = _pooling(part.module, part.inputs)
+        additions, moved = additions + added, moved + bytes_moved
     net.train(was_training)
     by_parts = {name for table in COMPONENTS.tables for part in table.values() for name in part.uncounted}
     if unknown := sorted(set(uncounted) - DECLARED_UNCOUNTED - by_parts):
@@ -95,22 +114,23 @@ def count_model(net: nn.Module, image: tuple[int, int, int], all_norms: bool = F
         layer_scale_params=sum(scales),
         frozen_params=sum(n for n, trained in sizes if not trained),
         macs=sum(by_operator.values()),
-        macs_by_operator=by_operator,
+        macs_by_operator=dict(sorted(by_operator.items())),
         uncounted=dict(sorted(uncounted.items())),
         activations=outputs,
         pooling_additions=additions,
         pooling_bytes=moved,
+        macs_by_part=by_part if len(by_part) > 1 else {},
     )
 
 
-def _operators(net: nn.Module, image: torch.Tensor, all_norms: bool) -> tuple[dict[str, int], int, Counter[str]]:
+def _operators(net: nn.Module, inputs: tuple[Any, ...], all_norms: bool) -> tuple[dict[str, int], int, Counter[str]]:
     """MACs by operator, the elements that counted operators put out, and calls of operators that are not counted."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit, on which fvcore stands, is announced as deprecated
         from fvcore.nn import FlopCountAnalysis, jit_handles
 
         uncounted: Counter[str] = Counter()
-        analysis = FlopCountAnalysis(net, image)
+        analysis = FlopCountAnalysis(net, inputs)
         outputs: Counter[str] = Counter()
         products = {
             "aten::_convolution": jit_handles.conv_flop_jit,
@@ -161,7 +181,7 @@ def _norm_macs(name: str, bias: int, each: int, uncounted: Counter[str]) -> Any:
     return handle
 
 
-def _pooling(net: nn.Module, image: torch.Tensor) -> tuple[int, int]:
+def _pooling(net: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
     """Additions (or comparisons) of all pooling mixers for one image, and bytes they move in fp32.
 
     Additions: one an entry of each window inside the map, the last of them for the subtraction of the input. Bytes: the
@@ -183,7 +203,7 @@ def _pooling(net: nn.Module, image: torch.Tensor) -> tuple[int, int]:
     hooks = [module.register_forward_hook(watch) for module in net.modules() if isinstance(module, kinds)]
     if hooks:
         with torch.no_grad():
-            net(image)
+            net(*inputs)
     for hook in hooks:
         hook.remove()
     return total[0], total[1]

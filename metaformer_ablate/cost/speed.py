@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.devices import device_name
 from metaformer_ablate.system.memory import peak_memory, start_peak_memory
+from metaformer_ablate.tasks.registry import task_of
 
 if TYPE_CHECKING:
     import torch
@@ -31,16 +32,9 @@ def measure_speed(spec: RunSpec, device: torch.device, batch_size: int, seconds:
 
     import torch
 
-    from metaformer_ablate.models.build import build_model
-
-    channels, classes, size = spec.data.net_shape
-    net = (
-        build_model(spec.model, channels, classes, size, seed=spec.seed)
-        .eval()
-        .to(device)
-        .to(memory_format=torch.channels_last)
-    )  # type: ignore[call-overload]
-    images = torch.rand(batch_size, channels, size, size, device=device)
+    part = task_of(spec).part("net")
+    net = part.build_net(spec).eval().to(device).to(memory_format=torch.channels_last)
+    images = torch.rand(batch_size, *part.image_shape(spec), device=device)
     images = images.to(memory_format=torch.channels_last)
     times: list[float] = []
     with torch.inference_mode():

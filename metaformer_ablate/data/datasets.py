@@ -21,6 +21,7 @@ class DatasetInfo:
     in_memory: bool = True  # held as tensors on the training device, augmented there in batches
     classes: tuple[str, ...] = ()  # names in the order of the labels; empty: labels are shown as numbers
     task: str = "classification"  # what its labels are for
+    layout: str = "images"  # of one that is read image by image: how its files lie (data/folder.py, LAYOUTS)
     plain_background: bool = False  # one thing before an even background, so that its size can be measured
 
     def class_name(self, label: int) -> str:

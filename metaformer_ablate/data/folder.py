@@ -7,16 +7,31 @@ import importlib.util
 import json
 import os
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.system.cache import cache_dir, write_cache
 
-if TYPE_CHECKING:
-    from metaformer_ablate.data.layouts import DatasetLocation
+
+class Location(Protocol):
+    """Where a data set lies that is read image by image."""
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change when the data does."""
+        ...
+
+
+# A data set's `layout` -> the module that finds it: `find_location(folder, name, reader)`, which gives None where it is
+# not there, and `LAYOUTS`, {reader: what has to lie in the folder}.
+LAYOUTS = {
+    "images": "metaformer_ablate.data.layouts",
+    "coco": "metaformer_ablate.data.coco_files",
+    "masks": "metaformer_ablate.data.mask_files",
+}
 
 
 TORCHVISION_CLASS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -52,19 +67,17 @@ class DataFolder:
     def missing(self, name: str) -> list[Path]:
         return [path for path in self.files(name) if not path.is_file()]
 
-    def place(self, name: str, reader: str | None = None) -> DatasetLocation | None:
+    def place(self, name: str, reader: str | None = None) -> Location | None:
         """Where a data set lies that is read image by image. Raises RequestError where that cannot be told."""
-        from metaformer_ablate.data.layouts import find_location
-
-        return find_location(self.path, name, reader or "auto")
+        module = import_module(LAYOUTS[DATASETS[name].layout])
+        return module.find_location(self.path, name, reader or "auto")
 
     def require(self, name: str, reader: str | None = None) -> None:
         """Raises RequestError where a data set cannot be trained on from here, as far as that shows without reading."""
         if not DATASETS[name].in_memory:
             if self.place(name, reader) is None:
-                from metaformer_ablate.data.layouts import LAYOUTS
-
-                layouts = "; ".join(f"{key}: {LAYOUTS[key]}" for key in LAYOUTS if reader in (None, "auto", key))
+                known = import_module(LAYOUTS[DATASETS[name].layout]).LAYOUTS
+                layouts = "; ".join(f"{key}: {known[key]}" for key in known if reader in (None, "auto", key))
                 where = f"{self.path / name} or {self.path}" if self.given else "the default folder"
                 raise RequestError(
                     f"{name} is not in {where}, and it is not downloaded: name its folder with --data; allowed in it "

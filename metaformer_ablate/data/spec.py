@@ -28,7 +28,7 @@ class DataSpec(Strict):
     """
 
     name: Annotated[str, name_in("data set", DATASETS)] = setting(..., "one of: " + ", ".join(DATASETS))
-    image_size: Annotated[int, Field(ge=4, le=4096)] = setting(..., "an integer from 4 to 4096: pixels per side")
+    image_size: Annotated[int, Field(ge=4, le=4096)] | None = setting(..., "an integer from 4 to 4096: pixels per side")
     evaluate_on: Annotated[str, name_in("split", ("test", "holdout"))] = setting(
         "test", "test, or holdout (every tenth training image, for choosing a recipe)"
     )
@@ -79,7 +79,8 @@ class DataSpec(Strict):
 
     @property
     def net_shape(self) -> tuple[int, int, int]:
-        """Channels of an image, classes and pixels per side: what a net is built for."""
+        """Channels of an image, classes and pixels per side: what a classifier is built for."""
+        assert self.image_size is not None, f"the images of {self.name} are of many sizes"
         return DATASETS[self.name].channels, self.classes, self.image_size
 
     def split_sizes(self) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -33,11 +33,26 @@ def build_model(
     Raises RequestError where a comparator is unknown, a checkpoint does not fit, a component cannot work at its place,
     one of the user's own cannot be built or Triton is not there.
     """
+    shape = (channels, image_size, image_size)
+    fused = fused_blocks(kernels)
+    net = build_seeded(model, shape, seed, lambda: _build(model, channels, num_classes, image_size, seed, fused))
+    if model.init_from is not None:
+        from metaformer_ablate.models.weights import load_weights
+
+        load_weights(net, model.init_from)
+    return net
+
+
+def build_seeded(model: ModelSpec, image: tuple[int, int, int], seed: int, build: Callable[[], nn.Module]) -> nn.Module:
+    """What `build` gives, its weights drawn from a seed; the user's own components are tried on an image [C, H, W].
+
+    Raises RequestError where it cannot be built.
+    """
     own = _own_parts(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            net = _build(model, channels, num_classes, image_size, seed, _fused(kernels))
+            net = build()
         except RequestError:
             raise
         except (Exception, SystemExit) as error:  # SystemExit out of a class of the user's own
@@ -48,11 +63,7 @@ def build_model(
             # A component that cannot work at its place says so.
             raise RequestError(f"the model cannot be built: {error}") from None
         if own:
-            check_own_parts(net, own, (channels, image_size, image_size))
-    if model.init_from is not None:
-        from metaformer_ablate.models.weights import load_weights
-
-        load_weights(net, model.init_from)
+            check_own_parts(net, own, image)
     return net
 
 
@@ -67,7 +78,7 @@ def _own_parts(model: ModelSpec) -> dict[str, Component]:
     return known
 
 
-def _fused(kernels: str) -> Mapping[tuple[str | None, str], type[MetaFormerBlock]]:
+def fused_blocks(kernels: str) -> Mapping[tuple[str | None, str], type[MetaFormerBlock]]:
     if kernels == "torch":
         return {}
     try:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from metaformer_ablate.models.activations import SquaredReLU
@@ -53,13 +54,20 @@ class ChannelScale(nn.Module):
 
 
 class PositionEmbedding(FixedResolution):
-    """A learned vector for each position, zero at first, added to the map: [B, C, H, W]. Fits one resolution."""
+    """A learned vector for each position, zero at first, added to the map: [B, C, H, W].
+
+    It fits one resolution unless `resizes` is set: then it is interpolated to a map of another size (bilinear, as PVT
+    does for dense prediction; arXiv 2102.12122, section 4.2).
+    """
 
     def __init__(self, dim: int, height: int, width: int):
         super().__init__(height, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, dim, height, width))
+        self.resizes = False
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.resizes and tuple(x.shape[-2:]) != self.size:
+            return x + F.interpolate(self.pos_embed, size=x.shape[-2:], mode="bilinear", align_corners=False)
         self.check(x)
         return x + self.pos_embed
 
@@ -119,7 +127,7 @@ class MetaFormerBlock(nn.Module):
         super().__init__()
         dim = site.dim
         self.residual = spec.residual
-        self.norm1 = _norm(spec, spec.norm, dim)
+        self.norm1 = build_norm(spec, spec.norm, dim)
         self.token_mixer = COMPONENTS.mixers[mixer].load()(site)
         self.layer_scale1 = _scale(dim, spec.layer_scale)
         self.drop_path1 = StochasticDepth(drop_path)
@@ -127,7 +135,7 @@ class MetaFormerBlock(nn.Module):
         self.mlp: nn.Module | None = None
         if spec.channel_mlp:
             assert spec.mlp_ratio is not None and spec.activation is not None
-            self.norm2 = _norm(spec, spec.norm, dim)
+            self.norm2 = build_norm(spec, spec.norm, dim)
             self.mlp = ChannelMlp(
                 dim, spec.mlp_ratio, COMPONENTS.activations[spec.activation].load()(), bool(spec.mlp_bias)
             )
@@ -191,7 +199,7 @@ class Head(nn.Module):
     def __init__(self, spec: ModelSpec, dim: int, num_classes: int):
         super().__init__()
         self.pool_first = spec.head_norm == "after_pool"
-        self.norm = nn.LayerNorm(dim, eps=1e-6) if self.pool_first else _norm(spec, spec.norm, dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6) if self.pool_first else build_norm(spec, spec.norm, dim)
         self.fc: nn.Module = nn.Linear(dim, num_classes)
         if spec.head == "mlp":
             self.fc = MlpClassifier(dim, num_classes, spec.head_dropout or 0.0)
@@ -203,7 +211,7 @@ class Head(nn.Module):
 
 
 class MetaFormer(nn.Module):
-    """Images [B, in_chans, H, W] to logits [B, num_classes], as the spec says.
+    """Images [B, in_chans, H, W] to logits [B, num_classes], as the spec says; with no classes, to the last map.
 
     `sizes` is (height, width) of the map in each stage, in tokens; `seed` is for weights that are drawn and frozen.
     `fused` has, for a norm and a token mixer, the class of block that computes the same in their place.
@@ -214,7 +222,7 @@ class MetaFormer(nn.Module):
         spec: ModelSpec,
         *,
         in_chans: int,
-        num_classes: int,
+        num_classes: int | None,
         sizes: list[tuple[int, int]],
         seed: int = 0,
         fused: Mapping[tuple[str | None, str], type[MetaFormerBlock]] | None = None,
@@ -222,7 +230,7 @@ class MetaFormer(nn.Module):
         super().__init__()
         depths, dims, mixers = spec.stages()
         assert spec.stem is not None and spec.downsample is not None
-        self.stem = Stem(in_chans, dims[0], spec.stem, _norm(spec, spec.stem.norm, dims[0]))
+        self.stem = Stem(in_chans, dims[0], spec.stem, build_norm(spec, spec.stem.norm, dims[0]))
         stages, block, last = [], 0, max(sum(depths) - 1, 1)
         for i, (depth, dim, mixer) in enumerate(zip(depths, dims, mixers, strict=True)):
             height, width = sizes[i]
@@ -237,13 +245,13 @@ class MetaFormer(nn.Module):
                 block += 1
             downsample: nn.Module = nn.Identity()
             if i:
-                norm = _norm(spec, spec.downsample.norm, dims[i - 1])
+                norm = build_norm(spec, spec.downsample.norm, dims[i - 1])
                 downsample = Downsampling(dims[i - 1], dim, spec.downsample, norm)
             embedded = spec.at_stage("position_embedding", i)
             position = PositionEmbedding(dim, height, width) if embedded else nn.Identity()
             stages.append(Stage(downsample, position, blocks))
         self.stages = nn.Sequential(*stages)
-        self.head = Head(spec, dims[-1], num_classes)
+        self.head: nn.Module = nn.Identity() if num_classes is None else Head(spec, dims[-1], num_classes)
         self._initialise(spec.conv_init == "trunc_normal")
 
     def _initialise(self, convolutions: bool) -> None:
@@ -275,7 +283,7 @@ def _convolution(in_dim: int, dim: int, geometry: ConvSpec) -> nn.Conv2d:
     return nn.Conv2d(in_dim, dim, geometry.kernel, stride=geometry.stride, padding=geometry.padding)
 
 
-def _norm(spec: ModelSpec, name: str | None, dim: int) -> nn.Module:
+def build_norm(spec: ModelSpec, name: str | None, dim: int) -> nn.Module:
     assert name is not None
     reads = COMPONENTS.norms[name].reads
     eps = spec.norm_eps if "norm_eps" in reads else None

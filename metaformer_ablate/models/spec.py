@@ -172,6 +172,30 @@ class ModelSpec(Strict):
                 return f"{name} takes images of a multiple of 16 pixels, from 64 on; here {image_size}"
         return None
 
+    def not_a_backbone(self, image_size: tuple[int, int] | None) -> str | None:
+        """Why this cannot give feature maps of images of (height, width), or of many sizes if None; None where it can.
+
+        What fits one resolution alone cannot follow images whose sizes vary; a comparator needs four stages.
+        """
+        if self.comparator is not None and not self.comparator.startswith("pvt"):
+            return f"{self.comparator} fits one resolution, or has one stage alone: it is no backbone here"
+        if self.timm is not None and self.timm.startswith(_PLAIN):
+            return f"{self.timm} has maps of one stride alone: it is no backbone here"
+        if image_size is None:
+            for stage, name in enumerate(self.stages()[2]):
+                if COMPONENTS.mixers[name].fixed_resolution:
+                    return f"token_mixer {name} of stage {stage + 1} fits one resolution, and the images have many"
+        return None
+
+
+# Models of timm that keep one resolution from their patches to their end.
+_PLAIN = ("vit_", "deit", "mixer_", "resmlp_", "gmlp_", "gmixer_", "beit", "eva", "cait_")
+
+
+# Pixels per side of the images that the paper's models were pretrained on: what a backbone's position embeddings are
+# sized for where images vary.
+PRETRAINING_SIZE = 224
+
 
 STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "position_embedding")
 

@@ -145,6 +145,13 @@ def _files(parts: dict[str, Component]) -> list[str]:
     return [part.target.rpartition(":")[0] for part in parts.values()]
 
 
+def _one_tensor(output: Any) -> Any:
+    """[B, n]: the logits, or the maps of a backbone side by side."""
+    import torch
+
+    return output if isinstance(output, torch.Tensor) else torch.cat([level.flatten(1) for level in output], dim=1)
+
+
 def check_own_parts(net: nn.Module, parts: dict[str, Component], image: tuple[int, int, int]) -> None:
     """Passes two random images [C, H, W] through a net that holds one's own parts, by name.
 
@@ -170,7 +177,7 @@ def check_own_parts(net: nn.Module, parts: dict[str, Component], image: tuple[in
     images = torch.rand(2, *image, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
-            both, alone = net(images), net(images[:1])
+            both, alone = _one_tensor(net(images)), _one_tensor(net(images[:1]))
     except RequestError:
         raise
     except (Exception, SystemExit) as error:

@@ -161,15 +161,15 @@ class Runner:
 
     def _build(self, spec: RunSpec, data: TaskData, computing: ComputeSettings) -> tuple[TaskModule, bool]:
         """The module that the task makes of a run, as it is to compute, and whether its net has batch norm."""
-        train, part = spec.train, task_of(spec).part("module")
-        net = part.build_net(spec, kernels=computing.kernels)
+        train, task = spec.train, task_of(spec)
+        net = task.part("net").build_net(spec, kernels=computing.kernels)
         batch_norm = has_batch_norm(net, train)
         check_hardware(spec, self.device.type, batch_norm)
         if train.grad_checkpointing:
             checkpoint_activations(net)
         if train.memory_format == "channels_last":
             net = net.to(memory_format=torch.channels_last)
-        module: TaskModule = part.build_module(spec, net, data)
+        module: TaskModule = task.part("module").build_module(spec, net, data)
         if computing.compiled:
             module.compile_nets()
         return module, batch_norm

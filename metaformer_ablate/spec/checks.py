@@ -47,7 +47,8 @@ def _check_model(spec: RunSpec, merged: Merged) -> None:
             f"{layer.where('model.size')}: {about}model.size is {size!r}, but nothing reads it: "
             f"the model is {comparator}"
         )
-    for stage, (height, _) in enumerate(model.stage_sizes(spec.data.image_size)):
+    pixels = spec.data.image_size
+    for stage, (height, _) in enumerate([] if pixels is None else model.stage_sizes(pixels)):
         if height < 1:
             assert model.stem is not None and model.downsample is not None
             raise RequestError(

@@ -61,7 +61,7 @@ def plan(
                 f"{chosen.source}: rows {other!r} and {row.name!r} are the same run{cause}; "
                 f"each row of an experiment must differ from every other"
             )
-        why = spec.model.not_applicable(spec.data.image_size) or task_of(spec).not_applicable(spec)
+        why = task_of(spec).not_applicable(spec)
         if why is not None:
             not_applicable[row.name] = why
         else:
@@ -82,7 +82,8 @@ def row_notes(plan: Plan, name: str) -> list[str]:
             "not the baseline's recipe: " + ", ".join(f"{path} {there} -> {here}" for path, here, there in changes)
         )
     covered: dict[str, list[str]] = {}
-    for i, (height, width) in enumerate(spec.model.stage_sizes(spec.data.image_size)):
+    size = spec.data.image_size
+    for i, (height, width) in enumerate([] if size is None else spec.model.stage_sizes(size)):
         mixer = spec.model.stages()[2][i]
         part = COMPONENTS.mixers[mixer]
         window = spec.model.at_stage(part.window, i) if part.window else None

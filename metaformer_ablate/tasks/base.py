@@ -13,6 +13,7 @@ from metaformer_ablate.errors import RequestError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
     from torch.utils.data import DataLoader
 
     from metaformer_ablate.data.spec import DataSpec
@@ -88,6 +89,15 @@ class TaskData(Protocol):
 
 
 @dataclass(frozen=True)
+class CostPart:
+    """A part of a net that is counted by itself: what is called, and an example of what it is called with."""
+
+    name: str  # "net", or "backbone", "neck", "head"
+    module: nn.Module
+    inputs: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class Metric:
     """A number of a task: how it is named, read and printed."""
 
@@ -124,9 +134,9 @@ class Metric:
 class Task:
     """A task by name. Its parts are modules of its package, loaded when they are asked for.
 
-    The parts: `data` (open_data, data_key), `module` (build_net, build_module), `metrics`, `predictions` (check,
-    per_image and same_images), `trained` (a trained net is asked again, or exported) and `error_analysis`. A task that
-    lacks a part lacks the module.
+    The parts: `data` (open_data, data_key), `net` (build_net, image_shape, cost_parts; no Lightning), `module`
+    (build_module), `metrics`, `predictions` (check, per_image and same_images), `trained` (a trained net is asked
+    again, or exported) and `error_analysis`. A task that lacks a part lacks the module.
     """
 
     name: str
@@ -176,5 +186,5 @@ class Task:
         return {}
 
     def not_applicable(self, run: RunSections) -> str | None:
-        """Why a run cannot be of this task, or None."""
-        return None
+        """Why a run makes no sense in this task, or None: its model does not fit the size of the images."""
+        return None if run.data.image_size is None else run.model.not_applicable(run.data.image_size)

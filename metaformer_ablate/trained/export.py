@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.errors import NotAvailable, RequestError
 from metaformer_ablate.models.presets import NAMED
 from metaformer_ablate.models.spec import ModelSpec
@@ -108,7 +107,7 @@ def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ..
     notes: list[str] = []
     trained = _load(record, folder, notes)
     spec, net = trained.spec, trained.net
-    channels, size = DATASETS[spec.data.name].channels, spec.data.image_size
+    channels, _, size = spec.data.net_shape
     images = torch.randn((3, channels, size, size), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = net(images)

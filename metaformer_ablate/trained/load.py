@@ -72,7 +72,7 @@ def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
         raise NotAvailable(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     # The weights replace whatever the net would have started from, so that file is not needed.
     blank = spec.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})})
-    net: nn.Module = task_of(spec).part("module").build_net(blank)
+    net: nn.Module = task_of(spec).part("net").build_net(blank)
     try:
         net.load_state_dict(evaluated_weights(stored, spec.train.ema is not None))
     except RuntimeError as error:

@@ -135,7 +135,7 @@ def under_way(order: RunRequest, stop: StopRequest, act: Any) -> RunResult:
 def children() -> list[int]:
     """Processes of this one that are ranks, rank 0 first."""
     lines = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
     ).stdout
     return [int(line.split()[0]) for line in lines.splitlines() if "metaformer_ablate.runs.rank" in line]
 

@@ -46,8 +46,8 @@ def _resmlp_b24(in_chans: int, num_classes: int, image_size: int, drop_path: flo
     )
 
 
-def build_timm(name: str, *, in_chans: int, num_classes: int, image_size: int, drop_path: float) -> nn.Module:
-    """A model of timm by its name, with random weights. Raises RequestError for a name that timm does not have."""
+def check_timm_name(name: str) -> None:
+    """Raises RequestError for a name that timm does not have."""
     import timm
 
     from metaformer_ablate.errors import unknown
@@ -55,6 +55,13 @@ def build_timm(name: str, *, in_chans: int, num_classes: int, image_size: int, d
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('_')[0]}*")[:12]
         raise RequestError(unknown("timm model", name, close or timm.list_models()[:12]))
+
+
+def build_timm(name: str, *, in_chans: int, num_classes: int, image_size: int, drop_path: float) -> nn.Module:
+    """A model of timm by its name, with random weights. Raises RequestError for a name that timm does not have."""
+    import timm
+
+    check_timm_name(name)
     shape: dict[str, Any] = {"in_chans": in_chans, "num_classes": num_classes, "drop_path_rate": drop_path}
     try:
         return timm.create_model(name, pretrained=False, img_size=image_size, **shape)

@@ -22,8 +22,8 @@ from metaformer_ablate.models.metaformer import StochasticDepth
 class SpatialReductionAttention(nn.Module):
     """Attention in which a convolution shrinks the map before keys and values are taken (section 3.3).
 
-    Tokens [B, N, C] in and out. With `sr_ratio` R above 1 they must be the whole map, N = size * size, of a
-    size that is a multiple of R, and there are N / R^2 keys. R = 1 is plain attention, over any tokens.
+    Tokens [B, N, C] in and out. With `sr_ratio` R above 1 they must be the whole map, N = height * width, of
+    sides that are multiples of R, and there are N / R^2 keys. R = 1 is plain attention, over any tokens.
     """
 
     def __init__(self, dim: int, *, num_heads: int, sr_ratio: int) -> None:
@@ -37,12 +37,12 @@ class SpatialReductionAttention(nn.Module):
             self.reduction_norm = nn.LayerNorm(dim)  # eps 1e-5 here and 1e-6 in the blocks, as the authors'
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, size: int) -> Tensor:
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         batch, count, dim = x.shape
         heads = (self.num_heads, dim // self.num_heads)
         q = self.q(x).reshape(batch, count, *heads).transpose(1, 2)  # [B, heads, N, C / heads]
         if self.reduction is not None:
-            x = self.reduction(tokens_to_map(x, size))  # [B, C, size / R, size / R]
+            x = self.reduction(tokens_to_map(x, size))  # [B, C, height / R, width / R]
             x = self.reduction_norm(x.flatten(2).transpose(1, 2))  # [B, N / R^2, C]
         kv = self.kv(x).reshape(batch, -1, 2, *heads)  # [B, keys, 2, heads, C / heads]
         k, v = kv.permute(2, 0, 3, 1, 4)  # [B, heads, keys, C / heads] each
@@ -62,16 +62,18 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, mlp_ratio * dim), nn.GELU(), nn.Linear(mlp_ratio * dim, dim))
         self.drop_path = StochasticDepth(drop_path)
 
-    def forward(self, x: Tensor, size: int) -> Tensor:
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         x = x + self.drop_path(self.attention(self.norm1(x), size))  # [B, N, C]
         return x + self.drop_path(self.mlp(self.norm2(x)))  # [B, N, C]
 
 
 class Stage(nn.Module):
-    """Patch embedding, position embedding, blocks: [B, in_chans, H, W] -> [B, dim, map_size, map_size].
+    """Patch embedding, position embedding, blocks: [B, in_chans, H, W] -> [B, dim, H / patch_size, W / patch_size].
 
-    With `class_token` a learned token, with a position of its own, stands before the N = map_size^2 of the
-    map, and all come out as tokens, [B, 1 + N, dim]. `drop_path` holds one rate a block, and so the depth.
+    With `class_token` a learned token, with a position of its own, stands before the N of the map, and all come
+    out as tokens, [B, 1 + N, dim]. `drop_path` holds one rate a block, and so the depth. The position embedding
+    is of a square map of `map_size`; for a map of another size it is interpolated (bilinear, as the authors' code
+    for dense prediction does).
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Stage(nn.Module):
         self.patch_embedding = nn.Conv2d(in_chans, dim, kernel_size=patch_size, stride=patch_size)
         self.patch_norm = nn.LayerNorm(dim)
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
+        self.drops_class_position = False  # where a backbone has the token taken away, its position stays unread
         self.position_embedding = nn.Parameter(torch.zeros(1, map_size**2 + int(class_token), dim))
         self.blocks = nn.ModuleList(
             Block(dim, num_heads=num_heads, mlp_ratio=mlp_ratio, sr_ratio=sr_ratio, drop_path=rate)
@@ -99,14 +102,26 @@ class Stage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embedding(x)  # [B, C, size, size]
+        x = self.patch_embedding(x)  # [B, C, H, W]
+        size = (x.shape[2], x.shape[3])
         x = self.patch_norm(x.flatten(2).transpose(1, 2))  # [B, N, C]
         if self.class_token is not None:
             x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), dim=1)  # [B, 1 + N, C]
-        x = x + self.position_embedding  # [B, (1 +) N, C]
+        x = x + self.positions(size)  # [B, (1 +) N, C]
         for block in self.blocks:
-            x = block(x, self.map_size)
-        return tokens_to_map(x, self.map_size) if self.class_token is None else x
+            x = block(x, size)
+        return tokens_to_map(x, size) if self.class_token is None else x
+
+    def positions(self, size: tuple[int, int]) -> Tensor:
+        """[1, (1 +) N, C]: the position embedding for a map of (height, width)."""
+        if size == (self.map_size, self.map_size) and not self.drops_class_position:
+            return self.position_embedding
+        own = self.position_embedding.shape[1] - self.map_size**2  # of the class token: 1 or 0
+        first, rest = self.position_embedding[:, :own], self.position_embedding[:, own:]
+        if size != (self.map_size, self.map_size):
+            square = tokens_to_map(rest, (self.map_size, self.map_size))
+            rest = F.interpolate(square, size=size, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+        return rest if self.drops_class_position else torch.cat((first, rest), dim=1)
 
 
 class PVT(nn.Module):
@@ -178,10 +193,10 @@ class PVT(nn.Module):
         return self.head(self.norm(x[:, 0]))  # [B, num_classes]
 
 
-def tokens_to_map(x: Tensor, size: int) -> Tensor:
-    """Tokens [B, size * size, C] -> map [B, C, size, size], in channels-last order."""
+def tokens_to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Tokens [B, height * width, C] -> map [B, C, height, width], in channels-last order."""
     batch, _, dim = x.shape
-    return x.reshape(batch, size, size, dim).permute(0, 3, 1, 2)
+    return x.reshape(batch, *size, dim).permute(0, 3, 1, 2)
 
 
 def _initialise(module: nn.Module) -> None:

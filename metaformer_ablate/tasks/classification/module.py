@@ -1,4 +1,4 @@
-"""Image classification: the net, and a LightningModule that is given one."""
+"""Image classification: a LightningModule that is given a net."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.tasks.base import RunSections, TaskData
 from metaformer_ablate.tasks.classification.data.augment import Augment
 from metaformer_ablate.tasks.classification.metrics import at_chance, measure, predictions_of
 from metaformer_ablate.tasks.module import TaskModule
 from metaformer_ablate.training.spec import TrainSpec
-
-
-def build_net(run: RunSections, kernels: str = "torch") -> nn.Module:
-    """The net of a run, on the CPU, its weights drawn from the seed (`models.build.build_model`)."""
-    return build_model(run.model, *run.data.net_shape, seed=run.seed, kernels=kernels)
 
 
 def build_module(run: RunSections, net: nn.Module, data: TaskData) -> Classification:

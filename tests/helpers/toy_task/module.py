@@ -7,15 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metaformer_ablate.models.build import build_model
 from metaformer_ablate.tasks.base import RunSections, TaskData
 from metaformer_ablate.tasks.module import TaskModule
 
 Batch = tuple[Tensor, Tensor]
-
-
-def build_net(run: RunSections, kernels: str = "torch") -> nn.Module:
-    return build_model(run.model, *run.data.net_shape, seed=run.seed, kernels=kernels)
 
 
 def build_module(run: RunSections, net: nn.Module, data: TaskData) -> Regression:

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from metaformer_ablate.data.datasets import HOLDOUT_EVERY
 from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.data.layouts import find_location
 from metaformer_ablate.data.loading import ImageFileLoader, NamedEpochBatches
 from metaformer_ablate.data.pictures import as_rgb, remark_on
 from metaformer_ablate.data.readers import Source, check_counts, open_sources
@@ -207,7 +208,7 @@ class ImageFileData:
 def open_image_files(spec: DataSpec, folder: DataFolder, device: torch.device) -> ImageFileData:
     """Opens a data set that is read image by image. Raises RequestError where it is not what the spec says."""
     folder.require(spec.name, spec.reader)
-    place = folder.place(spec.name, spec.reader)
+    place = find_location(folder.path, spec.name, spec.reader or "auto")
     assert place is not None
     sources = open_sources(place)
     check_counts(place, sources, spec)

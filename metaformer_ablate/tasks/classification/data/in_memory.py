@@ -84,8 +84,8 @@ def load_images(spec: DataSpec, folder: DataFolder) -> InMemoryData:
         held[(len(train_part) // HOLDOUT_EVERY) * HOLDOUT_EVERY :] = False
         test_part = ImageTensors(train_part.images[held], train_part.labels[held])
         train_part = ImageTensors(train_part.images[~held], train_part.labels[~held])
-    train_part.images = _resize(train_part.images, spec.image_size)
-    test_part.images = _resize(test_part.images, spec.image_size)
+    train_part.images = _resize(train_part.images, spec.net_shape[2])
+    test_part.images = _resize(test_part.images, spec.net_shape[2])
     mean, std = _moments(train_part.images)
     return InMemoryData(train_part, test_part, mean, std)
 

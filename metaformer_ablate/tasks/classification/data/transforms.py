@@ -19,7 +19,7 @@ def training_transform(spec: DataSpec) -> Any:
     assert spec.crop_scale is not None and spec.interpolation is not None
     try:
         transform = create_transform(
-            spec.image_size,
+            spec.net_shape[2],
             is_training=True,
             scale=(spec.crop_scale[0], spec.crop_scale[1]),
             hflip=0.5 if spec.flip else 0.0,
@@ -55,7 +55,7 @@ def evaluation_transform(spec: DataSpec) -> Any:
     """PIL image -> uint8 [3, H, W]: the shorter side to size / eval_crop, then the middle."""
     assert spec.eval_interpolation is not None
     return create_transform(
-        spec.image_size,
+        spec.net_shape[2],
         is_training=False,
         interpolation=spec.eval_interpolation,
         crop_pct=spec.eval_crop,
