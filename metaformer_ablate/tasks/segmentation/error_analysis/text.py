@@ -61,8 +61,8 @@ def _describe_comparison(found: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Against run {second['run_id']} ({second['model']}, seed {second['seed']}): mIoU {second['miou']:.2f}%",
         f"  they differ in {differ}",
-        f"  the first better on {found['first_better']:,} images, the second on {found['second_better']:,}; the mean IoU "
-        f"of an image differs by {found['mean_gap']:+.2f} points",
+        f"  the first better on {found['first_better']:,} images, the second on {found['second_better']:,}; mean "
+        f"IoU of an image differs by {found['mean_gap']:+.2f} points",
     ]
     if found["p"] is None:
         return [*lines, "  no image on which they differ: nothing to test"]
