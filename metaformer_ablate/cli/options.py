@@ -204,7 +204,8 @@ def make_ready(jobs: Sequence[Job], store: Store, folder: DataFolder) -> None:
     Raises RequestError where data cannot be had or records cannot be written.
     """
     _tell_of_code(jobs)
-    for name, reader in dict.fromkeys((job.spec.data.name, job.spec.data.reader) for job in jobs):
+    specs = [spec for job in jobs for spec in (*job.first, job.spec)]
+    for name, reader in dict.fromkeys((spec.data.name, spec.data.reader) for spec in specs):
         folder.require(name, reader)
         if folder.missing(name):
             from metaformer_ablate.data.download import download

@@ -54,7 +54,7 @@ def show_command(
                 "uncounted": cost and cost.uncounted,
                 "pooling_additions": cost and cost.pooling_additions,
                 "pooling_bytes": cost and cost.pooling_bytes,
-                "paper": row.paper,
+                "paper": row.printed(chosen.recipe.name),
                 "notes": row_notes(chosen, row.name),
                 "runs": [] if spec is None else [as_dict(by_id[spec.with_seed(seed).run_id]) for seed in wanted],
             }

@@ -23,11 +23,11 @@ def count(spec: RunSpec, image_size: int | None = None) -> Cost:
         return known
     part = task_of(spec).part("net")
     sized = spec
-    if image_size is not None:  # weights to start from are of the spec's own resolution
-        model = spec.model.model_copy(update={"init_from": None})
-        sized = spec.model_copy(
-            update={"model": model, "data": spec.data.model_copy(update={"image_size": image_size})}
-        )
+    if image_size is not None:
+        sized = sized.model_copy(update={"data": spec.data.model_copy(update={"image_size": image_size})})
+    if image_size is not None or spec.model.init_recipe is not None:
+        # Weights to start from are of the spec's own resolution; those of another run may not be there yet.
+        sized = sized.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})})
     net = part.build_net(sized)
     cost = count_parts(net, part.cost_parts(net, sized), all_norms=spec.model.timm is not None)
     write_cache(_cache_path(spec, image_size), json.dumps(asdict(cost)))

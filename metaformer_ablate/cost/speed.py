@@ -33,7 +33,8 @@ def measure_speed(spec: RunSpec, device: torch.device, batch_size: int, seconds:
     import torch
 
     part = task_of(spec).part("net")
-    net = part.build_net(spec).eval().to(device).to(memory_format=torch.channels_last)
+    blank = spec.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})})
+    net = part.build_net(blank).eval().to(device).to(memory_format=torch.channels_last)
     images = torch.rand(batch_size, *part.image_shape(spec), device=device)
     images = images.to(memory_format=torch.channels_last)
     times: list[float] = []

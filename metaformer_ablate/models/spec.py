@@ -20,6 +20,7 @@ from metaformer_ablate.settings.schema import (
     Stages,
     Strict,
     execution_setting,
+    later_setting,
     name_in,
     setting,
 )
@@ -111,8 +112,17 @@ class ModelSpec(Strict):
         "torch", "torch (PyTorch's default) or trunc_normal (of 0.02)"
     )
     # The file is not part of a run's identity, its content is: `init_from` stays out of the id, its SHA-256 is in it.
-    init_from: str | None = execution_setting(None, "a path of weights to start from")
+    init_from: str | None = execution_setting(
+        None, "a path of weights to start from, or recipe:NAME for the row's own run under that recipe"
+    )
     init_sha256: str | None = setting(None, "set by the file")
+    init_run: str | None = later_setting("set by init_from: the id of the run whose weights it starts from")
+
+    @property
+    def init_recipe(self) -> str | None:
+        """The recipe whose run of the same row this starts from; None for a file of weights, or for none."""
+        name = (self.init_from or "").removeprefix(FROM_RECIPE)
+        return name if name != (self.init_from or "") else None
 
     def stages(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
         """depths, dims and token mixers; all empty for a comparator."""
@@ -197,6 +207,10 @@ _PLAIN = ("vit_", "deit", "mixer_", "resmlp_", "gmlp_", "gmixer_", "beit", "eva"
 PRETRAINING_SIZE = 224
 
 
+# What `init_from` begins with where it names a recipe and no file.
+FROM_RECIPE = "recipe:"
+
+
 STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "position_embedding")
 
 
@@ -218,7 +232,7 @@ def unread_entries(model: ModelSpec) -> dict[tuple[str, int], str]:
 def unread_model(model: ModelSpec) -> dict[str, str]:
     """{field: why nothing reads it}."""
     if (comparator := model.timm or model.comparator) is not None:
-        read = {"timm", "comparator", "drop_path", "init_from", "init_sha256"}
+        read = {"timm", "comparator", "drop_path", "init_from", "init_sha256", "init_run"}
         return {key: f"the model is {comparator}" for key in ModelSpec.model_fields if key not in read}
     unread_fields: dict[str, str] = {}
     names = model.stages()[2]

@@ -51,6 +51,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
         raise RequestError(f"{path}: holds no mapping of names to tensors, bare or under {', '.join(_WRAPPERS)}")
+    # Our own checkpoints hold the averaged weights beside those that were trained: what was evaluated is the start.
+    averaged = {name: value for name, value in content.items() if name.startswith("averaged.module.")}
+    content = {name.removeprefix("averaged.module."): value for name, value in averaged.items()} or content
     # What Lightning, data parallel and torch.compile put before the names.
     bare = {re.sub(r"^(module\.|net\.|model\.|_orig_mod\.)+", "", name): value for name, value in content.items()}
     if len(bare) < len(content):

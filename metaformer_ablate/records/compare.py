@@ -7,6 +7,7 @@ from typing import Any
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.run_spec import SEMANTICS, RunSpec
 from metaformer_ablate.system.files import open_regular
 
@@ -31,6 +32,11 @@ def spec_of_record(record: Record, init_from: str | None = None) -> RunSpec:
     import hashlib
 
     spec = read_spec(record)
+    if (run_id := spec.model.init_run) is not None:
+        source = Store(record.folder.parent.parent).read(run_id)
+        if source is None:
+            raise RequestError(f"run {record.run_id} started from run {run_id}, whose record is not beside it")
+        return spec.started_from(spec_of_record(source, init_from))
     wanted = spec.model.init_sha256
     if wanted is None:
         return spec

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.records.claims import Claims, Progress
+from metaformer_ablate.records.claims import Claim, Claims, Progress
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.constraints import check_hardware, check_launch
 from metaformer_ablate.runs.options import ClaimLost, RunOptions
-from metaformer_ablate.runs.outcome import RunOutcome
+from metaformer_ablate.runs.outcome import RunOutcome, failed_record
 from metaformer_ablate.runs.ranks import RankProcesses
 from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.runs.runner import Runner
+from metaformer_ablate.runs.source import SourceFailed, with_source
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
 from metaformer_ablate.system.devices import choose_device, choose_devices
@@ -61,6 +62,16 @@ class Worker:
             record = runner.store.read(spec.run_id)
             if record is not None and request.replaces != record.checksum:
                 return RunResult(spec.run_id, "recorded")
+            if spec.source is not None:
+                first = lambda progress: self._report_source(progress, claim, report)  # noqa: E731
+                try:
+                    request = with_source(request, lambda other: self._execute(other, stop, first), stop)
+                except SourceFailed as error:
+                    data = failed_record(spec, str(error))
+                    runner.clear(spec)
+                    RunOutcome(data, [], None, str(error), None).write(runner.store, spec)
+                    return RunResult(spec.run_id, "recorded")
+                spec, runner = RunSpec.model_validate(request.spec), self._runner_for(request)
             options = RunOptions(
                 report,
                 checkpoint_seconds=request.checkpoint_seconds,
@@ -71,6 +82,12 @@ class Worker:
             return self._train(runner, request, spec, options)
         finally:
             claim.release()
+
+    @staticmethod
+    def _report_source(progress: Progress, claim: Claim, report: Callable[[Progress], None]) -> None:
+        """A sign of life of a run whose source is being trained: nothing of the run itself is done by that."""
+        claim.progress = replace(progress, share=0.0)
+        report(claim.progress)
 
     def _runner_for(self, request: RunRequest) -> Runner:
         """The runner of the request before, if it is of the same sweep; or one whose data is yet to be opened."""

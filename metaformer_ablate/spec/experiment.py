@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -35,6 +35,7 @@ class Row:
     """One line of an ablation table. `paper` holds the paper's numbers for it, as printed; may be empty.
 
     `under` has what the row sets under one recipe alone, by the recipe's name: the paper's rows do not all share one.
+    `paper_under` has what the paper prints of it under one recipe alone: a backbone has a line for each detector.
     """
 
     name: str
@@ -44,6 +45,11 @@ class Row:
     under: dict[str, Layer]
     paper: dict[str, Any]
     notes: tuple[str, ...]
+    paper_under: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def printed(self, recipe: str) -> dict[str, Any]:
+        """The paper's numbers for the row under a recipe; may be empty."""
+        return {**self.paper, **self.paper_under.get(recipe, {})}
 
     def sets(self, recipe: str) -> dict[str, Any]:
         """What the row sets under a recipe: dotted path to value."""
@@ -216,15 +222,7 @@ def load_experiment(name: str) -> Experiment:
 def _row(file: YamlFile, name: str, tree: Any) -> Row:
     at = ("rows", name)
     tree = _check_keys(file, tree if tree is not None else {}, _ROW_KEYS, *at)
-    keys = (_PAPER_KEYS[0], *metrics_of_all_tasks(), *_PAPER_KEYS[1:])
-    paper = _check_keys(file, tree.get("paper") or {}, keys, *at, "paper")
-    for key, value in paper.items():
-        kinds: tuple[type, ...] = {"note": (str,), "table": (int, str)}.get(key, (int, float))
-        finite = not isinstance(value, float) or math.isfinite(value)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not finite:
-            allowed = "a line of text" if key == "note" else "a number as the paper prints it"
-            path = ".".join((*at, "paper", key))
-            raise RequestError(f"{file.where(*at, 'paper', key)}: {path} is {shown(value)}; allowed: {allowed}")
+    paper, paper_under = _paper(file, tree.get("paper") or {}, *at, "paper")
     notes = tree.get("notes") or []
     notes = [notes] if isinstance(notes, str) else notes
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
@@ -235,9 +233,32 @@ def _row(file: YamlFile, name: str, tree: Any) -> Row:
         group=_text(file, tree, "Rows", *at, "group"),
         layer=_settings(file, tree.get("set"), (*at, "set"), strict=True, about=f"row {name!r}"),
         under=_under(file, tree, at, strict=True, about=f"row {name!r}"),
-        paper=dict(paper),
+        paper=paper,
         notes=tuple(notes),
+        paper_under=paper_under,
     )
+
+
+def _paper(file: YamlFile, tree: Any, *at: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The paper's numbers at a place of a file: under any recipe, and {recipe: those under it alone}."""
+    recipes = [key for key in tree if isinstance(tree[key], dict)] if isinstance(tree, dict) else []
+    keys = (_PAPER_KEYS[0], *metrics_of_all_tasks(), *_PAPER_KEYS[1:])
+    _check_keys(file, tree, (*keys, *(recipes and find_all("recipe"))), *at)
+    paper = {key: value for key, value in tree.items() if key not in recipes}
+    for recipe in recipes:
+        if recipe in keys:
+            found = shown(tree[recipe])
+            raise RequestError(f"{file.where(*at, recipe)}: {'.'.join((*at, recipe))} is {found}; allowed: a number")
+        _check_keys(file, tree[recipe], keys, *at, recipe)
+    for place, numbers in [(at, paper), *(((*at, recipe), tree[recipe]) for recipe in recipes)]:
+        for key, value in numbers.items():
+            kinds: tuple[type, ...] = {"note": (str,), "table": (int, str)}.get(key, (int, float))
+            finite = not isinstance(value, float) or math.isfinite(value)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not finite:
+                allowed = "a line of text" if key == "note" else "a number as the paper prints it"
+                path = ".".join((*place, key))
+                raise RequestError(f"{file.where(*place, key)}: {path} is {shown(value)}; allowed: {allowed}")
+    return paper, {recipe: dict(tree[recipe]) for recipe in recipes}
 
 
 def _under(

@@ -35,7 +35,8 @@ def _leaves(model: type[BaseModel], prefix: str) -> dict[str, FieldInfo]:
 # The settings of every task's specs.
 LEAVES: dict[str, FieldInfo] = {p: info for name, cls in SECTIONS.items() for p, info in _leaves(cls, name).items()}
 
-del LEAVES["model.init_sha256"]  # follows from the file
+# They follow from model.init_from.
+del LEAVES["model.init_sha256"], LEAVES["model.init_run"]
 
 
 # Short for other fields; none of them stays in the resolved spec.

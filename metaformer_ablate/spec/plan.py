@@ -10,7 +10,7 @@ from typing import Any
 from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.settings.layers import Layer
-from metaformer_ablate.spec.experiment import Experiment, Recipe, load_experiment, load_recipe
+from metaformer_ablate.spec.experiment import Experiment, Recipe, Row, load_experiment, load_recipe
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import SECTION_NAMES, RunSpec
 from metaformer_ablate.spec.words import as_words, override_layer
@@ -50,23 +50,45 @@ def plan(
     not_applicable: dict[str, str] = {}
     seen: dict[str, str] = {}
     for row in [chosen.rows[chosen.baseline]] if baseline_only else chosen.rows.values():
-        over = Layer(over_all.values, over_all.where, True, f"row {row.name!r}")
-        layers = [under.layer]
-        for place in (chosen, row):
-            layers += [place.layer, *([place.under[under.name]] if under.name in place.under else [])]
-        spec = resolve([*layers, over])
+        spec, why = _resolve_row(chosen, row, under, over_all)
         if (other := seen.setdefault(spec.run_id, row.name)) != row.name:
             cause = f" under the overrides {' '.join(words)}" if words else ""
             raise RequestError(
                 f"{chosen.source}: rows {other!r} and {row.name!r} are the same run{cause}; "
                 f"each row of an experiment must differ from every other"
             )
-        why = task_of(spec).not_applicable(spec)
         if why is not None:
             not_applicable[row.name] = why
         else:
             specs[row.name] = spec
     return Plan(chosen, under, specs, not_applicable, tuple(words))
+
+
+def _resolve_row(
+    chosen: Experiment, row: Row, under: Recipe, over_all: Layer | None, before: tuple[str, ...] = ()
+) -> tuple[RunSpec, str | None]:
+    """The spec of a row under a recipe, its seed 0, and why it is not applicable there, if it is not.
+
+    `over_all` are overrides; `before` are the recipes whose runs of the row start from this one.
+    """
+    layers = [under.layer]
+    for place in (chosen, row):
+        layers += [place.layer, *([place.under[under.name]] if under.name in place.under else [])]
+    if over_all is not None:
+        layers.append(Layer(over_all.values, over_all.where, True, f"row {row.name!r}"))
+    spec = resolve(layers)
+    why = task_of(spec).not_applicable(spec)
+    if (name := spec.model.init_recipe) is not None:
+        chain = (*before, under.name)
+        if name in chain:
+            raise RequestError(
+                f"{chosen.source}: row {row.name!r}: model.init_from is {spec.model.init_from!r} under the recipe "
+                f"{under.name}, which starts from itself: {' -> '.join((*chain, name))}; allowed: another recipe"
+            )
+        source, why_not = _resolve_row(chosen, row, load_recipe(name), None, chain)
+        spec = spec.started_from(source)
+        why = why or (why_not and f"it starts from its run under {name}, where {why_not}")
+    return spec, why
 
 
 def row_notes(plan: Plan, name: str) -> list[str]:
@@ -105,7 +127,7 @@ def differences(
     found = []
     for section in sections:
         here, there = (_flat(tree.to_dict().get(section, {}), section) for tree in (spec, baseline))
-        for path in sorted(here.keys() | there.keys()):
+        for path in sorted((here.keys() | there.keys()) - {"model.init_run"}):  # which follows from the others
             if here.get(path) != there.get(path):
                 found.append((path, here.get(path), there.get(path)))
     return found

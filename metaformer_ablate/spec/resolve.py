@@ -38,7 +38,7 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
     merged = merge(layers)
     values = with_presets(merged)
     model = _validate(ModelSpec, "model", per_stage(values.get("model", {}), merged), merged)
-    if model.init_from is not None:
+    if model.init_from is not None and model.init_recipe is None:
         model = model.model_copy(update={"init_sha256": _file_digest(model.init_from, merged)})
     data = _validate(DataSpec, "data", values.get("data", {}), merged)
     if not data.in_memory:

@@ -13,7 +13,7 @@ from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.settings.layers import canonical, digest
-from metaformer_ablate.settings.schema import Strict, later_setting
+from metaformer_ablate.settings.schema import Strict, execution_setting, later_setting
 from metaformer_ablate.settings.typed_files import first_problem
 from metaformer_ablate.tasks.registry import get_task
 from metaformer_ablate.training.spec import TrainSpec
@@ -29,8 +29,12 @@ SECTIONS: dict[str, type[Strict]] = {"model": ModelSpec, "data": DataSpec, "trai
 SECTION_NAMES = (*SECTIONS, "task")
 
 
-# What stands for the seed where only the seed differs: no string of a spec holds NUL.
-_NO_SEED = "\0"
+# Fields of the model that change neither its parameters nor its multiply-adds.
+_OF_NO_COST = ("drop_path", "layer_scale", "init_sha256", "init_run")
+
+
+# What stands for the seed, and for the run it starts from, where only these differ: no string of a spec holds NUL.
+_NO_SEED, _NO_RUN = "\0", "\0\0"
 
 
 def _task_section(value: Any) -> Any:
@@ -57,6 +61,9 @@ class RunSpec(Strict):
     task: Annotated[SerializeAsAny[Strict] | None, BeforeValidator(_task_section)] = later_setting(
         "the settings of a task other than classification"
     )
+    # The run whose weights this one starts from (`model.init_from: recipe:NAME`), of the same seed. Its id is in
+    # `model.init_run`.
+    source: RunSpec | None = execution_setting(None, "set by model.init_from")
 
     @model_validator(mode="before")
     @classmethod
@@ -77,6 +84,8 @@ class RunSpec(Strict):
                 continue
             fields = type(section).model_fields.items()
             tree[name] |= {key: getattr(section, key) for key, info in fields if info.exclude}
+        if self.source is not None:
+            tree["source"] = self.source.with_execution()
         return tree
 
     @property
@@ -86,6 +95,14 @@ class RunSpec(Strict):
 
     def ids(self, seeds: Iterable[int]) -> Iterator[str]:
         """The run ids with other seeds: a hash per seed, where `with_seed(seed).run_id` makes a spec of each."""
+        if self.source is not None:  # whose id changes with the seed, too
+            seeds = list(seeds)
+            tree = self.to_dict()
+            text = canonical({**tree, "model": {**tree["model"], "init_run": _NO_RUN}, "seed": _NO_SEED})
+            for seed, source in zip(seeds, self.source.ids(seeds), strict=True):
+                whole_text = text.replace(canonical(_NO_RUN), canonical(source)).replace(canonical(_NO_SEED), str(seed))
+                yield hashlib.sha256(whole_text.encode("ascii")).hexdigest()[:12]
+            return
         before, after = canonical({**self.to_dict(), "seed": _NO_SEED}).split(canonical(_NO_SEED))
         start = hashlib.sha256(before.encode("ascii"))
         for seed in seeds:
@@ -94,13 +111,18 @@ class RunSpec(Strict):
             yield whole.hexdigest()[:12]
 
     def with_seed(self, seed: int) -> RunSpec:
-        return self.model_copy(update={"seed": seed})
+        if self.source is None:
+            return self.model_copy(update={"seed": seed})
+        return self.model_copy(update={"seed": seed}).started_from(self.source.with_seed(seed))
+
+    def started_from(self, source: RunSpec) -> RunSpec:
+        """The same run from the weights that another run ends with."""
+        model = self.model.model_copy(update={"init_run": source.run_id})
+        return self.model_copy(update={"model": model, "source": source})
 
     def cost_key(self) -> str:
         """Names what parameters and MACs depend on: the model, the channels, the classes, the resolution, the task."""
-        model = {
-            k: v for k, v in self.to_dict()["model"].items() if k not in ("drop_path", "layer_scale", "init_sha256")
-        }
+        model = {k: v for k, v in self.to_dict()["model"].items() if k not in _OF_NO_COST}
         model["layer_scale"] = self.model.layer_scale is not None
         task = [] if self.task is None else [self.to_dict()["task"]]
         return digest([model, self.data.net_shape, *task])

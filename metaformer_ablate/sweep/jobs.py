@@ -13,6 +13,7 @@ from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.status import RunState, run_states
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.request import RunRequest
+from metaformer_ablate.runs.source import missing_sources
 from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.spec.run_spec import RunSpec
 
@@ -31,6 +32,7 @@ class Job:
     spec: RunSpec
     rows: tuple[str, ...]  # "pooling_size/pool3"
     replaces: str | None = None  # checksum of the record, failed or stale, that it is to replace
+    first: tuple[RunSpec, ...] = ()  # runs that it starts from and that have no weights: trained before it
 
     @property
     def name(self) -> str:
@@ -60,7 +62,9 @@ def plan_jobs(
         for state in run_states(spec, seeds, store, fingerprints[spec.data.name], held):
             job = None
             if state.status in wanted:
-                job = Job(spec.with_seed(state.seed), tuple(rows[key]), state.record.checksum if state.record else None)
+                seeded = spec.with_seed(state.seed)
+                replaces = state.record.checksum if state.record else None
+                job = Job(seeded, tuple(rows[key]), replaces, missing_sources(seeded, store))
             column.append((replace(state, record=None, pace=_pace(state.record)), job))
         columns.append(column)
     in_turn = [pair for pairs in zip(*columns, strict=True) for pair in pairs]
@@ -79,13 +83,14 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
     rates = [state.pace for state in states if state.pace is not None]
     total = 0.0
     for job in jobs:
-        train = job.spec.train
-        images = job.spec.data.split_sizes()[0] * (train.epochs + train.cooldown_epochs)
-        if rates:
-            total += median(rates) * images * macs(job.spec)
-        else:
-            total += 3 * images * macs(job.spec) / ASSUMED_MACS_PER_SECOND / train.threads
-            total += ASSUMED_SECONDS_PER_STEP * images / train.batch_size
+        for spec in (*job.first, job.spec):
+            train = spec.train
+            images = spec.data.split_sizes()[0] * (train.epochs + train.cooldown_epochs)
+            if rates and spec is job.spec:
+                total += median(rates) * images * macs(spec)
+            else:
+                total += 3 * images * macs(spec) / ASSUMED_MACS_PER_SECOND / train.threads
+                total += ASSUMED_SECONDS_PER_STEP * images / train.batch_size
     return total
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metaformer_ablate.errors import RequestError, shown
+from metaformer_ablate.models.spec import FROM_RECIPE
 from metaformer_ablate.settings.yaml_reader import parse
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.words import as_words, is_text, read_value
@@ -57,7 +58,7 @@ def with_whole_path(word: str) -> str:
     """An override as it holds in any folder: `model.init_from` is the one that names a file."""
     key, _, text = word.partition("=")
     path = read_value(key, text) if key == _FILE else None
-    return as_words({key: str(Path(path).resolve())})[0] if path else word
+    return as_words({key: str(Path(path).resolve())})[0] if path and not path.startswith(FROM_RECIPE) else word
 
 
 def sweep_file(title: str, parameters: Mapping[str, Sequence[Any]], command: Sequence[str], **of_sweep: Any) -> str:

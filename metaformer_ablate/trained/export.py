@@ -43,7 +43,7 @@ TOLERANCE = 1e-3
 
 
 # Settings that change how a model trains and not what it computes once it has its weights.
-_TRAINING_ALONE = ("drop_path", "head_dropout", "conv_init", "init_from", "init_sha256")
+_TRAINING_ALONE = ("drop_path", "head_dropout", "conv_init", "init_from", "init_sha256", "init_run")
 
 
 class NotExported(Exception):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, Result
+from conftest import REPOSITORY, Result, call
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.components import MIXERS, NORMS
@@ -245,3 +246,15 @@ def test_a_recipe_by_path(here: Path, ablate: Callable[..., Result]) -> None:
     assert shown["recipe"] == "mine"
     plain = ablate("show", "pooling_size", "--json").json
     assert [row["runs"] for row in shown["rows"]] == [row["runs"] for row in plain["rows"]]
+
+
+def test_a_row_has_the_papers_numbers_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(
+        "title: T\nbaseline: a\nrows:\n  a: {paper: {table: 3, params_m: 5, imagenet: {params_m: 7, top1: 71.0}}}\n"
+    )
+    row = load_experiment("study.yaml").rows["a"]
+    assert row.printed("digits") == {"table": 3, "params_m": 5}
+    assert row.printed("imagenet") == {"table": 3, "params_m": 7, "top1": 71.0}
+    done = call("table", "study.yaml", "--recipe", "imagenet", "--json", cwd=tmp_path)
+    assert json.loads(done.out)["rows"][0]["paper"] == {"table": 3, "params_m": 7, "top1": 71.0}, done.err

@@ -143,7 +143,7 @@ def _table_row(
         delta=delta,
         bootstrap=_bootstrap(values, pairs),
         images=images,
-        paper=row.paper,
+        paper=row.printed(plan.recipe.name),
         status=_row_status(states),
         notes=(*row_notes(plan, name), *_run_notes(states)),
         runs=tuple(states),
