@@ -27,6 +27,7 @@ from metaformer_ablate.analysis.tables.columns import (
 )
 from metaformer_ablate.analysis.tables.types import Table, TableRow
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.statistics.stats import corrected_over
 from metaformer_ablate.tasks.base import Task
 
 
@@ -34,7 +35,7 @@ def experiment_section(section: Section, report: Report, figures: list[Html]) ->
     table, here = section.table, section_id(section)
     recipe, metric = table.recipe, table.metric
     marks: dict[str, int] = {}
-    rows = [_row(row, section, here, marks) for row in table.rows]
+    rows = [_row(row, section, report, marks) for row in table.rows]
     headings = ["Group", "Row", "Params (M)", "MACs (G)", metric.heading, "n", "Difference", "p"]
     headings.append(f"Paper {metric.phrase}")
     parts = [
@@ -54,8 +55,8 @@ def experiment_section(section: Section, report: Report, figures: list[Html]) ->
     return element("article", *parts, id=here, data_recipe=recipe)
 
 
-def _row(row: TableRow, section: Section, here: str, marks: dict[str, int]) -> Html:
-    target = section.variants.get(row.name)
+def _row(row: TableRow, section: Section, report: Report, marks: dict[str, int]) -> Html:
+    here, target = section_id(section), section.variants.get(row.name)
     baseline = row.name == section.table.baseline
     delta, digits = row.delta, row.metric.digits
 
@@ -84,12 +85,36 @@ def _row(row: TableRow, section: Section, here: str, marks: dict[str, int]) -> H
         cell(
             p,
             "" if p is None else format_p(p),
-            marked([f"p: {delta.method}"] if delta else []),
+            marked(_about_p(row, section, report)),
             class_="whole",
         ),
         cell(row.printed, format_printed(row)),
     ]
     return element("tr", *cells, class_="baseline" if baseline else None)
+
+
+def _about_p(row: TableRow, section: Section, report: Report) -> list[str]:
+    """How the p of a row was corrected, and where this page compares the same runs with another p."""
+    if row.delta is None:
+        return []
+    if row.delta.comparisons is None:
+        return [f"p: {row.delta.method}"]
+    notes = [f"p: paired t over common seeds, {corrected_over(row.delta.comparisons)}"]
+    runs = _compared(section, row.name)
+    for other in report.sections:
+        for twin in other.table.rows if other is not section else ():
+            delta = twin.delta
+            if delta and delta.p is not None and delta.p != row.delta.p and _compared(other, twin.name) == runs:
+                notes.append(
+                    f"p: the same runs are compared in {other.table.experiment}, where p is another one, for it is "
+                    f"{corrected_over(delta.comparisons or 1)}"
+                )
+    return notes
+
+
+def _compared(section: Section, row: str) -> frozenset[str | None]:
+    """The two variants that a row's difference is of."""
+    return frozenset(section.variants.get(name) for name in (row, section.table.baseline))
 
 
 def _notes(table: Table, here: str, marks: dict[str, int]) -> Html:
@@ -98,9 +123,10 @@ def _notes(table: Table, here: str, marks: dict[str, int]) -> Html:
     if any(row.ci95 or (row.delta and row.delta.ci95) for row in table.rows):
         words = (
             f"{table.metric.label}: mean ± standard deviation over n seeds [95% t interval of the mean]. "
-            "Difference: to the baseline"
+            "Difference: to the baseline, mean over common seeds [95% paired t interval]"
         )
-        lines.append(words + ", mean over common seeds [95% paired t interval].")
+        tested = next((row.delta.comparisons for row in table.rows if row.delta and row.delta.comparisons), None)
+        lines.append(words + (f"; its p is {corrected_over(tested)}." if tested else "."))
     lines += [table.resolution["text"]] if table.resolution else []
     lines += table.agreement["text"] if table.agreement else []
     listed = [element("ol", *notes, class_="notes")] if notes else []

@@ -96,8 +96,14 @@ def _optional(value: float | None, style: str) -> str:
     return "" if value is None else f"{value:{style}}"
 
 
-def _p(test: Delta | ImageTest | None) -> str:
-    return "" if test is None or test.p is None else format_p(test.p)
+def _p(delta: Delta | None) -> str:
+    return "" if delta is None or delta.p is None else format_p(delta.p)
+
+
+def _p_of_images(test: ImageTest | None) -> str:
+    if test is None or test.p is None:
+        return ""
+    return f"<{test.p:.0e}" if test.p_is_bound else format_p(test.p)
 
 
 def _difference(row: TableRow, digits: int) -> str:
@@ -150,7 +156,7 @@ def columns_of(metric: Metric) -> dict[str, Column]:
         "n": _COUNT,
         "difference": _DIFFERENCE,
         "p": Column("p", lambda row, digits: _p(row.delta)),
-        "images": Column("p (images)", lambda row, digits: _p(row.images)),
+        "images": Column("p (images)", lambda row, digits: _p_of_images(row.images)),
         "paper": Column(f"Paper {metric.phrase}", lambda row, digits: format_printed(row)),
         "status": Column("Status", lambda row, digits: row.status, left=True),
     }

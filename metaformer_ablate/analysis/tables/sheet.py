@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from metaformer_ablate.analysis.tables.columns import Column, Row, columns_of
-from metaformer_ablate.analysis.tables.types import Table
+from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table
+from metaformer_ablate.statistics.stats import FLOOR_P, corrected_over
 
 
 @dataclass
@@ -87,16 +88,17 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
         in_columns = f"{label}: mean over seeds, SD: standard deviation over seeds."
         in_a_cell = f"{label}: mean ± standard deviation over seeds [95% t interval of the mean]."
         lines.append(in_columns if style == "latex" else in_a_cell)
-    if {"difference", "p"} & {*names} and any(row.delta and row.delta.ci95 for row in rows):
+    if {"difference", "p"} & {*names} and (tested := _comparisons(row.delta for row in rows)):
         lines.append(
             "Difference to the baseline: mean over common seeds [95% paired t interval]; p of the paired t test, "
-            "corrected by Holm over the rows. It asks whether the rows would differ if trained again."
+            f"{corrected_over(tested)}. It asks whether the rows would differ if trained again."
         )
     if "bootstrap" in names and (method := next((r.bootstrap.method for r in rows if r.bootstrap), None)):
         lines.append(f"Bootstrap: 95% interval of the mean, {method}.")
-    if "images" in names and any(row.images for row in rows):
+    if "images" in names and (tested := _comparisons(row.images for row in rows)):
         lines.append(
-            "p (images): exact sign-flip test over images (McNemar's for one seed), corrected by Holm over the rows. "
+            f"p (images): exact sign-flip test over images (McNemar's for one seed), {corrected_over(tested)}; "
+            f"<{FLOOR_P:.0e} is its floor, below which rounding would decide. "
             "It asks whether these trained models differ on such images, not whether the rows would if trained again."
         )
     if "difference" in names or "p" in names:
@@ -105,6 +107,11 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
     lines += table.agreement["text"] if table.agreement and "paper" in names else []
     told = tuple(f"audit [{finding.number}]" for finding in table.audit)  # as footnotes
     return lines + [f"Warning: {warning}" for warning in table.warnings if not warning.startswith(told)]
+
+
+def _comparisons(tests: Iterable[Delta | ImageTest | None]) -> int:
+    """How many comparisons the tests of a table are corrected over; 0 where nothing was tested."""
+    return next((test.comparisons for test in tests if test and test.comparisons), 0)
 
 
 def sheet_cells(sheet: Sheet, transposed: bool) -> tuple[list[str], list[list[str]]]:

@@ -111,8 +111,9 @@ def _deltas(pairs: Mapping[str, Pairs]) -> dict[str, Delta | None]:
     """The paired difference of every row, p corrected over the rows."""
     found = {row: paired_difference(*zip(*p, strict=True)) if p else None for row, p in pairs.items()}
     corrected = holm([d.p if d else None for d in found.values()])
+    tested = sum(p is not None for p in corrected)
     return {
-        row: None if d is None else Delta(d.mean, d.ci95, p, d.method)
+        row: None if d is None else Delta(d.mean, d.ci95, p, d.method, d.p, None if p is None else tested)
         for (row, d), p in zip(found.items(), corrected, strict=True)
     }
 

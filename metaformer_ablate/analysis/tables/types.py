@@ -27,12 +27,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Delta:
-    """The paired difference from the baseline, in the metric's difference unit; `p` is corrected by Holm."""
+    """The paired difference from the baseline, in the metric's difference unit.
+
+    `p` is corrected by Holm over `comparisons`, the rows of the table that were tested; `p_uncorrected` is not.
+    """
 
     mean: float
     ci95: Interval | None
     p: float | None
     method: str
+    p_uncorrected: float | None = None
+    comparisons: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,17 +51,25 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class ImageTest:
-    """The test over images against the baseline. `p` is corrected by Holm, those of `seeds` are not."""
+    """The test over images against the baseline.
+
+    `p` is corrected by Holm over `comparisons`, those of `seeds` are not. Where `p_is_bound`, p is below FLOOR_P, which
+    stands in its place.
+    """
 
     images: int | None
     p: float | None
     method: str
     seeds: tuple[Mapping[str, Any], ...] = ()
     seed_method: str | None = None
+    comparisons: int | None = None
+    p_is_bound: bool = False
 
     def to_json(self) -> dict[str, Any]:
         tree = {key: plain(getattr(self, key)) for key in ("images", "p", "method", "seeds")}
-        return tree if self.seed_method is None else {**tree, "seed_method": self.seed_method}
+        if self.seed_method is None:
+            return tree
+        return {**tree, "seed_method": self.seed_method, "comparisons": self.comparisons, "p_is_bound": self.p_is_bound}
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,10 @@ class TableRow:
             **_ends("delta_bootstrap", bootstrap.delta_ci95),
             "images_p": images and images.p,
             "images_method": images and images.method,
+            "delta_p_uncorrected": delta and delta.p_uncorrected,
+            "delta_comparisons": delta and delta.comparisons,
+            "images_comparisons": images and images.comparisons,
+            "images_p_is_bound": images and images.p_is_bound,
         }
 
 

@@ -30,7 +30,7 @@ from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan, differences, plan
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.statistics.stats import bootstrap_interval, holm, seeds_needed
+from metaformer_ablate.statistics.stats import FLOOR_P, bootstrap_interval, holm, seeds_needed
 
 Ablate = Callable[..., Result]
 
@@ -165,6 +165,22 @@ def test_the_images_question(chosen: Plan, tmp_path: Path) -> None:
     assert "sign-flip" in found["method"] and "McNemar" in found["seed_method"]
     text = render(build_table(chosen, store, folder, images=True), "text", width=2000)
     assert "p (images)" in text and "not whether the rows would if trained again" in text
+
+
+def test_the_floor_of_the_exact_test_is_printed_as_such(chosen: Plan, tmp_path: Path) -> None:
+    """90 images that one row alone has right: 2 / 2^90. The other row has one more right: p is 1."""
+    store = Store(tmp_path / "images")
+    predictions(store, chosen.spec("pool3", 0), "0" * 90 + "1" * 10)
+    predictions(store, chosen.spec("pool5", 0), "1" * 100)
+    predictions(store, chosen.spec("none", 0), "0" * 90 + "1" * 9 + "0")
+    table = build_table(chosen, store, DataFolder.choose(None), images=True)
+    found, other = by_name(table)["pool5"]["images"], by_name(table)["none"]["images"]
+    assert (found["p"], found["p_is_bound"], found["comparisons"]) == (FLOOR_P, True, 2)
+    assert (other["p"], other["p_is_bound"], other["comparisons"]) == (1.0, False, 2)
+    assert row_of(table, "pool5").flat()["images_p_is_bound"] is True
+    text = render(table, "text", columns=("name", "images"), width=2000)
+    assert re.search(r"pool5 \[[\d,]+\] +<1e-11\n", text) and "<1e-11 is its floor" in text
+    assert "<1e-11" in render(table, "markdown") and r"\textless{}1e-11" in render(table, "latex")
 
 
 def test_other_images_are_not_compared(chosen: Plan, tmp_path: Path) -> None:
