@@ -99,7 +99,7 @@ def _in_words(found: Mapping[str, Any]) -> list[str]:
     if beyond:
         tested = " and ".join(str(n) for n in dict.fromkeys(found["comparisons"]) if n)
         still = [p for p in beyond if all(s["p"] is None or s["p"] < LEVEL for s in p["differences"])]
-        text += f", with p < {LEVEL} after Holm over the {tested} pairs {len(still)}{_named(still, ': ')}"
+        text += f", of which {len(still)} with p < {LEVEL} after Holm over the {tested} pairs{_named(still, ': ')}"
         text += _named([pair for pair in beyond if pair not in still], ". Not after Holm: ")
     lines.append(text + ".")
     if found["left_out"]:

@@ -65,8 +65,8 @@ def _row(row: TableRow, section: Section, report: Report, marks: dict[str, int])
         links = [link(f"{here}.{number}", f"[{number}]", title=f"note {number}") for number in numbers]
         return element("sup", *links, class_="marks") if links else Html("")
 
-    audited = (finding.text for finding in section.table.findings(row))
-    notes = [*row.notes, *(text for text in audited if text not in row.notes)]
+    audited = (finding.text for finding in section.table.own_findings(row))
+    notes = [*section.table.notes_of(row), *(text for text in audited if text not in row.notes)]
     p = None if delta is None else delta.p
     shift = None if delta is None else format_interval(delta.mean, delta.ci95, digits, signed=True).partition(" ")
     cells = [
@@ -119,7 +119,8 @@ def _compared(section: Section, row: str) -> frozenset[str | None]:
 
 def _notes(table: Table, here: str, marks: dict[str, int]) -> Html:
     notes = [element("li", text, id=f"{here}.{number}", value=number) for text, number in marks.items()]
-    lines = []
+    shared = [*table.shared_notes, *(finding.text for finding in table.audit if table.is_shared(finding))]
+    lines = [f"Every row: {note}" for note in dict.fromkeys(shared)]
     if any(row.ci95 or (row.delta and row.delta.ci95) for row in table.rows):
         words = (
             f"{table.metric.label}: mean ± standard deviation over n seeds [95% t interval of the mean]. "

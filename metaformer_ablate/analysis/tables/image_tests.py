@@ -44,11 +44,11 @@ def test_on_images(runs: Mapping[str, Sequence[RunState]], base: str, store: Sto
         found[name] = ImageTest(test.images, test.p, stats.SIGN_FLIP, test.seeds, stats.MCNEMAR)
     corrected = holm([test.p for test in found.values()])
     comparisons = sum(p is not None for p in corrected)
-    for (name, test), p in zip(found.items(), corrected, strict=True):
+    for name, p in zip(found, corrected, strict=True):
         if p is not None:
             bound = p <= stats.FLOOR_P
             told = stats.FLOOR_P if bound else p
-            found[name] = replace(test, p=told, comparisons=comparisons, p_is_bound=bound)
+            found[name] = replace(found[name], p=told, comparisons=comparisons, p_is_bound=bound)
     return found
 
 

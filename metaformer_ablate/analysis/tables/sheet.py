@@ -62,11 +62,12 @@ class Sheet:
 
 def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> Sheet:
     # One numbering: the audit's footnotes first, then the rows' own notes as they come.
-    numbers = {f"audit: {finding.text}": finding.number for finding in table.audit}
+    whose = {finding.number: "audit, every row" if table.is_shared(finding) else "audit" for finding in table.audit}
+    numbers = {f"{whose[finding.number]}: {finding.text}": finding.number for finding in table.audit}
     marks = []
     for row in table.rows:
-        audited = [finding.number for finding in table.findings(row)]
-        marks.append(audited + [numbers.setdefault(note, len(numbers) + 1) for note in row.notes])
+        audited = [finding.number for finding in table.own_findings(row)]
+        marks.append(audited + [numbers.setdefault(note, len(numbers) + 1) for note in table.notes_of(row)])
     known = columns_of(table.metric)
     return Sheet(
         title=table.title,
@@ -83,7 +84,7 @@ def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> S
 def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
     """What the numbers are, what they allow, and what to mind."""
     rows, label = table.rows, table.metric.label
-    lines = []
+    lines = [f"Every row: {note}" for note in table.shared_notes]
     if table.metric.name in names and any(row.ci95 for row in rows):
         in_columns = f"{label}: mean over seeds, SD: standard deviation over seeds."
         in_a_cell = f"{label}: mean ± standard deviation over seeds [95% t interval of the mean]."

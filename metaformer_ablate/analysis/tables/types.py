@@ -172,9 +172,28 @@ class Table:
     def baseline_row(self) -> TableRow:
         return next(row for row in self.rows if row.name == self.baseline)
 
+    @property
+    def shared_notes(self) -> list[str]:
+        """The notes that every row has. They are said once, and of no row."""
+        first = self.rows[0].notes if len(self.rows) > 1 else ()
+        return [note for note in first if all(note in row.notes for row in self.rows)]
+
+    def notes_of(self, row: TableRow) -> list[str]:
+        """A row's notes that not every row has."""
+        shared = self.shared_notes
+        return [note for note in row.notes if note not in shared]
+
+    def is_shared(self, finding: Finding) -> bool:
+        """Whether a finding of the audit holds for every row."""
+        return 1 < len(self.rows) == len(finding.rows)
+
     def findings(self, row: TableRow) -> list[Finding]:
         """What the audit found of a row."""
         return [finding for finding in self.audit if row.name in finding.rows]
+
+    def own_findings(self, row: TableRow) -> list[Finding]:
+        """What the audit found of a row and not of every other, too."""
+        return [finding for finding in self.findings(row) if not self.is_shared(finding)]
 
     def to_json(self) -> dict[str, Any]:
         tree = {

@@ -25,7 +25,7 @@ from metaformer_ablate.analysis.escapes import beyond_pdflatex, csv_cell, escape
 from metaformer_ablate.analysis.tables.columns import columns_of, format_mean
 from metaformer_ablate.analysis.tables.render import FORMATS, render
 from metaformer_ablate.analysis.tables.table import build_table
-from metaformer_ablate.analysis.tables.types import Table, TableRow
+from metaformer_ablate.analysis.tables.types import Finding, Table, TableRow
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan, differences, plan
@@ -217,6 +217,34 @@ def test_a_diverged_seed_leaves_no_question_of_images(chosen: Plan, store: Store
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Formats
+
+
+def test_a_note_that_every_row_has_is_said_once(table: Table) -> None:
+    notes = {row.name: (*row.notes, "said of all") for row in table.rows}
+    for name, those in notes.items():
+        table = changed(table, name, notes=those)
+    shared = Finding(1, "found of all", tuple(notes))
+    table = replace(table, audit=(shared, Finding(2, "found of one", ("none",))))
+    for style in ("text", "markdown", "html", "latex"):
+        text = " ".join(render(table, style, width=2000).split())
+        assert text.count("said of all") == text.count("found of all") == text.count("found of one") == 1
+        assert "Every row: said of all" in text and "audit, every row: found of all" in text
+    printed = render(table, "text", columns=("name", "n"), width=2000).splitlines()
+    lines = {line.split()[0]: line for line in printed if line.strip()}
+    assert "[" not in lines["pool3"] and "[2,4]" in lines["none"]
+    assert by_name(table)["pool3"]["notes"] == ["said of all"], "a program reads all of them"
+
+
+def test_a_row_that_changes_more_than_one_thing_says_so(table: Table) -> None:
+    assert by_name(table)["none"]["notes"] == ["besides model.token_mixer it changes model.mlp_ratio 4.0 -> 2.0"]
+
+
+def test_windows_that_cover_the_map_are_a_note_of_show(ablate: Ablate, table: Table) -> None:
+    """The last stage of digits is 2 x 2."""
+    shown = {row["name"]: row["notes"] for row in ablate("show", "made_up.yaml", "--json").json["rows"]}
+    (note,) = shown["pool3"]
+    assert note.startswith("a window of 3 covers the whole map in stage")
+    assert not [note for row in table.rows for note in row.notes if "whole map" in note]
 
 
 def test_labels_show_what_differs_where_none_was_given(table: Table) -> None:
