@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Facts of a data set. `files` are relative to the data folder; their bytes make the data fingerprint."""
+    """Facts of a data set. `files` are relative to the data folder; their bytes, and those of `embedded`, make the data
+    fingerprint."""
 
     about: str
     num_classes: int
@@ -16,6 +17,7 @@ class DatasetInfo:
     train_images: int
     test_images: int
     files: tuple[str, ...] = ()
+    embedded: tuple[str, ...] = ()  # files that scikit-learn brings along, relative to its package `datasets`
     in_memory: bool = True  # held as tensors on the training device, augmented there in batches
     classes: tuple[str, ...] = ()  # names in the order of the labels; empty: labels are shown as numbers
     task: str = "classification"  # what its labels are for
@@ -43,6 +45,44 @@ CIFAR100_CLASSES = tuple(
 )
 
 
+# The first name of each class of the SceneParsing benchmark, in the order of its objectInfo150.csv.
+ADE20K_CLASSES = tuple(
+    name.replace("_", " ")
+    for name in (
+        "wall building sky floor tree ceiling road bed windowpane grass cabinet sidewalk person earth door "
+        "table mountain plant curtain chair car water painting sofa shelf house sea mirror rug field armchair "
+        "seat fence desk rock wardrobe lamp bathtub railing cushion base box column signboard chest counter "
+        "sand sink skyscraper fireplace refrigerator grandstand path stairs runway case pool pillow screen_door "
+        "stairway river bridge bookcase blind coffee toilet flower book hill bench countertop stove palm "
+        "kitchen computer swivel boat bar arcade hovel bus towel light truck tower chandelier awning "
+        "streetlight booth television airplane dirt apparel pole land bannister escalator ottoman bottle "
+        "buffet poster stage van ship fountain conveyer canopy washer plaything swimming stool barrel basket "
+        "waterfall tent bag minibike cradle oven ball food step tank trade microwave pot animal bicycle lake "
+        "dishwasher screen blanket sculpture hood sconce vase traffic tray ashcan fan pier crt plate monitor "
+        "bulletin shower radiator glass clock flag"
+    ).split()
+)
+
+
+# In the order of the ids in COCO's annotation files, which leave out eleven of 91.
+COCO_CLASSES = tuple(
+    (
+        "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop "
+        "sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, "
+        "umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball "
+        "glove, skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, "
+        "apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, "
+        "dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, "
+        "refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush"
+    ).split(", ")
+)
+
+
+# What scikit-learn brings along.
+DIGITS = "data/digits.csv.gz"
+PHOTOGRAPHS = ("images/china.jpg", "images/flower.jpg")
+
+
 DATASETS: dict[str, DatasetInfo] = {
     "digits": DatasetInfo(
         "scikit-learn's 1,797 handwritten digits of 8 x 8, embedded; every fifth of each class is evaluated on",
@@ -51,8 +91,31 @@ DATASETS: dict[str, DatasetInfo] = {
         native_size=8,
         train_images=1442,
         test_images=355,
+        embedded=(DIGITS,),
         classes=tuple("0123456789"),
         plain_background=True,
+    ),
+    "scenes_detection": DatasetInfo(
+        "2,500 scenes composed of scikit-learn's digits over its two photographs, embedded: 1 to 5 digits in each",
+        num_classes=10,
+        channels=3,
+        native_size=None,
+        train_images=2000,
+        test_images=500,
+        embedded=(DIGITS, *PHOTOGRAPHS),
+        classes=tuple("0123456789"),
+        task="detection",
+    ),
+    "scenes_segmentation": DatasetInfo(
+        "the scenes of scenes_detection with a class for each pixel: the background, or one of ten digits",
+        num_classes=11,
+        channels=3,
+        native_size=None,
+        train_images=2000,
+        test_images=500,
+        embedded=(DIGITS, *PHOTOGRAPHS),
+        classes=("background", *"0123456789"),
+        task="segmentation",
     ),
     "fashion_mnist": DatasetInfo(
         "Fashion-MNIST, 28 x 28 grey, the official 60,000 / 10,000 split",
@@ -111,6 +174,57 @@ DATASETS: dict[str, DatasetInfo] = {
         train_images=1_281_167,
         test_images=50_000,
         in_memory=False,
+    ),
+    "coco": DatasetInfo(
+        "COCO 2017, 118,287 training and 5,000 validation images with boxes and masks of 80 categories, or any set "
+        "with annotation files in COCO's format",
+        num_classes=80,
+        channels=3,
+        native_size=None,
+        train_images=118_287,
+        test_images=5000,
+        in_memory=False,
+        layout="coco",
+        classes=COCO_CLASSES,
+        task="detection",
+    ),
+    "ade20k": DatasetInfo(
+        "ADE20K's SceneParsing benchmark, 20,210 training and 2,000 validation images with a mask of 150 classes, or "
+        "any folder of images and masks of the same names",
+        num_classes=150,
+        channels=3,
+        native_size=None,
+        train_images=20_210,
+        test_images=2000,
+        in_memory=False,
+        layout="masks",
+        classes=ADE20K_CLASSES,
+        task="segmentation",
+    ),
+    "camvid": DatasetInfo(
+        "CamVid as SegNet has it, 367 training and 101 validation frames of streets with a mask of 11 classes, or "
+        "any folder of images and masks of the same names",
+        num_classes=11,
+        channels=3,
+        native_size=None,
+        train_images=367,
+        test_images=101,
+        in_memory=False,
+        layout="masks",
+        classes=(
+            "sky",
+            "building",
+            "pole",
+            "road",
+            "pavement",
+            "tree",
+            "sign",
+            "fence",
+            "car",
+            "pedestrian",
+            "bicyclist",
+        ),
+        task="segmentation",
     ),
 }
 

@@ -57,11 +57,12 @@ class DataFolder:
 
     def files(self, name: str) -> list[Path]:
         """The files that a data set consists of, there or not."""
-        if name == "digits":
-            found = importlib.util.find_spec("sklearn")  # finds, does not import: that takes over a second
-            home = Path(next(iter(found.submodule_search_locations or []))) if found else Path("sklearn")
-            return [home / "datasets" / "data" / "digits.csv.gz"]
-        return [self.path / file for file in DATASETS[name].files]
+        facts = DATASETS[name]
+        if not facts.embedded:
+            return [self.path / file for file in facts.files]
+        found = importlib.util.find_spec("sklearn")  # finds, does not import: that takes over a second
+        home = Path(next(iter(found.submodule_search_locations or []))) if found else Path("sklearn")
+        return [home / "datasets" / file for file in facts.embedded]
 
     def missing(self, name: str) -> list[Path]:
         return [path for path in self.files(name) if not path.is_file()]

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from metaformer_ablate.data.sampling import EpochBatches
 from metaformer_ablate.data.unreadable import Unreadable
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.signals import isolate_children
 
 
@@ -25,6 +26,7 @@ class NamedEpochBatches(EpochBatches):
 
 class ImageFileLoader(DataLoader):
     """The batches of a data set, whose items are (batch, `Seen`): what is seen is noted in `unreadable`.
+    Raises RequestError for what is wrong.
 
     `order` gives an index per batch. `preload` is the module that the data set needs in its loader processes.
     """
@@ -54,6 +56,8 @@ class ImageFileLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch, seen in super().__iter__():
+            if seen.wrong:
+                raise RequestError(seen.wrong[0])
             self.unreadable.remark(self.split, seen.remarks)
             self.unreadable.note(self.split, seen.unreadable)
             yield batch

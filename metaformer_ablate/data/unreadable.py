@@ -19,10 +19,14 @@ NAMED_IN_REASON = 5
 
 @dataclass(frozen=True)
 class Seen:
-    """What there is to say of the images of a batch, by name: why one cannot be read, and kinds of `REMARKS`."""
+    """What there is to say of the images of a batch, by name: why one cannot be read, and kinds of `REMARKS`.
+
+    `wrong` is a sentence of what no other image may stand in for: an annotation that cannot be meant.
+    """
 
     unreadable: dict[str, str] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
 
 
 class TooManyUnreadable(Exception):

@@ -63,6 +63,7 @@ class RunCallback(pl.Callback):
         self.devices = [device]
         self.started = now()
         self.resume_at = (0, 0)  # epoch and batch to begin with
+        self.not_repeatable: set[str] = set()  # operators that give other bits each time
         self.unreadable = Unreadable(spec.data.max_unreadable or 0)
         self._start = self._last_report = self._saved = time.perf_counter()
         self._since = (0, self._start)
@@ -156,6 +157,7 @@ class RunCallback(pl.Callback):
             "device": "; then ".join(self.devices),
             "started": self.started,
             **self.computing.to_record(),
+            **({"not_repeatable": sorted(self.not_repeatable)} if self.not_repeatable else {}),
             **self.unreadable.to_record(),
         }
 
@@ -209,7 +211,10 @@ class RunCallback(pl.Callback):
         assert isinstance(module, TaskModule)
         self._gather_unreadable(trainer)
         train_loss = module.finish_epoch()
-        values = {f"val_{name}": trainer.callback_metrics[f"val/{name}"].item() for name in self.task.history}
+        measured = trainer.callback_metrics
+        lacking = {name for name in self.task.history if f"val/{name}" not in measured}
+        assert all(self.task.metric(name).optional for name in lacking), lacking
+        values = {f"val_{name}": measured[f"val/{name}"].item() for name in self.task.history if name not in lacking}
         # The last step of an epoch can break the weights after a loss that was still finite.
         if not all(map(math.isfinite, (train_loss, *values.values()))):
             raise Diverged(self.steps)

@@ -61,7 +61,10 @@ NotNegative = Annotated[Float, Field(ge=0)]
 AboveZero = Annotated[Float, Field(gt=0)]
 
 
-Stages = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
+Several = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
+
+
+Stages = Several
 
 
 Pair = Annotated[tuple[T, ...], BeforeValidator(_tuple), Field(min_length=2, max_length=2)]

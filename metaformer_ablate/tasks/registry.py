@@ -15,6 +15,8 @@ DEFAULT = "classification"  # of a spec without the section `task`
 # name -> module:object
 TASKS: dict[str, str] = {
     "classification": "metaformer_ablate.tasks.classification.task:TASK",
+    "segmentation": "metaformer_ablate.tasks.segmentation.task:TASK",
+    "detection": "metaformer_ablate.tasks.detection.task:TASK",
 }
 
 

@@ -174,14 +174,14 @@ def _of_last_epoch(record: Record, metric: Metric) -> bool:
     """Whether the record's value is the one in the last line of its history, and that line of the last epoch."""
     try:
         with open(f"{record.folder}/history.csv", encoding="utf-8") as stream:
-            text = stream.read().rstrip().rpartition("\n")[2].split(",")
-        last = dict(zip(record.task.history_columns, map(float, text), strict=True))
-    except (OSError, ValueError):
+            names, *lines = stream.read().split()
+        last = dict(zip(names.split(","), map(float, lines[-1].split(",")), strict=True))
+    except (OSError, ValueError, IndexError):
         return False
     value, column = record.value(metric.name), f"val_{metric.name}"
     if value is None or column not in last:  # a metric that is measured at the end alone
         return True
-    return last["epoch"] == record.data.get("epochs", last["epoch"]) and abs(last[column] - value) < 1e-6
+    return last.get("epoch") == record.data.get("epochs", last.get("epoch")) and abs(last[column] - value) < 1e-6
 
 
 def _unreadable(record: Record, split: str) -> int:

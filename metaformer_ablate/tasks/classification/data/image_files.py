@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import random
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from PIL.ExifTags import Base
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -30,6 +28,7 @@ from metaformer_ablate.data.datasets import HOLDOUT_EVERY
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.layouts import find_location
 from metaformer_ablate.data.loading import ImageFileLoader, NamedEpochBatches
+from metaformer_ablate.data.pictures import as_rgb, remark_on
 from metaformer_ablate.data.readers import Source, check_counts, open_sources
 from metaformer_ablate.data.rules import check_classes
 from metaformer_ablate.data.sampling import RankShare, derive_seed, rank_slices
@@ -47,40 +46,6 @@ GREY = (128, 128, 128)
 
 
 EVALUATION_BATCH = 128  # each is read by one process
-
-
-def as_rgb(picture: Image.Image) -> Image.Image:
-    """In RGB, 8 bits per channel; grey of 16 bits is scaled (Pillow would clip it at 255, to white).
-
-    Raises ValueError where the range of the values is not known: whole numbers of 32 bits, and fractions.
-    """
-    if has_sixteen_bits(picture):
-        values = np.asarray(picture).astype(np.uint32)
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("I", "F"):
-        raise ValueError(f"its mode is {picture.mode}, whose range is not known; allowed: 8 or 16 bits per channel")
-    return picture.convert("RGB")
-
-
-def has_sixteen_bits(picture: Image.Image) -> bool:
-    """Whether it is grey of 16 bits. (Of colours of 16 bits Pillow itself keeps the upper 8.)"""
-    return picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))
-
-
-def remark_on(picture: Image.Image) -> str | None:
-    """A kind of `REMARKS`, of a picture that was loaded."""
-    if has_sixteen_bits(picture):
-        return "sixteen_bits"
-    if "exif" in picture.info:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged EXIF data: of no pixel
-            try:
-                orientation = picture.getexif().get(Base.Orientation)
-            except Exception:  # whatever Pillow makes of it
-                return None
-        if orientation in range(2, 9):
-            return "orientation"
-    return None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from metaformer_ablate.data import digits
 from metaformer_ablate.data.datasets import DATASETS, HOLDOUT_EVERY
 from metaformer_ablate.data.download import download
 from metaformer_ablate.data.folder import TORCHVISION_CLASS, DataFolder
@@ -72,12 +73,8 @@ def load_images(spec: DataSpec, folder: DataFolder) -> InMemoryData:
     Raises RequestError where files are missing in a folder that the user named, or cannot be downloaded.
     """
     if spec.name == "digits":
-        images, labels = _digits()
-        # The set has no official split. Every fifth image of each class is evaluated on: 355 of 1,797, 34 to 36 of
-        # each. (Every fifth of all would take 21 of one class and 52 of another: the classes come in an order.)
-        one_hot = F.one_hot(labels)
-        rank_in_class = (one_hot.cumsum(0) * one_hot).sum(1) - 1
-        test = rank_in_class % 5 == 4
+        pixels, classes, evaluated = digits.load()
+        images, labels, test = torch.from_numpy(pixels)[:, None], torch.from_numpy(classes), torch.from_numpy(evaluated)
         train_part = ImageTensors(images[~test], labels[~test])
         test_part = ImageTensors(images[test], labels[test])
     else:
@@ -91,14 +88,6 @@ def load_images(spec: DataSpec, folder: DataFolder) -> InMemoryData:
     test_part.images = _resize(test_part.images, spec.net_shape[2])
     mean, std = _moments(train_part.images)
     return InMemoryData(train_part, test_part, mean, std)
-
-
-def _digits() -> tuple[Tensor, Tensor]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)  # [1797, 8, 8], from 0..16
-    return images.unsqueeze(1), torch.from_numpy(digits.target).long()
 
 
 def _torchvision(name: str, folder: DataFolder) -> tuple[ImageTensors, ImageTensors]:
