@@ -20,6 +20,7 @@ class GitShape(FileShape):
 
     commit: Text | None = None
     dirty: bool | None = None
+    given: bool = False  # by $ABLATE_COMMIT, and not seen
 
 
 class UnreadableShape(FileShape):
