@@ -127,7 +127,9 @@ def find_location(folder: Path, name: str, reader: str = "auto") -> MaskLocation
                 f"{LAYOUTS['masks']}"
             )
         if len(pairs) > 1:
-            shown = " and ".join(f"{images.relative_to(root)} with {masks.relative_to(root)}" for images, masks in pairs)
+            shown = " and ".join(
+                f"{images.relative_to(root)} with {masks.relative_to(root)}" for images, masks in pairs
+            )
             raise RequestError(
                 f"{root}: holds {name} for {split} in more than one form ({shown}); allowed: one of these"
             )

@@ -47,7 +47,9 @@ MOST_CLASSES = IGNORE  # 255 of a mask counts for nothing
 SCENES_SEED = 0  # the scenes are the same for all runs
 
 
-Evaluated = tuple[Tensor, Tensor]  # an image [1, 3, H, W] as the net sees it, and its mask uint8 [h, w] as it lies there
+Evaluated = tuple[
+    Tensor, Tensor
+]  # an image [1, 3, H, W] as the net sees it, and its mask uint8 [h, w] as it lies there
 
 
 class Pairs(Protocol):

@@ -108,6 +108,5 @@ def summed_loss(logits: Tensor, mask: Tensor) -> float:
     """The cross-entropy of logits [1, classes, h, w] and mask [h, w], summed over the pixels that count."""
     strips = zip(logits.split(ROWS, dim=2), mask.split(ROWS), strict=True)
     return sum(
-        F.cross_entropy(some, truth[None].long(), ignore_index=IGNORE, reduction="sum").item()
-        for some, truth in strips
+        F.cross_entropy(some, truth[None].long(), ignore_index=IGNORE, reduction="sum").item() for some, truth in strips
     )

@@ -101,7 +101,9 @@ def build_net(run: RunSections, kernels: str = "torch") -> SemanticFPN:
     Raises RequestError as `build_backbone` does.
     """
     task = settings_of(run)
-    backbone = build_backbone(run.model, DATASETS[run.data.name].channels, net_size(run), seed=run.seed, kernels=kernels)
+    backbone = build_backbone(
+        run.model, DATASETS[run.data.name].channels, net_size(run), seed=run.seed, kernels=kernels
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(run.seed, "head"))  # not the numbers that the backbone has drawn
         neck = Neck(backbone.channels, task.fpn_channels)
