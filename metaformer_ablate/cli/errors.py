@@ -48,9 +48,9 @@ def errors_command(
 ) -> int:
     """What a trained model gets wrong: confusion, calibration, the worst mistakes as pictures, Grad-CAM, probes.
 
-    Numbers come from the record alone. Pictures need the data set, Grad-CAM and probes the weights too, which training
-    with --keep-checkpoints leaves. What is missing is said; the exit code is 1 where it was asked for (--probe,
-    --gradcam, --layer).
+    Of segmentation the masks of the worst images beside the truth. Numbers come from the record alone. Pictures need
+    the data set; Grad-CAM, masks and probes the weights too, which training with --keep-checkpoints leaves. What is
+    missing is said; the exit code is 1 where it was asked for (--probe, --gradcam, --layer).
     """
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.tasks.registry import part_of
@@ -108,26 +108,27 @@ def _add_pictures(analysis: Any, folder: DataFolder, asked: Asked) -> bool:
 
 
 def _add_from_weights(analysis: Any, folder: DataFolder, images: Any, asked: Asked) -> bool:
-    """Adds Grad-CAM and probes."""
+    """Adds the task's pictures of what the net sees, and probes."""
     from metaformer_ablate.records.checkpoints import LAST
     from metaformer_ablate.system.devices import choose_device
     from metaformer_ablate.trained.load import load_images_of, load_trained
 
     run = analysis.run
     if not (run.folder / LAST).is_file() and not asked.anything:
-        logger.info(f"no Grad-CAM: run {run.run_id} has no weights; `ablate run ... --keep-checkpoints` keeps them")
+        kept = "`ablate run ... --keep-checkpoints` keeps them"
+        logger.info(f"no {analysis.of_weights}: run {run.run_id} has no weights; {kept}")
         return True
     complete = True
     try:
         trained, check = load_trained(run, images, choose_device(asked.device))
     except NotAvailable as error:
-        logger.info(f"no Grad-CAM and no probes: {error}")
+        logger.info(f"no {analysis.of_weights} and no probes: {error}")
         return not asked.anything
     analysis.add_weights(check)
     try:
-        analysis.add_gradcam(trained, images, asked.layer)
+        analysis.add_pictures(trained, images, asked.layer)
     except NotAvailable as error:
-        logger.info(f"no Grad-CAM: {error}")
+        logger.info(f"no {analysis.of_weights}: {error}")
         complete = not asked.cam
     if not asked.probes:
         return complete

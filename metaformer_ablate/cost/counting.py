@@ -36,7 +36,7 @@ DECLARED_UNCOUNTED = frozenset(
         "add add_ sub rsub neg mul mul_ div pow square sqrt rsqrt mean sum addcmul",
         "gelu silu sigmoid relu softmax layer_norm rms_norm group_norm batch_norm",
         "avg_pool2d max_pool2d max_pool2d_with_indices adaptive_avg_pool1d avg_pool1d",
-        "pad repeat clone ones_like new_ones expand_as lift_fresh fft_fftn real",
+        "feature_dropout pad repeat clone ones_like new_ones expand_as lift_fresh fft_fftn real",
     )
     for name in line.split()
 )

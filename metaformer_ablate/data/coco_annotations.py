@@ -178,7 +178,8 @@ class _Reader:
         place = {number: i for i, number in enumerate(self.images)}
         label = {number: i for i, number in enumerate(self.categories)}
         sizes = np.array([image[1:] for image in self.images.values()], dtype=np.int64)
-        images, ids, labels, boxes, areas, crowds = [], [], [], [], [], []
+        images, labels, boxes, areas, crowds = [], [], [], [], []
+        ids: list[int] = []
         codes: list[bytes] = []
         seen: set[int] = set()
         for where, entry in self._objects("annotation", self.annotations):

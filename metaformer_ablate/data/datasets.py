@@ -189,8 +189,8 @@ DATASETS: dict[str, DatasetInfo] = {
         task="detection",
     ),
     "ade20k": DatasetInfo(
-        "ADE20K's SceneParsing benchmark, 20,210 training and 2,000 validation images with a mask of 150 classes, or any "
-        "folder of images and masks of the same names",
+        "ADE20K's SceneParsing benchmark, 20,210 training and 2,000 validation images with a mask of 150 classes, or "
+        "any folder of images and masks of the same names",
         num_classes=150,
         channels=3,
         native_size=None,
@@ -202,7 +202,7 @@ DATASETS: dict[str, DatasetInfo] = {
         task="segmentation",
     ),
     "camvid": DatasetInfo(
-        "CamVid as SegNet has it, 367 training and 101 validation frames of street scenes with a mask of 11 classes, or "
+        "CamVid as SegNet has it, 367 training and 101 validation frames of streets with a mask of 11 classes, or "
         "any folder of images and masks of the same names",
         num_classes=11,
         channels=3,

@@ -241,7 +241,7 @@ def unread_entries(model: ModelSpec) -> dict[tuple[str, int], str]:
 def unread_model(model: ModelSpec) -> dict[str, str]:
     """{field: why nothing reads it}."""
     if (comparator := model.timm or model.comparator) is not None:
-        read = {"timm", "comparator", "drop_path", "init_from", "init_sha256", "init_run", "freeze", "batch_norm_eval"}
+        read = {"timm", "comparator", "drop_path", "freeze", "batch_norm_eval", "init_from", "init_sha256", "init_run"}
         return {key: f"the model is {comparator}" for key in ModelSpec.model_fields if key not in read}
     unread_fields: dict[str, str] = {}
     names = model.stages()[2]

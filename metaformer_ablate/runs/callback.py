@@ -63,6 +63,7 @@ class RunCallback(pl.Callback):
         self.devices = [device]
         self.started = now()
         self.resume_at = (0, 0)  # epoch and batch to begin with
+        self.not_repeatable: set[str] = set()  # operators that give other bits each time
         self.unreadable = Unreadable(spec.data.max_unreadable or 0)
         self._start = self._last_report = self._saved = time.perf_counter()
         self._since = (0, self._start)
@@ -156,6 +157,7 @@ class RunCallback(pl.Callback):
             "device": "; then ".join(self.devices),
             "started": self.started,
             **self.computing.to_record(),
+            **({"not_repeatable": sorted(self.not_repeatable)} if self.not_repeatable else {}),
             **self.unreadable.to_record(),
         }
 

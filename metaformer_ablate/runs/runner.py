@@ -26,7 +26,7 @@ from metaformer_ablate.system.memory import peak_memory, retain_freed_memory, st
 from metaformer_ablate.tasks.base import TaskData
 from metaformer_ablate.tasks.module import Diverged, TaskModule
 from metaformer_ablate.tasks.registry import DEFAULT, task_of
-from metaformer_ablate.training.compute import ComputeSettings, checkpoint_activations
+from metaformer_ablate.training.compute import ComputeSettings, checkpoint_activations, repeatable
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,8 @@ class Runner:
             rank, unreadable = trainer.global_rank, callback.unreadable
             loader = data.train_loader(train, spec.seed, callback.resume_at, rank, unreadable)
             shares = data.evaluation_loader(train, rank, unreadable)
-            with callback.options.stop.polling():
+            gpu = self.device.type == "cuda"
+            with repeatable(gpu) as callback.not_repeatable, callback.options.stop.polling():
                 trainer.fit(module, loader, shares, ckpt_path=checkpoint, weights_only=True)
         return module
 

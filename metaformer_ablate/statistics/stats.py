@@ -45,10 +45,21 @@ BOOTSTRAP = f"BCa bootstrap over seeds, {RESAMPLES} resamples, fixed seed"
 MOST_SEEDS_NEEDED = 100_000
 
 
-SMALLEST_P = 1e-12  # of the sign-flip test: below, rounding decides
+SMALLEST_P = 1e-13  # of the sign-flip test: its rounding errors are of some 1e-14
+
+
+FLOOR_P = 1e-11  # no corrected p of an exact test is told below this: SMALLEST_P over a hundred comparisons
 
 
 MCNEMAR = "exact McNemar test on the images that one model of the pair has right and the other wrong, uncorrected"
+
+
+SCORES = "exact sign-flip test over images of the differences of one pair of models, to a tenth of a point, uncorrected"
+
+
+SCORES_SUMMED = (
+    "exact sign-flip test over images of the differences summed over seeds, to a tenth of a point, Holm over the rows"
+)
 
 
 SIGN_FLIP = "exact sign-flip test over images of the counts summed over seeds (McNemar's for one), Holm over the rows"
@@ -123,6 +134,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
+def corrected_over(comparisons: int) -> str:
+    """How the p of so many comparisons are corrected, as tables say it."""
+    if comparisons == 1:
+        return "not corrected, for it is the only comparison of this table"
+    return f"corrected by Holm over the {comparisons} comparisons of this table"
+
+
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """95% BCa interval of the mean (Efron 1987), the same for the same values.
 
@@ -191,6 +209,33 @@ def compare_on_images(row: Mapping[int, np.ndarray], baseline: Mapping[int, np.n
         counts.append({"seed": seed, "gained": gained, "lost": lost, "p": mcnemar(gained, lost)})
     d = np.sum([row[seed].astype(np.int64) - baseline[seed] for seed in row], axis=0)
     return ImageTest(tuple(counts), len(d), _sign_flip(d))
+
+
+def compare_scores_on_images(row: Mapping[int, np.ndarray], baseline: Mapping[int, np.ndarray]) -> ImageTest:
+    """`compare_on_images` of scores in percent [images], such as the IoU of each image.
+
+    `gained` and `lost` count the images on which the row's model has the higher or the lower score, and `p` of a seed
+    is of its differences.
+    """
+    import numpy as np
+
+    gaps = {seed: row[seed] - baseline[seed] for seed in row}
+    counts = tuple(
+        {"seed": seed, "gained": int((gap > 0).sum()), "lost": int((gap < 0).sum()), "p": score_signs(gap)}
+        for seed, gap in gaps.items()
+    )
+    total = np.sum(list(gaps.values()), axis=0)
+    p = score_signs(total)
+    return ImageTest(counts, len(total), 1.0 if p is None else p)
+
+
+def score_signs(gaps: np.ndarray) -> float | None:
+    """Two-sided p of the sign-flip test of differences of scores in percent [images], each taken to a tenth of a point;
+    None where all are the same."""
+    import numpy as np
+
+    tenths = np.rint(10 * np.asarray(gaps)).astype(np.int64)
+    return _sign_flip(tenths) if tenths.any() else None
 
 
 def _sign_flip(d: np.ndarray) -> float:

@@ -137,7 +137,7 @@ class Task:
 
     The parts: `data` (open_data, data_key), `net` (build_net, image_shape, cost_parts; no Lightning), `module`
     (build_module), `metrics`, `predictions` (check, per_image and same_images), `trained` (a trained net is asked
-    again, or exported) and `error_analysis`. A task that lacks a part lacks the module.
+    again), `export` and `error_analysis`. A task that lacks a part lacks the module.
     """
 
     name: str

@@ -148,7 +148,7 @@ def _load(record: Record, folder: DataFolder, notes: list[str]) -> _Trained:
     """The trained net; where the images are at hand, held to the record's predictions."""
     import torch
 
-    part = part_of(record.spec(), "trained", "graph to export")
+    part = part_of(record.spec(), "export", "graph to export")
     images = check = None
     try:
         try:

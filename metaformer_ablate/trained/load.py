@@ -29,8 +29,11 @@ def load_images_of(record: Record, folder: DataFolder) -> Any:
     """
     spec = _spec(record)
     name, recorded = spec.data.name, record.data["data_fingerprint"]
-    if not DATASETS[name].in_memory:
+    facts = DATASETS[name]
+    if not facts.in_memory and facts.layout == "images":
         raise NotAvailable(f"{name} is not read into memory; pictures are for the small data sets")
+    if not facts.in_memory and _not_there(folder, name):
+        raise NotAvailable(f"{name} is not in {folder.path}; name its folder with --data")
     if missing := folder.missing(name):
         names = ", ".join(path.name for path in missing[:3]) + (" and others" if len(missing) > 3 else "")
         raise NotAvailable(f"{name} is not in {folder.path} (missing {names}); name its folder with --data")
@@ -41,7 +44,14 @@ def load_images_of(record: Record, folder: DataFolder) -> Any:
         )
     part = part_of(record.spec(), "trained", ASKED)  # loads torch, so what is cheap to see comes first
     try:
-        return part.open_images(record, spec.data, folder)
+        return part.open_images(record, spec, folder)
+    except RequestError as error:
+        raise NotAvailable(str(error)) from None
+
+
+def _not_there(folder: DataFolder, name: str) -> bool:
+    try:
+        return folder.place(name) is None
     except RequestError as error:
         raise NotAvailable(str(error)) from None
 

@@ -16,9 +16,9 @@ from pictures import pictures_spec
 from PIL import Image
 
 from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.data.pictures import as_rgb
 from metaformer_ablate.data.unreadable import Unreadable
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.data.pictures import as_rgb
 
 CLASSES = ("cat", "dog", "fox")
 

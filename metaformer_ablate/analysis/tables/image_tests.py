@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metaformer_ablate.analysis.tables.types import ImageTest
@@ -20,8 +21,11 @@ Arrays = Mapping[str, "np.ndarray"]
 
 
 def test_on_images(runs: Mapping[str, Sequence[RunState]], base: str, store: Store, task: Task) -> dict[str, ImageTest]:
-    """The test of each row against the baseline, where the predictions are of the same images and the task says of
-    each image whether it is right. A run whose predictions cannot be read is left out; `store.problems` says so."""
+    """The test of each row against the baseline, where the predictions are of the same images and the task says of each
+    image whether it is right, or gives it a score.
+
+    A run whose predictions cannot be read is left out; `store.problems` says so.
+    """
     if any(state.status == "diverged" for state in runs[base]):
         return {}
     baseline = _predictions(runs[base], store)
@@ -37,15 +41,22 @@ def test_on_images(runs: Mapping[str, Sequence[RunState]], base: str, store: Sto
             found[name] = ImageTest(None, None, "none: the predictions are of other images")
             continue
         scores, theirs = ({seed: predictions.per_image(side[seed]) for seed in here} for side in (here, baseline))
-        if any(score is None or score.dtype != bool for score in (*scores.values(), *theirs.values())):
+        if any(score is None for score in (*scores.values(), *theirs.values())):
             continue
-        test = stats.compare_on_images(scores, theirs)  # type: ignore[arg-type]
-        found[name] = ImageTest(test.images, test.p, stats.SIGN_FLIP, test.seeds, stats.MCNEMAR)
+        if all(score.dtype == bool for score in (*scores.values(), *theirs.values())):
+            test = stats.compare_on_images(scores, theirs)
+            found[name] = ImageTest(test.images, test.p, stats.SIGN_FLIP, test.seeds, stats.MCNEMAR)
+        else:
+            test = stats.compare_scores_on_images(scores, theirs)
+            found[name] = ImageTest(test.images, test.p, stats.SCORES_SUMMED, test.seeds, stats.SCORES)
     corrected = holm([test.p for test in found.values()])
-    return {
-        name: ImageTest(test.images, p, test.method, test.seeds, test.seed_method)
-        for (name, test), p in zip(found.items(), corrected, strict=True)
-    }
+    comparisons = sum(p is not None for p in corrected)
+    for name, p in zip(found, corrected, strict=True):
+        if p is not None:
+            bound = p <= stats.FLOOR_P
+            told = stats.FLOOR_P if bound else p
+            found[name] = replace(found[name], p=told, comparisons=comparisons, p_is_bound=bound)
+    return found
 
 
 def _predictions(states: Sequence[RunState], store: Store) -> dict[int, Arrays]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.errors import NotAvailable
 from metaformer_ablate.tasks.base import RecordedRun, RunSections
 from metaformer_ablate.tasks.classification.data.augment import Augment
@@ -19,9 +18,6 @@ from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData, 
 from metaformer_ablate.tasks.classification.predictions import Arrays, read_predictions, same_images
 
 BATCH = 512  # of the evaluation loader: the same bits as in training need the same batches
-
-
-GRAPH_OUTPUT = "logits"  # what an exported net gives
 
 
 @dataclass(frozen=True)
@@ -46,12 +42,12 @@ class TrainedRun:
         return torch.cat(parts)
 
 
-def open_images(run: RecordedRun, data: DataSpec, folder: DataFolder) -> InMemoryData:
+def open_images(run: RecordedRun, spec: RunSections, folder: DataFolder) -> InMemoryData:
     """The images of a run. Raises NotAvailable unless their labels are those that it was evaluated on, RequestError
     where a file cannot be read."""
-    images = load_images(data, folder)
+    images = load_images(spec.data, folder)
     if not same_images({"label": images.evaluation.labels.numpy()}, read_predictions(run)):
-        raise NotAvailable(f"the labels of {data.name} in {folder.path} are not those of run {run.run_id}")
+        raise NotAvailable(f"the labels of {spec.data.name} in {folder.path} are not those of run {run.run_id}")
     return images
 
 
@@ -98,16 +94,3 @@ def _agreement(shares: np.ndarray, recorded: Arrays) -> tuple[int, float]:
     of_largest = np.abs(shares.max(axis=1) - confidence)
     difference = 100 * float(np.maximum(of_recorded, of_largest).max())  # NaN stays NaN
     return int((shares.argmax(axis=1) == predicted).sum()), difference
-
-
-def normalisation(
-    data: DataSpec, images: InMemoryData | None
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and standard deviation per channel (0 to 1) that an exported net expects; None where they are not known."""
-    if images is not None:
-        return images.mean, images.std
-    if data.in_memory:
-        return None, None
-    from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
-    return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD

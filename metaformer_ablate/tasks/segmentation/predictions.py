@@ -1,7 +1,7 @@
 """What a record keeps of the predictions: pixels per image and class, and the confusion matrix of all images.
 
-`intersection`, `union` and `truth` are [N, classes], in pixels; `confusion` is [classes, classes], a row per true class.
-Pixels that count for nothing are in none of them. The label maps themselves are not kept: they are as many as pixels.
+`intersection`, `union` and `truth` are [N, classes], in pixels; `confusion` is [classes, classes], a row per true
+class. Pixels that count for nothing are in none of them. The label maps themselves are not kept: they are large.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.models.spec import PRETRAINING_SIZE
 from metaformer_ablate.settings.schema import (
     AboveZero,

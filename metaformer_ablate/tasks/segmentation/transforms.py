@@ -125,7 +125,7 @@ def saturate(image: Tensor, factor: float) -> Tensor:
     value, least = image.amax(0, keepdim=True), image.amin(0, keepdim=True)
     saturation = (value - least) / value.clamp(min=1e-6)
     gain = (saturation * factor).clamp(max=1) / saturation.clamp(min=1e-6)
-    return value - (value - image) * gain
+    return (value - (value - image) * gain).clamp(min=0)  # which rounding may miss by a hair
 
 
 def turn_hue(image: Tensor, share: float) -> Tensor:

@@ -42,6 +42,8 @@ class ErrorAnalysis:
     predictions, or the two were not evaluated on the same images.
     """
 
+    of_weights = "Grad-CAM"  # what weights add
+
     def __init__(self, run: RecordedRun, other: RecordedRun | None = None):
         from metaformer_ablate.tasks.classification.error_analysis import figures
 
@@ -63,10 +65,10 @@ class ErrorAnalysis:
 
     def pngs(self) -> Iterator[tuple[str, bytes]]:
         """Name and bytes of each figure."""
-        from metaformer_ablate.tasks.classification.error_analysis import figures
+        from metaformer_ablate.drawing.pages import to_png
 
         for name, figure in self.figures.items():
-            yield name, figures.to_png(figure)
+            yield name, to_png(figure)
 
     def add_images(self, images: InMemoryData) -> None:
         """Adds sheets of mistakes and, before an even background, accuracy by object size."""
@@ -88,7 +90,7 @@ class ErrorAnalysis:
         """Adds how closely the weights of the run, or of the other one, repeat its predictions."""
         (self.result["against"] if of_other else self.result)["weights"] = check
 
-    def add_gradcam(self, trained: TrainedRun, images: InMemoryData, layer: str | None) -> None:
+    def add_pictures(self, trained: TrainedRun, images: InMemoryData, layer: str | None) -> None:
         """Adds Grad-CAM of the most confident mistakes, if there are mistakes.
 
         Raises NotAvailable where the model has no map to show or captum is not there, RequestError for another layer.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from metaformer_ablate.errors import RequestError
 from metaformer_ablate.statistics.stats import mcnemar
 from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy
-from metaformer_ablate.tasks.classification.error_analysis.summary import WORST, model_name, worst_mistakes
+from metaformer_ablate.tasks.classification.error_analysis.summary import WORST, worst_mistakes
 from metaformer_ablate.tasks.classification.predictions import facts_of, per_image, read_predictions, same_images
+from metaformer_ablate.tasks.compared import check_same_data, differences, model_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,7 @@ def comparison(run: RecordedRun, other: RecordedRun, *, worst: int = WORST) -> d
     if run.run_id == other.run_id:
         raise RequestError(f"--against: run {run.run_id} against itself; allowed: another run")
     first, second = run.spec(), other.spec()
-    _check_same_data((run, other), (first, second))
+    check_same_data((run, other), (first, second))
     ours, theirs = read_predictions(run), read_predictions(other)
     if not same_images(ours, theirs):
         raise RequestError(
@@ -52,7 +52,7 @@ def comparison(run: RecordedRun, other: RecordedRun, *, worst: int = WORST) -> d
     return {
         "first": {"run_id": run.run_id, "model": model_name(first), "seed": first["seed"], **accuracy(right)},
         "second": {"run_id": other.run_id, "model": model_name(second), "seed": second["seed"], **accuracy(right2)},
-        "differ_in": _differences(first, second),
+        "differ_in": differences(first, second),
         "both_right": int((right & right2).sum()),
         "only_first": int(only_first.sum()),
         "only_second": int(only_second.sum()),
@@ -83,31 +83,3 @@ def _by_class(
         }
         for k in range(facts.num_classes)
     ]
-
-
-def _check_same_data(runs: Sequence[RecordedRun], specs: Sequence[Mapping[str, Any]]) -> None:
-    data = [
-        (spec["data"]["name"], spec["data"]["evaluate_on"], run.data["data_fingerprint"])
-        for run, spec in zip(runs, specs, strict=True)
-    ]
-    if data[0] == data[1] and data[0][2] is not None:
-        return
-    shown = [
-        f"run {run.run_id} on {name} ({split}), data fingerprint {fingerprint or 'unknown'}"
-        for run, (name, split, fingerprint) in zip(runs, data, strict=True)
-    ]
-    raise RequestError(
-        f"--against: {'; '.join(shown)}; allowed: two runs of one data set, one split and one data fingerprint"
-    )
-
-
-def _differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> dict[str, list[Any]]:
-    """{dotted path: [value there, value here]} of what two specs of one version set otherwise."""
-    found: dict[str, list[Any]] = {}
-    for key in sorted({*first, *second}):
-        a, b = first.get(key), second.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found |= _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found[prefix + key] = [a, b]
-    return found

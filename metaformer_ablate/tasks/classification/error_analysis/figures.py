@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaformer_ablate.drawing import canvas
 from metaformer_ablate.drawing.canvas import COLOURS, GREY
+from metaformer_ablate.drawing.pages import FEW_CLASSES, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,40 +18,7 @@ if TYPE_CHECKING:
 FIRST, SECOND = COLOURS[:2]
 
 
-# Figures of single pages are read from nearer than a printed one: larger letters, fewer dots.
-OVER = {
-    "axes.labelsize": 9,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9,
-    "figure.dpi": 150,
-    "font.size": 9,
-    "savefig.dpi": 150,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-}
-
-
-FEW_CLASSES = 20  # up to here each has its cell with a number and a readable name
-
-
 MOST_CLASSES = 100  # more are not drawn, a line each: errors.json has them all
-
-
-P = ParamSpec("P")
-
-
-R = TypeVar("R")
-
-
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draws in our style: matplotlib looks its settings up at every call, not only when the figure is made."""
-
-    @functools.wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> R:
-        with canvas.styled(OVER):
-            return draw(*args, **kwargs)
-
-    return styled
 
 
 def figures(summary: Mapping[str, Any]) -> dict[str, Figure]:
@@ -62,36 +28,6 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Figure]:
         "classes": classes(summary),
         "calibration": calibration(summary),
     }
-
-
-def to_png(figure: Figure) -> bytes:
-    """The same bytes for the same figure."""
-    return canvas.to_bytes(figure, "png", OVER)
-
-
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, layout: Any = "constrained", **options: Any
-) -> tuple[Figure, Any]:
-    """A figure of inches and its axes [rows, columns]."""
-    figure = canvas.new_figure(width, height, layout)
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def image_grid(width: float, height: float, rows: int, columns: int) -> tuple[Figure, Any]:
-    """Axes of one size for pictures under a caption of two lines and a title of two: laid out by hand, as the search
-    for a layout takes seconds where axes are many."""
-    title, caption = 0.45, 0.32  # inches
-    figure, axes = new_figure(width * columns, height * rows + title, rows, columns, layout="none")
-    whole = height * rows + title
-    figure.subplots_adjust(
-        left=0.01,
-        right=0.99,
-        bottom=0.05 / whole,
-        top=1 - (title + caption) / whole,
-        wspace=0.06,
-        hspace=caption / (height - caption),
-    )
-    return figure, axes
 
 
 def about_run(summary: Mapping[str, Any]) -> str:

@@ -7,17 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaformer_ablate.tasks.classification.error_analysis.figures import (
-    FEW_CLASSES,
-    FIRST,
-    GREY,
-    MOST_CLASSES,
-    SECOND,
-    about_run,
-    image_grid,
-    new_figure,
-    styled,
-)
+from metaformer_ablate.drawing.canvas import GREY
+from metaformer_ablate.drawing.pages import FEW_CLASSES, image_grid, new_figure, styled
+from metaformer_ablate.tasks.classification.error_analysis.figures import FIRST, MOST_CLASSES, SECOND, about_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,8 +24,8 @@ from metaformer_ablate.statistics.stats import holm, mcnemar
 from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.comparison import MCNEMAR
-from metaformer_ablate.tasks.classification.error_analysis.summary import model_name
 from metaformer_ablate.tasks.classification.trained import TrainedRun
+from metaformer_ablate.tasks.compared import model_name
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ another seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.calibration import calibration
 from metaformer_ablate.tasks.classification.predictions import Arrays, facts_of, per_image, read_predictions
+from metaformer_ablate.tasks.compared import model_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,15 +74,6 @@ def summary(run: RecordedRun, *, worst: int = WORST) -> dict[str, Any]:
         "mistakes": worst_mistakes(np.flatnonzero(~right), predictions, facts, worst),
         "warnings": warnings,
     }
-
-
-def model_name(spec: Mapping[str, Any]) -> str:
-    """What to call a run's model in a figure: its comparator, or its token mixer or mixers."""
-    model = spec["model"]
-    if name := model["timm"] or model["comparator"]:
-        return name
-    mixers = model["token_mixer"]
-    return mixers[0] if len(set(mixers)) == 1 else ", ".join(mixers)
 
 
 def _pairs(confusion: NDArray[np.int64], facts: DatasetInfo) -> list[dict[str, Any]]:
