@@ -1,6 +1,8 @@
 """PoolFormers on a GPU: what the device can do, the floor (see floor.py), and how far from it and from timm a step is.
 
-`python -m benchmarks gpu cifar10` on a machine with one; on any other both say that they are not measured.
+`python -m benchmarks gpu --minutes 4` on a machine with one measures what is worth most first and stops in time;
+`--part training` measures one part alone. `python -m benchmarks cifar10` trains the table. Elsewhere both say
+that they are not measured.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from statistics import median
@@ -50,24 +52,86 @@ def ways() -> list[Way]:
     return [Way(name, side, compiled) for name, side in sides.items() for compiled in (False, True)]
 
 
-def measure() -> list[dict[str, object]]:
-    """Rates, floor, training and inference of S12 at 224 with what takes the time, and t12 at 32 x 32, several at once.
-    Empty where there is no GPU."""
+Lines = Iterator[dict[str, object]]
+
+
+class Budget:
+    """Says whether there is time for one more measurement: for as much as the longest took so far."""
+
+    def __init__(self, minutes: float | None, first_seconds: float = 20.0):
+        self.until = None if minutes is None else time.monotonic() + 60 * minutes
+        self.longest, self._begun = first_seconds, time.monotonic()
+
+    def allows(self) -> bool:
+        """Asked before each measurement."""
+        now = time.monotonic()
+        self.longest, self._begun = max(self.longest, now - self._begun), now
+        return self.until is None or now + self.longest <= self.until
+
+
+def parts(setting: Setting, large: Case = LARGE, small: Case = SMALL) -> dict[str, Callable[[], Lines]]:
+    """The parts of the benchmark by name, the one that is worth most first; each gives its lines one by one."""
+    chosen = ways()
+    compiled = [way for way in chosen if way.compiled]  # timm twice, ours, ours with Triton
+    able = functools.cache(lambda: rates(setting.device))
+
+    def device() -> Lines:
+        found = able()
+        yield _line("rates", gb_per_second=round(found.bytes / 1e9), tflops=round(found.operations / 1e12))
+        yield from floors(large, found)
+
+    def stepped(work: str, of: Sequence[Way]) -> Callable[[], Lines]:
+        return lambda: compare(large, setting, work, of, floor_of(large, able(), work))
+
+    def at_once_all() -> Lines:
+        for way in compiled[-2:]:
+            for processes in (1, 2, 4, 8):
+                yield at_once(small, setting, way, processes)
+
+    return {
+        "rates": device,
+        "training": stepped("training", compiled),
+        "kernels": lambda: iter(kernels(large, setting, compiled[-1])),
+        "inference": stepped("inference", compiled),
+        "small": at_once_all,
+        "sizes": lambda: of_sizes(setting, compiled[-1]),
+        "plain": stepped("training", [way for way in chosen if not way.compiled]),
+    }
+
+
+PARTS = ("rates", "training", "kernels", "inference", "small", "sizes", "plain")
+
+
+def measure(minutes: float | None = None, part: str | None = None) -> Lines:
+    """The lines of a part, or of all in the order of their worth, until the time is over. None where there is no GPU.
+
+    A line that fails, for lack of memory say, says why, and the next part follows.
+    """
     import torch
 
     if not torch.cuda.is_available():
-        return []
-    setting = Setting("cuda", "bf16")
-    able = rates("cuda")
-    lines = [_line("rates", **{"gb_per_second": round(able.bytes / 1e9), "tflops": round(able.operations / 1e12)})]
-    lines += floors(LARGE, able)
-    for work in ("training", "inference"):
-        lines += compare(LARGE, setting, work, ways(), floor_of(LARGE, able, work))
-    lines += kernels(LARGE, setting, ways()[-1])
-    for way in ways()[-4:]:
-        for processes in (1, 2, 4, 8):
-            lines.append(at_once(SMALL, setting, way, processes))
-    return lines
+        return
+    yield from within(parts(Setting("cuda", "bf16")), Budget(minutes), part)
+
+
+def within(named: Mapping[str, Callable[[], Lines]], budget: Budget, part: str | None = None) -> Lines:
+    """The lines of the parts for as long as the budget allows; where it ends, a line says what was not begun."""
+    for name, begin in named.items():
+        if part not in (None, name):
+            continue
+        lines = begin()
+        while True:
+            if not budget.allows():
+                yield _line("stopped", before=name, why="the time is over")
+                return
+            try:
+                line = next(lines)
+            except StopIteration:
+                break
+            except Exception as error:
+                yield _line(name, failed=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+                break
+            yield line
 
 
 def cifar10() -> list[dict[str, object]]:
@@ -178,23 +242,21 @@ def _step(case: Case, setting: Setting, way: Way, work: str) -> Iterator[Callabl
         torch.cuda.empty_cache()
 
 
-def compare(
-    case: Case, setting: Setting, work: str, chosen: Sequence[Way], floor: float, least: float = 1.0
-) -> list[dict[str, object]]:
-    """Milliseconds a batch, images a second and peak memory of each way; how many times the fastest compiled timm takes
-    as long (the goal is 1.15, the aim 1.5), and the share of the floor in the time."""
+def compare(case: Case, setting: Setting, work: str, chosen: Sequence[Way], floor: float, least: float = 1.0) -> Lines:
+    """Milliseconds per batch, images per second and peak memory of each way, timm's first; how many times the fastest
+    compiled timm before it takes as long (the goal is 1.15, the aim 1.5), and the share of the floor in the time."""
     import torch
 
     device = torch.device(setting.device)
-    found = []
+    timm: float | None = None
     for way in chosen:
         before = start_peak_memory(device) or 0
         with _step(case, setting, way, work) as step:
             seconds = _seconds(step, setting.device, least=least)
-            found.append((way, seconds, (peak_memory(device) or 0) - before))
-    timm = min((seconds for way, seconds, _ in found if way.compiled and "timm" in way.name), default=None)
-    return [
-        _line(
+            peak = (peak_memory(device) or 0) - before
+        if way.compiled and "timm" in way.name:
+            timm = min(seconds, timm or seconds)
+        yield _line(
             work,
             case=f"{case.size}, {case.recipe}, batch {case.batch}, {setting.precision}",
             side=way.name,
@@ -205,8 +267,15 @@ def compare(
             faster_than_compiled_timm=None if timm is None else round(timm / seconds, 2),
             share_of_floor=round(floor / seconds, 3),
         )
-        for way, seconds, peak in found
-    ]
+
+
+def of_sizes(setting: Setting, way: Way, least: float = 1.0) -> Lines:
+    """Images per second that the other sizes train with at 224 pixels."""
+    for size, batch in (("s24", 256), ("s36", 128), ("m36", 128), ("m48", 64)):
+        case = Case(size, "imagenet", batch)
+        with _step(case, setting, way, "training") as step:
+            seconds = _seconds(step, setting.device, rounds=3, least=least)
+        yield _line("sizes", case=f"{size}, batch {batch}", side=way.name, images_per_second=round(batch / seconds))
 
 
 def kernels(case: Case, setting: Setting, way: Way, steps: int = 3, most: int = 15) -> list[dict[str, object]]:

@@ -29,7 +29,7 @@ def show_command(
     from metaformer_ablate.cost.cost import count
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.status import as_dict, seeds_with_records
-    from metaformer_ablate.spec.plan import plan, row_notes
+    from metaformer_ablate.spec.plan import map_notes, plan, row_notes
     from metaformer_ablate.sweep.jobs import estimate_seconds, plan_jobs
 
     name, overrides = one_name(words, "experiment")
@@ -55,7 +55,7 @@ def show_command(
                 "pooling_additions": cost and cost.pooling_additions,
                 "pooling_bytes": cost and cost.pooling_bytes,
                 "paper": row.printed(chosen.recipe.name),
-                "notes": row_notes(chosen, row.name),
+                "notes": [*row_notes(chosen, row.name), *map_notes(chosen, row.name)],
                 "runs": [] if spec is None else [as_dict(by_id[spec.with_seed(seed).run_id]) for seed in wanted],
             }
         )
@@ -130,15 +130,24 @@ def _show_text(chosen: Plan, tree: dict[str, Any]) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=text_width(), color_system=None, highlight=False)
     console.print(drawn)
-    for row in tree["rows"]:
-        sets = ", ".join(f"{path}={json.dumps(value)}" for path, value in row["set"].items())
-        for note in [f"sets {sets}" if sets else "", *row["notes"]]:
-            if note:
-                console.print(Text(visible(f"{row['name']}: {note}")))
+    for line in _note_lines(tree["rows"]):
+        console.print(Text(visible(line)))
     if tree["embedding_field"] is not None:
         console.print(Text(_field_text(tree["embedding_field"])))
     console.print(Text(f"* baseline. To run: {tree['to_run']}, about {duration(tree['estimated_seconds'])}."))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def _note_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """What each row sets and what is to know of it; a note that every row has stands once."""
+    shared = [note for note in rows[0]["notes"] if len(rows) > 1 and all(note in row["notes"] for row in rows)]
+    lines = [f"every row: {note}" for note in shared]
+    for row in rows:
+        sets = ", ".join(f"{path}={json.dumps(value)}" for path, value in row["set"].items())
+        of_paper = row["paper"].get("note")
+        notes = [f"sets {sets}" if sets else "", *row["notes"], f"paper: {of_paper}" if of_paper else ""]
+        lines += [f"{row['name']}: {note}" for note in notes if note and note not in shared]
+    return lines
 
 
 @click.command("cost")

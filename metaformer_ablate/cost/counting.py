@@ -108,7 +108,7 @@ def count_parts(net: nn.Module, parts: Sequence[CostPart], all_norms: bool = Fal
             f"DECLARED_UNCOUNTED or a handler in counting.py)"
         )
     sizes = [(p.numel(), p.requires_grad) for p in net.parameters()]
-    scales = [p.numel() for name, p in net.named_parameters() if "layer_scale" in name]
+    scales = [p.numel() for name, p in net.named_parameters() if "layer_scale" in name and p.requires_grad]
     return Cost(
         params=sum(n for n, trained in sizes if trained),
         layer_scale_params=sum(scales),

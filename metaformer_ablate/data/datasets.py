@@ -64,6 +64,20 @@ ADE20K_CLASSES = tuple(
 )
 
 
+# In the order of the ids in COCO's annotation files, which leave out eleven of 91.
+COCO_CLASSES = tuple(
+    (
+        "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop "
+        "sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, "
+        "umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball "
+        "glove, skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, "
+        "apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, "
+        "dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, "
+        "refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush"
+    ).split(", ")
+)
+
+
 # What scikit-learn brings along.
 DIGITS = "data/digits.csv.gz"
 PHOTOGRAPHS = ("images/china.jpg", "images/flower.jpg")
@@ -160,6 +174,19 @@ DATASETS: dict[str, DatasetInfo] = {
         train_images=1_281_167,
         test_images=50_000,
         in_memory=False,
+    ),
+    "coco": DatasetInfo(
+        "COCO 2017, 118,287 training and 5,000 validation images with boxes and masks of 80 categories, or any set "
+        "with annotation files in COCO's format",
+        num_classes=80,
+        channels=3,
+        native_size=None,
+        train_images=118_287,
+        test_images=5000,
+        in_memory=False,
+        layout="coco",
+        classes=COCO_CLASSES,
+        task="detection",
     ),
     "ade20k": DatasetInfo(
         "ADE20K's SceneParsing benchmark, 20,210 training and 2,000 validation images with a mask of 150 classes, or "

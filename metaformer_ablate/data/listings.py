@@ -48,16 +48,22 @@ class Names:
 
     @classmethod
     def of(cls, names: list[str]) -> Names:
-        encoded = [os.fsencode(name) for name in names]
-        ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)
+        return cls.of_bytes([os.fsencode(name) for name in names])
+
+    @classmethod
+    def of_bytes(cls, parts: list[bytes]) -> Names:
+        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(parts), dtype=np.uint8), ends)
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def __getitem__(self, index: int) -> str:
+        return os.fsdecode(self.raw(index))
+
+    def raw(self, index: int) -> bytes:
         begin = self.ends[index - 1] if index else 0
-        return os.fsdecode(self.text[begin : self.ends[index]].tobytes())
+        return self.text[begin : self.ends[index]].tobytes()
 
 
 @dataclass(frozen=True)
@@ -171,9 +177,9 @@ def _unchanged(root: Path, folders: dict[str, int]) -> bool:
         return False
 
 
-def listing_path(*paths: Path) -> Path:
-    """The cache file of what a folder, or shards, hold."""
-    text = "\n".join([f"rules {RULES}", *(str(path.resolve()) for path in paths)])
+def listing_path(*paths: Path, kind: str = "") -> Path:
+    """The cache file of what a folder, or shards, hold. Of one path there may be several kinds."""
+    text = "\n".join([f"rules {RULES}", *(str(path.resolve()) for path in paths), *([kind] if kind else [])])
     return cache_dir() / "listings" / f"{hashlib.sha256(os.fsencode(text)).hexdigest()[:16]}.npz"
 
 

@@ -69,10 +69,17 @@ class EpochBatches(Sampler):
     def __len__(self) -> int:
         return self.steps * self.repeats
 
+    def batches(self) -> Tensor:
+        """[steps, batch_size]: the indices of each batch of the epoch."""
+        order = torch.randperm(self.count, generator=self.generator())
+        return order[: self.steps * self.batch_size].view(-1, self.batch_size)
+
+    def generator(self) -> torch.Generator:
+        """What the order is drawn from."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
+
     def __iter__(self) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
-        order = torch.randperm(self.count, generator=generator).to(self.device)
-        batches = order[: self.steps * self.batch_size].view(-1, self.batch_size)
+        batches = self.batches().to(self.device)
         batches = batches[self.first_batch if self.epoch == self.first_epoch else 0 :]
         if (share := self.share) is None:
             return (batch for batch in batches for _ in range(self.repeats))

@@ -18,6 +18,7 @@ from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_seeded, fused_blocks
 from metaformer_ablate.models.comparators.build import build_comparator, check_timm_name
 from metaformer_ablate.models.comparators.pvt import PVT
+from metaformer_ablate.models.freezing import apply_freezing
 from metaformer_ablate.models.metaformer import MetaFormer, PositionEmbedding, build_norm
 from metaformer_ablate.models.spec import PRETRAINING_SIZE, ModelSpec
 from metaformer_ablate.models.weights import fit, our_names, read_weights
@@ -137,7 +138,8 @@ def build_backbone(
         kernels: torch or triton, as in `build_model`.
         outputs: the stages whose maps are given, from 0, in rising order.
 
-    A position embedding is interpolated to a map of another size. Raises RequestError for a model that fits one
+    A position embedding is interpolated to a map of another size. Paths of `model.freeze` are of the body; of batch
+    norms it is the body's that keep their statistics, for those after a stage have none yet. Raises RequestError for a model that fits one
     resolution where sizes vary, and for one that has no such maps; else as `build_model` does.
     """
     if (why := model.not_a_backbone(image_size)) is not None:
@@ -163,6 +165,7 @@ def build_backbone(
     assert isinstance(net, Backbone)
     if model.init_from is not None:
         load_backbone(net, read_weights(model.init_from), model.init_from)
+    apply_freezing(net.body, model)
     return net
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.components import Component
+from metaformer_ablate.models.freezing import apply_freezing
 from metaformer_ablate.models.metaformer import MetaFormer, MetaFormerBlock
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.spec import ModelSpec
@@ -31,7 +32,7 @@ def build_model(
             on a GPU only.
 
     Raises RequestError where a comparator is unknown, a checkpoint does not fit, a component cannot work at its place,
-    one of the user's own cannot be built or Triton is not there.
+    `model.freeze` names no part of the net, one of the user's own cannot be built or Triton is not there.
     """
     shape = (channels, image_size, image_size)
     fused = fused_blocks(kernels)
@@ -40,6 +41,7 @@ def build_model(
         from metaformer_ablate.models.weights import load_weights
 
         load_weights(net, model.init_from)
+    apply_freezing(net, model)
     return net
 
 

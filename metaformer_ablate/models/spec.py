@@ -68,7 +68,7 @@ class ModelSpec(Strict):
     """The MetaFormer (paper, section 3 and table 1), or a comparator. A field that nothing reads is null.
 
     Fields with one entry per stage may be written as one value for all stages. Where `timm` or `comparator` names a
-    model, only `drop_path` and `init_from` are read beside it.
+    model, only `drop_path`, `init_from`, `freeze` and `batch_norm_eval` are read beside it.
     """
 
     timm: str | None = setting(None, "the name of a model of timm")
@@ -110,6 +110,12 @@ class ModelSpec(Strict):
     head_dropout: Probability | None = setting(0.0, "a number of at least 0 and below 1")
     conv_init: Annotated[str, name_in("initialisation", ("torch", "trunc_normal"))] | None = setting(
         "torch", "torch (PyTorch's default) or trunc_normal (of 0.02)"
+    )
+    freeze: Annotated[Stages[str], AfterValidator(lambda paths: paths or None)] | None = later_setting(
+        "a list of paths in the net of what is not trained, such as [stem, stages.0], or null for none"
+    )
+    batch_norm_eval: Annotated[bool, AfterValidator(lambda kept: kept or None)] | None = later_setting(
+        "true (batch norms keep their statistics in training), or null"
     )
     # The file is not part of a run's identity, its content is: `init_from` stays out of the id, its SHA-256 is in it.
     init_from: str | None = execution_setting(
@@ -232,7 +238,7 @@ def unread_entries(model: ModelSpec) -> dict[tuple[str, int], str]:
 def unread_model(model: ModelSpec) -> dict[str, str]:
     """{field: why nothing reads it}."""
     if (comparator := model.timm or model.comparator) is not None:
-        read = {"timm", "comparator", "drop_path", "init_from", "init_sha256", "init_run"}
+        read = {"timm", "comparator", "drop_path", "freeze", "batch_norm_eval", "init_from", "init_sha256", "init_run"}
         return {key: f"the model is {comparator}" for key in ModelSpec.model_fields if key not in read}
     unread_fields: dict[str, str] = {}
     names = model.stages()[2]

@@ -118,6 +118,7 @@ def _environment(then: Record, now: Record, identical: bool) -> Iterator[Pair]:
         yield key, then.data[key], now.data.get(key)
     if not identical or "cpu" in then.data:  # here there was a choice, which older records do not tell
         yield from _paired(then.data.get("cpu"), now.data.get("cpu"), "CPU ", "unknown")
+    yield "operators that do not repeat", then.data.get("not_repeatable"), now.data.get("not_repeatable")
     for key in ("commit", "dirty"):
         yield key, (then.data["git"] or {}).get(key), (now.data["git"] or {}).get(key)
     yield "semantics", then.spec().get("semantics"), SEMANTICS

@@ -99,7 +99,10 @@ class Record:
         return json.loads(_spec_json(rest)) | ({"seed": int(seeds[0])} if len(seeds) == 1 else {})
 
     def history(self) -> list[dict[str, float]]:
-        """One mapping per epoch, with the columns of history.csv. Raises RequestError where the file has no history."""
+        """One mapping per epoch, with the columns of history.csv: those of optional metrics may be lacking.
+
+        Raises RequestError where the file has no history.
+        """
         path = f"{self.folder}/history.csv"
         try:
             text = read_regular(path, LARGEST["history.csv"]).decode()
@@ -107,7 +110,8 @@ class Record:
             rows = [dict(zip(names, map(float, line), strict=True)) for line in lines]
         except (OSError, ValueError, csv.Error) as error:
             raise RequestError(f"{path}: cannot be read: {error}") from None
-        if absent := [name for name in self.task.history_columns if name not in names]:
+        allowed = {*names, *self.task.optional_columns}
+        if absent := [name for name in self.task.history_columns if name not in allowed]:
             raise RequestError(f"{path}: lacks the column {absent[0]}")
         if not all(math.isfinite(value) for row in rows for value in row.values()):
             raise RequestError(f"{path}: holds a number that is not finite")

@@ -20,6 +20,7 @@ class GitShape(FileShape):
 
     commit: Text | None = None
     dirty: bool | None = None
+    given: bool = False  # by $ABLATE_COMMIT, and not seen
 
 
 class UnreadableShape(FileShape):
@@ -48,6 +49,7 @@ class RecordShape(FileShape):
     compiled: bool | None = None
     kernels: Text | None = None
     cpu: dict[str, Any] | None = None
+    not_repeatable: list[Text] | None = None  # operators of the device that give other bits each time
     peak_memory_bytes: Count | None = None
     versions: dict[str, Text] | None
     git: GitShape | None

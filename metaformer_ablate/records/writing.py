@@ -34,7 +34,8 @@ def write_files(
     tree = spec.to_dict()
     task = task_of(tree)
     (folder / "spec.yaml").write_text(_yaml(tree), encoding="utf-8")
-    (folder / "history.csv").write_text(_history(history, task.history_columns), encoding="utf-8")
+    columns = [name for name in task.history_columns if not history or name in history[0]]
+    (folder / "history.csv").write_text(_history(history, columns), encoding="utf-8")
     if predictions is not None:
         import numpy as np
 

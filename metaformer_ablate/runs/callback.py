@@ -57,14 +57,21 @@ class RunCallback(pl.Callback):
         self.fingerprint = fingerprint
         self.task = task_of(spec)
         self.history: list[dict[str, float]] = []
-        self.epochs = spec.train.epochs + spec.train.cooldown_epochs
+        # As the spec says; the runner sets it to what the data that was opened comes to.
+        self.steps_per_epoch = spec.data.split_sizes()[0] // spec.train.batch_size
         self.steps = 0
         self.devices = [device]
         self.started = now()
         self.resume_at = (0, 0)  # epoch and batch to begin with
+        self.not_repeatable: set[str] = set()  # operators that give other bits each time
         self.unreadable = Unreadable(spec.data.max_unreadable or 0)
         self._start = self._last_report = self._saved = time.perf_counter()
         self._since = (0, self._start)
+
+    @property
+    def epochs(self) -> int:
+        """Lines of history that the run ends with."""
+        return self.spec.train.all_epochs(self.steps_per_epoch)
 
     @property
     def seconds(self) -> float:
@@ -150,6 +157,7 @@ class RunCallback(pl.Callback):
             "device": "; then ".join(self.devices),
             "started": self.started,
             **self.computing.to_record(),
+            **({"not_repeatable": sorted(self.not_repeatable)} if self.not_repeatable else {}),
             **self.unreadable.to_record(),
         }
 
@@ -176,7 +184,10 @@ class RunCallback(pl.Callback):
         self.steps += 1
         if self.options.tracker is not None:
             self.options.tracker.loss(self.steps, out["loss"])
+        all_steps = self.spec.train.all_steps(self.steps_per_epoch)
         last = i + 1 == trainer.num_training_batches
+        if self.steps == all_steps and not last:  # Lightning evaluates, and ends the epoch and the fit
+            trainer.should_stop = last = True
         stop, due = self._poll_requests(trainer)
         # After the last step of an epoch the evaluation comes first: then the epoch's line of history is saved too.
         if not last and (stop or due):
@@ -184,8 +195,7 @@ class RunCallback(pl.Callback):
         if stop and not last:
             raise Interrupted(self.options.stop.number or 0)
         if time.perf_counter() - self._last_report > PROGRESS_SECONDS:
-            assert isinstance(module, TaskModule)
-            self._report_progress(self.steps / (self.epochs * module.steps_per_epoch))
+            self._report_progress(self.steps / all_steps)
 
     def _poll_requests(self, trainer: pl.Trainer) -> tuple[bool, bool]:
         """Whether an end is asked for, and whether a checkpoint is due: on any device, so that all do the same."""
@@ -201,7 +211,10 @@ class RunCallback(pl.Callback):
         assert isinstance(module, TaskModule)
         self._gather_unreadable(trainer)
         train_loss = module.finish_epoch()
-        values = {f"val_{name}": trainer.callback_metrics[f"val/{name}"].item() for name in self.task.history}
+        measured = trainer.callback_metrics
+        lacking = {name for name in self.task.history if f"val/{name}" not in measured}
+        assert all(self.task.metric(name).optional for name in lacking), lacking
+        values = {f"val_{name}": measured[f"val/{name}"].item() for name in self.task.history if name not in lacking}
         # The last step of an epoch can break the weights after a loss that was still finite.
         if not all(map(math.isfinite, (train_loss, *values.values()))):
             raise Diverged(self.steps)

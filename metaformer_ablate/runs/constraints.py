@@ -17,7 +17,8 @@ def check_hardware(spec: RunSpec, device: str, batch_norm: bool | None = None) -
     train = spec.train
     if batch_norm is None:
         convs = (spec.model.stem, spec.model.downsample)
-        batch_norm = "batch_norm" in (spec.model.norm, *(conv.norm for conv in convs if conv))
+        used = "batch_norm" in (spec.model.norm, *(conv.norm for conv in convs if conv))
+        batch_norm = used and not spec.model.batch_norm_eval
     if train.kernels == "triton" and device == "cpu":
         raise RequestError("train.kernels is 'triton', which needs a GPU with Triton; allowed on a CPU: torch, auto")
     if train.strategy == "fsdp" and device == "cpu":
@@ -31,6 +32,11 @@ def check_hardware(spec: RunSpec, device: str, batch_norm: bool | None = None) -
         raise RequestError(
             f"train.ema is {train.ema:g} and train.strategy is 'fsdp', which has the weights in pieces; allowed: "
             f"train.strategy=ddp"
+        )
+    if train.strategy == "fsdp" and train.optimizer != "adamw":
+        raise RequestError(
+            f"train.optimizer is {train.optimizer} and train.strategy is 'fsdp', which has the weights in pieces that "
+            f"not every optimiser may be given; allowed: train.optimizer=adamw, or train.strategy=ddp"
         )
     if not batch_norm:
         return

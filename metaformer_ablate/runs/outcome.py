@@ -30,7 +30,8 @@ EMPTY_RECORD: dict[str, Any] = dict.fromkeys(
 
 def failed_record(spec: RunSpec, reason: str) -> dict[str, Any]:
     """What there is to record of a run whose worker died, as another process sees it."""
-    seen = {"epochs": spec.train.epochs + spec.train.cooldown_epochs, "images_seen": 0, "seconds": 0.0}
+    steps_per_epoch = spec.data.split_sizes()[0] // spec.train.batch_size
+    seen = {"epochs": spec.train.all_epochs(steps_per_epoch), "images_seen": 0, "seconds": 0.0}
     of_process = {"versions": provenance.versions(), "git": provenance.git_state(), "started": now(), "ended": now()}
     return EMPTY_RECORD | seen | of_process | {"status": "failed", "reason": reason}
 

@@ -26,7 +26,7 @@ from metaformer_ablate.system.memory import peak_memory, retain_freed_memory, st
 from metaformer_ablate.tasks.base import TaskData
 from metaformer_ablate.tasks.module import Diverged, TaskModule
 from metaformer_ablate.tasks.registry import DEFAULT, task_of
-from metaformer_ablate.training.compute import ComputeSettings, checkpoint_activations
+from metaformer_ablate.training.compute import ComputeSettings, checkpoint_activations, repeatable
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,10 @@ class Runner:
         try:
             record |= cost_of(spec)
             module = self.fit(spec, data, callback, find_checkpoint)
-            metrics = {metric.name: callback.history[-1][f"val_{metric.name}"] for metric in task.metrics}
+            last = callback.history[-1]
+            metrics = {
+                metric.name: last[f"val_{metric.name}"] for metric in task.metrics if f"val_{metric.name}" in last
+            }
             record |= {"status": "ok", "metrics": metrics, "at_chance": module.at_chance(metrics)}
             predictions = module.predictions
         except Diverged as error:
@@ -148,6 +151,7 @@ class Runner:
                 self._log_once(logging.WARNING, BF16_ON_CPU)
         checkpoint = find_checkpoint(callback)
         module, batch_norm = self._build(spec, data, computing)
+        callback.steps_per_epoch = module.steps_per_epoch
         with quiet_lightning():
             trainer = make_trainer(train, self.peers, computing, callback, batch_norm)
             if batch_norm and train.world > 1 and trainer.is_global_zero:
@@ -155,7 +159,8 @@ class Runner:
             rank, unreadable = trainer.global_rank, callback.unreadable
             loader = data.train_loader(train, spec.seed, callback.resume_at, rank, unreadable)
             shares = data.evaluation_loader(train, rank, unreadable)
-            with callback.options.stop.polling():
+            gpu = self.device.type == "cuda"
+            with repeatable(gpu) as callback.not_repeatable, callback.options.stop.polling():
                 trainer.fit(module, loader, shares, ckpt_path=checkpoint, weights_only=True)
         return module
 

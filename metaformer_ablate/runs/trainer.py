@@ -14,6 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch import nn
 
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.freezing import trained_batch_norms
 from metaformer_ablate.models.norms import BatchNorm
 from metaformer_ablate.runs.callback import RunCallback
 from metaformer_ablate.training.compute import ComputeSettings
@@ -75,19 +76,18 @@ def quiet_lightning() -> Iterator[None]:
         # A loader that begins where the checkpoint ended is what this one wants.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+        # What is frozen, and batch norms that keep their statistics.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         # What is logged is of all devices already.
         warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
         warnings.filterwarnings("ignore", category=FutureWarning)
         yield
 
 
-# All of torch's; its own name for them is private.
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
-
 def has_batch_norm(net: nn.Module, train: TrainSpec) -> bool:
-    """Raises RequestError where several devices could not synchronise it without changing what it computes."""
-    kinds = {type(module) for module in net.modules() if isinstance(module, BATCH_NORMS)}
+    """Whether statistics follow the batches. Raises RequestError where several devices could not synchronise them
+    without changing what the net computes."""
+    kinds = {type(module) for module in trained_batch_norms(net.modules())}
     # torch puts its own class in their place; timm has some that do more, such as an activation.
     if train.world > 1 and (odd := kinds - {nn.BatchNorm1d, nn.BatchNorm2d, BatchNorm}):
         names = ", ".join(sorted(kind.__name__ for kind in odd))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from metaformer_ablate.data.datasets import DATASETS
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import RequestError, unknown
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.spec.merge import Merged, invalid
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.training.optimizers import all_optimizers, find_optimizer
 from metaformer_ablate.training.spec import TrainSpec
 
 
@@ -15,6 +16,7 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
     in a stage, a schedule that does not fit the epochs, devices that cannot share a batch."""
     _check_task(spec, merged)
     _check_model(spec, merged)
+    _check_optimizer(spec.train, merged)
     _check_training(spec, merged)
     _check_sharing(spec.train, merged)
     _check_mixing(spec, merged)
@@ -65,19 +67,59 @@ def _check_model(spec: RunSpec, merged: Merged) -> None:
 def _check_training(spec: RunSpec, merged: Merged) -> None:
     """The schedule fits the epochs, and a batch the images."""
     train = spec.train
-    if train.warmup_epochs >= train.epochs and train.warmup_epochs > 0:
-        _, source = merged.explicit.get("train.warmup_epochs", (None, None))
-        place = "train.warmup_epochs" if source is not None and source.strict else "train.epochs"
-        raise RequestError(
-            f"{merged.where(place)}train.warmup_epochs is {train.warmup_epochs:g} and train.epochs is "
-            f"{train.epochs}; allowed: fewer warm-up epochs than epochs"
-        )
     images, _ = spec.data.split_sizes()
+    _check_warmup(train, max(1, images // train.batch_size), merged)
+    _check_milestones(train, merged)
     if train.batch_size > images:
         raise RequestError(
             f"{merged.where('train.batch_size')}train.batch_size is {train.batch_size}; allowed: at most {images}, "
             f"the training images of {spec.data.name}"
         )
+
+
+def _check_warmup(train: TrainSpec, steps_per_epoch: int, merged: Merged) -> None:
+    """It ends before the schedule does."""
+    length = f"train.epochs is {train.epochs}" if train.steps is None else f"train.steps is {train.steps}"
+    if train.warmup_steps is not None:
+        name, warmup, steps = "train.warmup_steps", f"{train.warmup_steps}", float(train.warmup_steps)
+    else:
+        assert train.warmup_epochs is not None
+        name, warmup = "train.warmup_epochs", f"{train.warmup_epochs:g}"
+        steps = train.warmup_epochs * steps_per_epoch
+    if not 0 < steps >= train.schedule_steps(steps_per_epoch):
+        return
+    _, source = merged.explicit.get(name, (None, None))
+    place = name if source is not None and source.strict else length.partition(" ")[0]
+    unit = "epochs" if train.steps is None and train.warmup_steps is None else "steps"
+    of_epoch = "" if train.steps is None and train.warmup_steps is None else f" (an epoch has {steps_per_epoch})"
+    raise RequestError(
+        f"{merged.where(place)}{name} is {warmup} and {length}; allowed: fewer warm-up {unit} than {unit}{of_epoch}"
+    )
+
+
+def _check_milestones(train: TrainSpec, merged: Merged) -> None:
+    """A step schedule has some, in order, all before the end of training."""
+    if train.schedule != "step":
+        return
+    length, unit = (train.epochs, "epochs") if train.steps is None else (train.steps, "steps")
+    assert length is not None
+    found = train.milestones
+    if not found or list(found) != sorted(set(found)) or found[-1] >= length:
+        allowed = f"allowed with train.schedule=step: a list of rising integers from 1 to {length - 1} ({unit})"
+        raise invalid("train.milestones", None if found is None else list(found), allowed, merged)
+
+
+def _check_optimizer(train: TrainSpec, merged: Merged) -> None:
+    """The installed timm has the optimiser, which takes the arguments."""
+    optimizer = find_optimizer(train.optimizer)
+    if optimizer is None:
+        said = unknown("optimizer", train.optimizer, all_optimizers())
+        raise invalid("train.optimizer", train.optimizer, said, merged)
+    for name in train.optimizer_args or ():
+        if name not in optimizer.arguments:
+            own = f" (set train.{name})" if name in ("lr", "weight_decay", "betas", "eps") else ""
+            said = unknown(f"argument of {train.optimizer}", name, optimizer.arguments)
+            raise invalid("train.optimizer_args", train.optimizer_args, said + own, merged)
 
 
 def _check_mixing(spec: RunSpec, merged: Merged) -> None:

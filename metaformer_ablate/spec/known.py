@@ -43,7 +43,7 @@ del LEAVES["model.init_sha256"], LEAVES["model.init_run"]
 SHORTHANDS = {
     "model.name": "a named model: " + ", ".join(NAMED),
     "model.size": "a size: " + ", ".join(SIZES),
-    "train.epoch_factor": "a number above 0: the recipe's epochs times it",
+    "train.epoch_factor": "a number above 0: the recipe's epochs or steps, and its milestones, times it",
 }
 
 
@@ -68,6 +68,7 @@ def all_leaves() -> dict[str, FieldInfo]:
 
 def check_path(path: str, where: str, task: Task) -> None:
     """Raises RequestError unless a dotted path is a setting of a task's specs."""
+    leaves = LEAVES | task_leaves(task)
     known = [*LEAVES, *SHORTHANDS, *task_leaves(task)]
     if path in known:
         return
@@ -75,6 +76,8 @@ def check_path(path: str, where: str, task: Task) -> None:
     if inside:
         raise RequestError(f"{where}: {path} must be a mapping with: {', '.join(p[len(path) + 1 :] for p in inside)}")
     parent = path.rpartition(".")[0]
+    if parent in leaves:
+        raise RequestError(f"{where}: {parent} is set as a whole, to {leaves[parent].description}")
     siblings = [p for p in known if p.rpartition(".")[0] == parent]
     home = f"{parent} of {task.name}" if parent == "task" else parent
     allowed = f"; allowed in {home}: {', '.join(p[len(parent) + 1 :] for p in siblings)}" if siblings else ""

@@ -106,8 +106,34 @@ def _choose_presets(merged: Merged, layer: Layer, values: dict[str, Any]) -> Non
                 f"allowed: {SHORTHANDS['train.epoch_factor']}"
             )
         merged.epoch_factor = (factor, layer)
-    if "train.epochs" in values:
+    if "train.epochs" in values or "train.steps" in values:
         merged.epoch_factor = None
+    _choose_training(merged, layer, values)
+
+
+# Two ways to say one thing, of which a run has one.
+_EITHER = (("train.epochs", "train.steps"), ("train.warmup_epochs", "train.warmup_steps"))
+
+
+def _choose_training(merged: Merged, layer: Layer, values: dict[str, Any]) -> None:
+    """Clears of earlier layers what belongs to a choice that this one makes anew.
+
+    A length in epochs stands over one in steps and the other way round, and milestones are in the unit of the length;
+    what an optimiser reads was meant for that one.
+    """
+    cleared: set[str] = set()
+    for one, other in _EITHER:
+        chosen = [path for path in (one, other) if values.get(path) is not None]
+        if len(chosen) == 2:
+            raise RequestError(f"{layer.where(other)}: set {one} or {other}, not both")
+        cleared |= {one, other}.difference(chosen) if chosen else set()
+    in_steps = merged.explicit.get("train.steps", (None,))[0] is not None
+    if values.get("train.epochs" if in_steps else "train.steps") is not None:
+        cleared.add("train.milestones")
+    if (name := values.get("train.optimizer")) is not None:
+        before = merged.explicit.get("train.optimizer", ("adamw",))[0]
+        cleared |= {"train.betas", "train.eps", "train.optimizer_args"} if name != before else set()
+    merged.explicit = {p: v for p, v in merged.explicit.items() if p not in cleared}
 
 
 def with_presets(merged: Merged) -> dict[str, Any]:
@@ -122,8 +148,8 @@ def with_presets(merged: Merged) -> dict[str, Any]:
     if size is not None and (merged.size or "depths" not in named):
         flat |= {"model.depths": size.depths, "model.dims": size.dims}
     flat |= {path: value for path, (value, _) in merged.explicit.items()}
-    if merged.epoch_factor and isinstance(flat.get("train.epochs"), int):
-        flat["train.epochs"] = max(1, round(flat["train.epochs"] * merged.epoch_factor[0]))
+    if merged.epoch_factor:
+        flat |= _times(merged.epoch_factor[0], flat)
     nested: dict[str, Any] = {}
     for path, value in flat.items():
         *parents, leaf = path.split(".")
@@ -137,6 +163,19 @@ def with_presets(merged: Merged) -> dict[str, Any]:
             default = SECTIONS[section].model_fields[leaf].default.model_dump()
             nested[section][leaf] = {**default, **nested[section][leaf]}
     return nested
+
+
+def _times(factor: float, flat: dict[str, Any]) -> dict[str, Any]:
+    """The length of training and its milestones times a factor; what is no number is left to be refused."""
+
+    def times(value: Any) -> Any:
+        in_range = isinstance(value, int) and 0 < value < 2**31
+        return max(1, round(value * factor)) if in_range else value
+
+    found: dict[str, Any] = {path: times(flat[path]) for path in ("train.epochs", "train.steps") if path in flat}
+    if isinstance(milestones := flat.get("train.milestones"), list):
+        found["train.milestones"] = list(map(times, milestones))
+    return found
 
 
 def per_stage(values: dict[str, Any], merged: Merged) -> dict[str, Any]:

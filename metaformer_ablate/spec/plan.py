@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,17 +93,57 @@ def _resolve_row(
 
 
 def row_notes(plan: Plan, name: str) -> list[str]:
-    """What a reader of a row has to know: its own notes, what of its data and training is not the baseline's, and the
-    stages where a window covers the whole map or there is nothing to mix."""
+    """What a reader of a row has to know under this recipe: its own notes, what it changes besides what it sets first,
+    and what of its data and training is not the baseline's."""
     notes = list(plan.experiment.rows[name].notes)
     if name in plan.not_applicable:
         return [*notes, f"not applicable: {plan.not_applicable[name]}"]
-    spec = plan.specs[name]
-    baseline = plan.specs.get(plan.experiment.baseline)
-    if baseline is not None and (changes := differences(spec, baseline, ("data", "train", "task"))):
-        notes.append(
-            "not the baseline's recipe: " + ", ".join(f"{path} {there} -> {here}" for path, here, there in changes)
-        )
+    if (baseline := plan.specs.get(plan.experiment.baseline)) is None:
+        return notes
+    notes += _other_parts(plan, name)
+    if changes := differences(plan.specs[name], baseline, ("data", "train", "task")):
+        notes.append("not the baseline's recipe: " + ", ".join(map(_change, changes)))
+    return notes
+
+
+# Settings that stand for a whole model: which of them a row and the baseline use is one change.
+_WHOLE_MODELS = ("model.name", "model.size", "model.timm", "model.comparator", "model.class")
+
+
+def _other_parts(plan: Plan, name: str) -> list[str]:
+    """A note where a row and the baseline set the model apart in more than one thing; the row's first is its point."""
+    rows, base = plan.experiment.rows, plan.experiment.baseline
+    sets = {**rows[name].sets(plan.recipe.name), **rows[base].sets(plan.recipe.name)}
+    changed = differences(plan.specs[name], plan.specs[base], ("model",))
+    found: dict[str, list[tuple[str, Any, Any]]] = {}
+    whole = [key for key in sets if key in _WHOLE_MODELS]
+    for key in sets if name != base else ():
+        if key in whole:
+            found.setdefault(whole[0], [])
+        elif key.startswith("model.") and (own := [each for each in changed if f"{each[0]}.".startswith(f"{key}.")]):
+            found[key] = own
+    point, *others = found or [""]
+    if not others:
+        return []
+    return [f"besides {point} it changes " + ", ".join(_change(each) for key in others for each in found[key])]
+
+
+def _change(change: tuple[str, Any, Any]) -> str:
+    path, here, there = change
+    return f"{path} {_value(there)} -> {_value(here)}"
+
+
+def _value(value: Any) -> str:
+    """A value as a spec has it; one that is the same in every stage is said once."""
+    if isinstance(value, list) and value and all(each == value[0] for each in value):
+        value = value[0]
+    return value if isinstance(value, str) else json.dumps(value).replace('"', "")
+
+
+def map_notes(plan: Plan, name: str) -> list[str]:
+    """The stages of a row where a window covers the whole map, or where there is nothing to mix."""
+    if (spec := plan.specs.get(name)) is None:
+        return []
     covered: dict[str, list[str]] = {}
     size = spec.data.image_size
     for i, (height, width) in enumerate([] if size is None else spec.model.stage_sizes(size)):
@@ -116,8 +157,7 @@ def row_notes(plan: Plan, name: str) -> list[str]:
             covered.setdefault(f"{mixer} has nothing to mix", []).append(place)
         elif window is not None and window // 2 >= max(height, width) - 1:
             covered.setdefault(f"a window of {window} covers the whole map", []).append(place)
-    notes += [f"{what} in {', '.join(places)}" for what, places in covered.items()]
-    return notes
+    return [f"{what} in {', '.join(places)}" for what, places in covered.items()]
 
 
 def differences(

@@ -24,7 +24,7 @@ from metaformer_ablate.spec.checks import check_together
 from metaformer_ablate.spec.merge import Merged, invalid, merge, per_stage, with_presets
 from metaformer_ablate.spec.run_spec import SECTION_NAMES, RunSpec
 from metaformer_ablate.system.files import open_regular
-from metaformer_ablate.training.spec import TrainSpec, unread_train
+from metaformer_ablate.training.spec import TrainSpec, completed, unread_train
 
 
 def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
@@ -46,7 +46,7 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
         numbers = {"num_classes": data.classes}
         numbers |= {key: getattr(data, key) or getattr(facts, key) for key in ("train_images", "test_images")}
         data = data.model_copy(update=numbers)
-    train = _validate(TrainSpec, "train", values.get("train", {}), merged)
+    train = _validate(TrainSpec, "train", completed(values.get("train", {})), merged)
     task = None
     if (section := merged.task.settings) is not None:
         task = _validate(section, "task", values.get("task", {}), merged)

@@ -39,7 +39,7 @@ def agreement(one: RankedColumn, other: RankedColumn, sign: int = 1) -> dict[str
     `sign` is 1 where higher values are better, -1 where lower ones are. The better row of a pair in the other column
     stands first, so a reversed pair's first difference times `sign` is below 0. It is beyond noise where the paired 95%
     interval excludes 0 in each column that has seeds, null where there is no interval. Each p is Holm's over all pairs
-    that both columns order.
+    that both columns order: of each column as many as `comparisons` says.
     """
     names = [row for row in one.values if row in other.values]
     if len(names) < FEWEST_ROWS:
@@ -61,6 +61,7 @@ def agreement(one: RankedColumn, other: RankedColumn, sign: int = 1) -> dict[str
         "spearman": {"value": rho.value, "ci95": rho.ci95 and list(rho.ci95)},
         "method": FISHER_Z,
         "pairs": len(pairs),
+        "comparisons": [sum(pair["differences"][k]["p"] is not None for pair in pairs) for k in range(2)],
         "reversed": reversed_pairs,
         "left_out": [{"name": row, "reason": why} for row, why in left_out.items() if row in either],
     }
@@ -96,8 +97,9 @@ def _in_words(found: Mapping[str, Any]) -> list[str]:
     text = f"{len(pairs)} of {found['pairs']} pairs of rows are reversed; beyond noise (their paired 95% interval "
     text += f"excludes 0) are {len(beyond)}" + (f", not known of {unknown}" if unknown else "")
     if beyond:
+        tested = " and ".join(str(n) for n in dict.fromkeys(found["comparisons"]) if n)
         still = [p for p in beyond if all(s["p"] is None or s["p"] < LEVEL for s in p["differences"])]
-        text += f", with p < {LEVEL} after Holm over all pairs {len(still)}{_named(still, ': ')}"
+        text += f", of which {len(still)} with p < {LEVEL} after Holm over the {tested} pairs{_named(still, ': ')}"
         text += _named([pair for pair in beyond if pair not in still], ". Not after Holm: ")
     lines.append(text + ".")
     if found["left_out"]:

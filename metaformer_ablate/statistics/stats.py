@@ -45,7 +45,10 @@ BOOTSTRAP = f"BCa bootstrap over seeds, {RESAMPLES} resamples, fixed seed"
 MOST_SEEDS_NEEDED = 100_000
 
 
-SMALLEST_P = 1e-12  # of the sign-flip test: below, rounding decides
+SMALLEST_P = 1e-13  # of the sign-flip test: its rounding errors are of some 1e-14
+
+
+FLOOR_P = 1e-11  # no corrected p of an exact test is told below this: SMALLEST_P over a hundred comparisons
 
 
 MCNEMAR = "exact McNemar test on the images that one model of the pair has right and the other wrong, uncorrected"
@@ -129,6 +132,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, p * (len(known) - rank)))
         adjusted[i] = largest
     return adjusted
+
+
+def corrected_over(comparisons: int) -> str:
+    """How the p of so many comparisons are corrected, as tables say it."""
+    if comparisons == 1:
+        return "not corrected, for it is the only comparison of this table"
+    return f"corrected by Holm over the {comparisons} comparisons of this table"
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -85,7 +85,7 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
     for job in jobs:
         for spec in (*job.first, job.spec):
             train = spec.train
-            images = spec.data.split_sizes()[0] * (train.epochs + train.cooldown_epochs)
+            images = train.all_steps(spec.data.split_sizes()[0] // train.batch_size) * train.batch_size
             if rates and spec is job.spec:
                 total += median(rates) * images * macs(spec)
             else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from metaformer_ablate.errors import RequestError, shown
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "fvcore", "metaformer-ablate")
 
@@ -28,11 +32,25 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _given_commit() -> dict[str, Any]:
+    given = os.environ.get("ABLATE_COMMIT", "").strip()
+    if not given:
+        return {"commit": None, "dirty": None}
+    if not re.fullmatch("[0-9a-f]{7,64}", given):
+        raise RequestError(f"ABLATE_COMMIT is {shown(given)}; allowed: the 7 to 64 hex digits of a commit")
+    return {"commit": given, "dirty": None, "given": True}
+
+
 @cache  # of the code that this process has loaded; what is committed later is not what trains
 def git_state() -> dict[str, Any]:
-    """Commit of this package's checkout and whether its files differ from it; nulls where it is no checkout."""
+    """Commit of this package's checkout and whether its files differ from it.
+
+    Where it is no checkout, as in a container or a copy on a cluster, the commit is the one that $ABLATE_COMMIT gives,
+    with `given: true`, for nobody has seen it; without that there are nulls. Raises RequestError for a value of
+    $ABLATE_COMMIT that is no commit.
+    """
     home = Path(__file__).resolve().parents[2]
-    nothing = {"commit": None, "dirty": None}
+    nothing = _given_commit()
 
     def git(*words: str) -> str:
         return subprocess.run(

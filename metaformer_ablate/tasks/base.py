@@ -107,6 +107,7 @@ class Metric:
     higher_is_better: bool = True
     digits: int = 2  # decimals of a measured value
     paper_digits: int = 1  # decimals as papers print it
+    optional: bool = False  # a run may lack it: nothing of the kind to find, or no output of the net for it
 
     @property
     def heading(self) -> str:
@@ -164,8 +165,12 @@ class Task:
 
     @property
     def history_columns(self) -> tuple[str, ...]:
-        """The columns of history.csv."""
+        """The columns of history.csv; it may lack those of optional metrics."""
         return ("epoch", "step", "lr", "train_loss", *(f"val_{name}" for name in self.history), "seconds")
+
+    @property
+    def optional_columns(self) -> set[str]:
+        return {f"val_{metric.name}" for metric in self.metrics if metric.optional}
 
     def part(self, name: str) -> ModuleType:
         """A part of the task by name. May load torch."""

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from metaformer_ablate.data.sampling import derive_seed
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.freezing import kept_in_evaluation
 from metaformer_ablate.training.compute import compile_in_place
 from metaformer_ablate.training.micro_batches import MicroBatches
-from metaformer_ablate.training.optim import decayed_names, learning_rate, seed_generators, weight_decay_groups
+from metaformer_ablate.training.optim import decayed_names, learning_rate, make_optimizer, seed_generators
 from metaformer_ablate.training.spec import TrainSpec
 
 
@@ -48,12 +50,16 @@ class TaskModule(pl.LightningModule):
             # In training mode as the rest, or Lightning warns; it is called in evaluation only.
             self.averaged = ModelEmaV3(net, decay=train.ema).requires_grad_(False).train()
         self.micro_batches = MicroBatches(train.world * train.accumulation, net, train.batch_size)
+        self._evaluating = kept_in_evaluation(net)  # by name: batch norms may be replaced by synchronised ones
+        if not any(p.requires_grad for p in net.parameters()):
+            raise RequestError(f"model.freeze leaves nothing to train of {type(net).__name__}; allowed: parts of it")
         # Told by their shapes, which fsdp changes once it has the parameters.
-        self._decayed = decayed_names(net)
+        self._decayed = decayed_names(net, train.decay_on)
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self.predictions: dict[str, np.ndarray] = {}
         self._loss_sum, self._first_bad = torch.zeros(()), torch.full((), -1)
         self.compiled = False
+        self.train()
 
     # What a task defines
 
@@ -89,6 +95,13 @@ class TaskModule(pl.LightningModule):
         compile_in_place(self.net, *([] if self.averaged is None else [self.evaluated]))
 
     # Training
+
+    def train(self, mode: bool = True) -> TaskModule:
+        """`nn.Module.train`, but what of the net is frozen or keeps its statistics stays in evaluation mode."""
+        super().train(mode)
+        for name in self._evaluating:
+            self.net.get_submodule(name).training = False
+        return self
 
     def on_fit_start(self) -> None:
         self.micro_batches.device = self.device
@@ -147,7 +160,11 @@ class TaskModule(pl.LightningModule):
         if bad := [step for step in self.of_all_devices(self._first_bad).tolist() if step >= 0]:
             raise Diverged(min(bad))
         sums = self.of_all_devices(self._loss_sum).tolist()
-        return sum(sums) / (len(sums) * self.steps_per_epoch * self.spec.accumulation)
+        return sum(sums) / (len(sums) * self.steps_in_epoch(self.current_epoch) * self.spec.accumulation)
+
+    def steps_in_epoch(self, epoch: int) -> int:
+        """Optimiser steps of an epoch, counted from 0: with `train.steps` the last one may be a short one."""
+        return min(self.steps_per_epoch, self.spec.all_steps(self.steps_per_epoch) - epoch * self.steps_per_epoch)
 
     # Evaluation
 
@@ -195,13 +212,7 @@ class TaskModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         spec = self.spec
-        optimizer = torch.optim.AdamW(
-            weight_decay_groups(self.net, spec.weight_decay, self._decayed),
-            lr=spec.lr,
-            betas=(spec.betas[0], spec.betas[1]),
-            eps=spec.eps,
-            fused=True,
-        )
+        optimizer = make_optimizer(self.net, spec, self._decayed)
         factor = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate(spec, step, self.steps_per_epoch) / spec.lr
         )

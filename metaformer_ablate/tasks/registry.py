@@ -16,6 +16,7 @@ DEFAULT = "classification"  # of a spec without the section `task`
 TASKS: dict[str, str] = {
     "classification": "metaformer_ablate.tasks.classification.task:TASK",
     "segmentation": "metaformer_ablate.tasks.segmentation.task:TASK",
+    "detection": "metaformer_ablate.tasks.detection.task:TASK",
 }
 
 

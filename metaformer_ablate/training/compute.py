@@ -9,6 +9,10 @@ for bit as one that was not disturbed where the compiler makes the same code of 
 from __future__ import annotations
 
 import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -68,6 +72,37 @@ def compile_in_place(*nets: nn.Module) -> None:
     torch.compiler.reset()
     for net in nets:
         net.compile(dynamic=False, options={"fallback_random": True})
+
+
+@contextmanager
+def repeatable(gpu: bool) -> Iterator[set[str]]:
+    """On a GPU, has each operator give the same bits each time; yields the names of those met that cannot.
+
+    On a CPU operators do so by themselves. What cannot goes on: a run says in its record which they were.
+    """
+    found: set[str] = set()
+    if not gpu:
+        yield found
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads what it has not written
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    show = warnings.showwarning
+
+    def note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if (said := re.match(r"(\S+) does not have a deterministic implementation", str(message))) is not None:
+            found.add(said[1])
+        else:
+            show(message, category, *where, **more)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("always", message=".*does not have a deterministic implementation.*")
+            warnings.showwarning = note
+            yield found
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def is_compile_error(error: Exception) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from metaformer_ablate.settings.schema import (
     AboveZero,
@@ -12,30 +13,67 @@ from metaformer_ablate.settings.schema import (
     Pair,
     Positive,
     Probability,
+    Stages,
     Strict,
     execution_setting,
+    later_setting,
     name_in,
     setting,
 )
+from metaformer_ablate.training.optimizers import find_optimizer
+
+
+def _plain(value: Any) -> Any:
+    """A list as a tuple, and -0.0 as 0.0; whole numbers stay whole, for some arguments have to be."""
+    if isinstance(value, list):
+        return tuple(map(_plain, value))
+    return value + 0.0 if isinstance(value, float) else value
+
+
+# A value of `optimizer_args`.
+Argument = Annotated[bool | int | float | str | tuple[float, ...] | None, BeforeValidator(_plain)]
+
+
+SCHEDULES = ("cosine", "constant", "step", "poly")
 
 
 class TrainSpec(Strict):
     """Optimiser, schedule and what of the machine can change a result."""
 
-    epochs: Positive = setting(300, "an integer of at least 1")
+    epochs: Positive | None = setting(300, "an integer of at least 1")
+    steps: Positive | None = later_setting("an integer of at least 1: optimiser steps, in place of train.epochs")
     batch_size: Annotated[int, Field(ge=2)] = setting(1024, "an integer of at least 2: images per step in all")
-    optimizer: Annotated[str, name_in("optimizer", ("adamw",))] = setting("adamw", "adamw")
+    # Which names there are depends on the installed timm: `spec.checks` asks, a record is read with any.
+    optimizer: str = setting(
+        "adamw", "adamw, or another optimiser of timm by name, such as sgd, momentum, lamb or lion"
+    )
+    optimizer_args: Annotated[dict[str, Argument], AfterValidator(lambda args: args or None)] | None = later_setting(
+        "a mapping of what else the optimiser reads, such as {momentum: 0.9}, or null for its own"
+    )
     lr: AboveZero = setting(1e-3, "a number above 0: the peak learning rate")
     weight_decay: NotNegative = setting(0.05, "a number of at least 0")
-    betas: Pair[Probability] = setting((0.9, 0.999), "two numbers of at least 0 and below 1")
-    eps: AboveZero = setting(1e-8, "a number above 0")
-    schedule: Annotated[str, name_in("schedule", ("cosine", "constant"))] = setting("cosine", "cosine or constant")
+    decay_on: Annotated[str, name_in("choice", ("all", "matrices"))] | None = later_setting(
+        "all (norms, biases and scales too), matrices (all of two dimensions or more), or null for matrices but those "
+        "that the model exempts"
+    )
+    betas: Pair[Probability] | None = setting((0.9, 0.999), "two numbers of at least 0 and below 1")
+    eps: AboveZero | None = setting(1e-8, "a number above 0")
+    schedule: Annotated[str, name_in("schedule", SCHEDULES)] = setting("cosine", "cosine, constant, step or poly")
+    milestones: Stages[Positive] | None = later_setting(
+        "a list of rising integers of at least 1: the epochs (with train.steps the steps) after which the learning "
+        "rate is multiplied by gamma"
+    )
+    gamma: AboveZero | None = later_setting("a number above 0: what a milestone multiplies the learning rate by")
+    power: AboveZero | None = later_setting("a number above 0: the exponent of the poly schedule")
     schedule_unit: Annotated[str, name_in("unit", ("step", "epoch"))] = setting("step", "step or epoch")
-    warmup_epochs: NotNegative = setting(5.0, "a number of at least 0")
+    warmup_epochs: NotNegative | None = setting(5.0, "a number of at least 0")
+    warmup_steps: Annotated[int, Field(ge=0, lt=2**31)] | None = later_setting(
+        "an integer of at least 0: steps of warm-up, in place of train.warmup_epochs"
+    )
     warmup_lr: NotNegative | None = setting(1e-6, "a number of at least 0: the learning rate that warm-up begins with")
-    min_lr: NotNegative | None = setting(1e-5, "a number of at least 0: the learning rate that the cosine ends with")
+    min_lr: NotNegative | None = setting(1e-5, "a number of at least 0: the learning rate that the schedule ends with")
     cooldown_epochs: Annotated[int, Field(ge=0)] = setting(
-        0, "an integer of at least 0: epochs at min_lr after the cosine"
+        0, "an integer of at least 0: epochs at the last learning rate after the schedule"
     )
     label_smoothing: Probability = setting(0.0, "a number of at least 0 and below 1")
     clip_grad: AboveZero | None = setting(None, "a number above 0: the largest norm of the gradient, or null for none")
@@ -70,6 +108,28 @@ class TrainSpec(Strict):
     )
 
     @property
+    def has_warmup(self) -> bool:
+        return bool(self.warmup_epochs if self.warmup_steps is None else self.warmup_steps)
+
+    def schedule_steps(self, steps_per_epoch: int) -> int:
+        """Steps that the schedule takes: all but those of the cool-down."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return self.epochs * steps_per_epoch
+
+    def all_steps(self, steps_per_epoch: int) -> int:
+        """Steps of a run."""
+        return self.schedule_steps(steps_per_epoch) + self.cooldown_epochs * steps_per_epoch
+
+    def all_epochs(self, steps_per_epoch: int) -> int:
+        """Epochs of a run: evaluations, and lines of its history. With `steps` the last one may be a short one."""
+        if self.steps is not None:
+            return -(-self.steps // steps_per_epoch)
+        assert self.epochs is not None
+        return self.epochs + self.cooldown_epochs
+
+    @property
     def world(self) -> int:
         """Devices on all nodes together."""
         return self.devices * self.nodes
@@ -81,10 +141,33 @@ class TrainSpec(Strict):
         return share // (self.micro_batch or share)
 
 
+def completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run with those that follow from its optimiser and its schedule and are not set."""
+    found = dict(values)
+    optimizer = find_optimizer(found["optimizer"]) if isinstance(found.get("optimizer"), str) else None
+    if optimizer is not None:
+        found = {"betas": optimizer.betas, "eps": optimizer.eps} | found
+    own = {"step": ("gamma", 0.1), "poly": ("power", 0.9)}
+    if (schedule := found.get("schedule")) in ("step", "poly"):
+        name, value = own[schedule]
+        if found.get(name) is None:
+            found[name] = value
+    return found
+
+
 def unread_train(train: TrainSpec) -> dict[str, str]:
-    unread_fields = {}
-    if train.schedule == "constant":
-        unread_fields["min_lr"] = "the schedule is constant"
-    if not train.warmup_epochs:
-        unread_fields["warmup_lr"] = "warmup_epochs is 0"
+    """{field: why nothing reads it}."""
+    unread_fields: dict[str, str] = {}
+    schedule = f"the schedule is {train.schedule}"
+    of_schedules = {"min_lr": ("cosine", "poly"), "milestones": ("step",), "gamma": ("step",), "power": ("poly",)}
+    unread_fields |= {field: schedule for field, names in of_schedules.items() if train.schedule not in names}
+    if train.steps is not None:
+        unread_fields |= dict.fromkeys(("epochs", "cooldown_epochs"), f"train.steps is {train.steps}")
+    if train.warmup_steps is not None:
+        unread_fields["warmup_epochs"] = f"train.warmup_steps is {train.warmup_steps}"
+    if not train.has_warmup:
+        unread_fields["warmup_lr"] = "warmup_epochs is 0" if train.warmup_steps is None else "warmup_steps is 0"
+    if (optimizer := find_optimizer(train.optimizer)) is not None:
+        own = {"betas": optimizer.betas, "eps": optimizer.eps}
+        unread_fields |= {name: f"the optimizer is {train.optimizer}" for name, value in own.items() if value is None}
     return unread_fields

@@ -72,7 +72,7 @@ def test_rates_are_what_a_copy_and_a_product_take() -> None:
 def test_ways_are_compared_and_their_kernels_named() -> None:
     chosen = [way for way in gpu.ways() if not way.compiled and "Triton" not in way.name]
     for work in ("training", "inference"):
-        lines = gpu.compare(TINY, CPU, work, chosen, floor=1e-6, least=0.0)
+        lines = list(gpu.compare(TINY, CPU, work, chosen, floor=1e-6, least=0.0))
         assert [line["side"] for line in lines] == [way.name for way in chosen]
         for line in lines:
             assert line["ms"] > 0 and line["images_per_second"] > 0  # type: ignore[operator]
@@ -80,6 +80,63 @@ def test_ways_are_compared_and_their_kernels_named() -> None:
     spent = gpu.kernels(TINY, CPU, chosen[-1])
     assert any("conv" in line["kernel"] for line in spent)
     assert 0.3 < sum(line["share"] for line in spent) <= 1.01
+
+
+def test_parts_come_in_the_order_of_their_worth_until_the_time_is_over() -> None:
+    """A clock of the test's own: each line takes ten seconds of it."""
+    assert tuple(gpu.parts(CPU)) == gpu.PARTS and gpu.PARTS[:2] == ("rates", "training")
+
+    class Clocked(gpu.Budget):
+        def __init__(self, lines: int):
+            super().__init__(None)
+            self.left = lines
+
+        def allows(self) -> bool:
+            self.left -= 1
+            return self.left >= 0
+
+    def broken() -> gpu.Lines:
+        yield {"at": "broken"}
+        raise MemoryError("no  room")
+
+    named = {"first": lambda: iter([{"at": 1}, {"at": 2}]), "broken": broken, "last": lambda: iter([{"at": 3}])}
+    failed = {"benchmark": "gpu", "part": "broken", "failed": "MemoryError: no room"}
+    assert list(gpu.within(named, Clocked(99))) == [{"at": 1}, {"at": 2}, {"at": "broken"}, failed, {"at": 3}]
+    stopped = {"benchmark": "gpu", "part": "stopped", "before": "first", "why": "the time is over"}
+    assert list(gpu.within(named, Clocked(1))) == [{"at": 1}, stopped]
+    assert list(gpu.within(named, Clocked(99), "last")) == [{"at": 3}]
+
+
+def test_a_budget_leaves_time_for_as_much_as_the_longest_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: now[0])
+    budget = gpu.Budget(minutes=1)
+    assert budget.allows()
+    now[0] = 25.0  # the first took 25 s
+    assert budget.allows()
+    now[0] = 30.0
+    assert budget.allows()
+    now[0] = 40.0
+    assert not budget.allows()
+    assert gpu.Budget(None).allows()
+
+
+def test_each_line_is_written_as_it_comes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    results, seen = tmp_path / "results.json", []
+    results.write_text(json.dumps({"startup": "as it was"}))
+
+    def lines(minutes: float | None, part: str | None) -> gpu.Lines:
+        assert (minutes, part) == (4.0, "training")
+        for ms in (3, 2):
+            yield {"ms": ms}
+            seen.append(len(json.loads(results.read_text())["gpu"]["results"]))
+
+    monkeypatch.setattr(command, "RESULTS", results)
+    monkeypatch.setitem(command.BENCHMARKS, "gpu", lines)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "gpu", "--minutes", "4", "--part", "training"])
+    command.main()
+    assert seen == [1, 2]
+    assert json.loads(results.read_text())["startup"] == "as it was"
 
 
 def test_the_triton_way_has_triton_blocks() -> None:

@@ -127,7 +127,7 @@ def test_two_experiments_where_one_is_meant(ablate: Ablate) -> None:
         ("train.epochs={a: 1}", ["train.epochs", "integer"]),
         ("train.epoch_factor=0", ["train.epoch_factor is 0", "above 0"]),
         ("train.epoch_factor=.nan", ["train.epoch_factor is nan", "above 0"]),
-        ("train.optimizer=adam", ["train.optimizer is 'adam'", "did you mean 'adamw'?"]),
+        ("train.optimizer=adamwx", ["train.optimizer is 'adamwx'", "did you mean 'adamw'?"]),
         ("train.threads=0", ["train.threads is 0", "from 1 to 256"]),
         ("train.warmup_epochs=1000", ["train.warmup_epochs is 1000", "fewer warm-up epochs than epochs"]),
         ("train.batch_size=5000", ["train.batch_size is 5000", "at most 1442"]),

@@ -22,6 +22,7 @@ from torch import nn
 
 from metaformer_ablate.data.sampling import EpochBatches
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.freezing import BATCH_NORMS
 from metaformer_ablate.models.metaformer import StochasticDepth
 from metaformer_ablate.records.claims import Claims, Progress
 from metaformer_ablate.records.record import Record
@@ -30,7 +31,6 @@ from metaformer_ablate.runs import ranks as ranks_module
 from metaformer_ablate.runs.constraints import check_hardware
 from metaformer_ablate.runs.options import RunOptions
 from metaformer_ablate.runs.request import RunRequest, RunResult
-from metaformer_ablate.runs.trainer import BATCH_NORMS
 from metaformer_ablate.runs.worker import execute
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.launchers.local import InProcess, launcher

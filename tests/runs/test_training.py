@@ -22,7 +22,7 @@ from specs import build_net, spec_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import metaformer_ablate.tasks.classification.module
+import metaformer_ablate.tasks.classification.net
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.spec import DataSpec
@@ -389,7 +389,7 @@ def test_a_sweep_goes_on_after_runs_that_diverge_or_fail(
             raise RuntimeError("the second\n  run broke")
         return build_model(model, *shape, seed=seed, kernels=kernels)
 
-    monkeypatch.setattr(metaformer_ablate.tasks.classification.module, "build_model", sometimes)
+    monkeypatch.setattr(metaformer_ablate.tasks.classification.net, "build_model", sometimes)
     specs = [tiny({"train.lr": 1e30}, seed=0), tiny(seed=1), tiny(seed=2)]
     store = Store(tmp_path)
     sweep = Sweep(
@@ -432,7 +432,7 @@ def test_a_failed_run_says_why(
     def fail(*of: Any, **options: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(metaformer_ablate.tasks.classification.module, "build_model", fail)
+    monkeypatch.setattr(metaformer_ablate.tasks.classification.net, "build_model", fail)
     record = train(tiny({"train.batch_size": 16}))
     assert (record.status, record.data["reason"]) == ("failed", reason)
 

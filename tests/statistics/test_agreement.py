@@ -69,7 +69,8 @@ def test_correlations_and_reversed_pairs() -> None:
     text = " ".join(found["text"])
     assert "3 of 5 pairs of rows are reversed" in text and "b above a by 1.00" in text
     assert "c above" not in text
-    assert corrected["a", "b"] < 0.05 and text.endswith("Holm over all pairs 1: b above a by 1.00.")
+    assert corrected["a", "b"] < 0.05 and text.endswith("Holm over the 5 pairs: b above a by 1.00.")
+    assert found["comparisons"] == [5, 0], "printed numbers have no p"
 
 
 def test_a_perfect_order_has_no_reversal() -> None:

@@ -198,6 +198,23 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar(1, 5) == pytest.approx(14 / 64)
 
 
+@pytest.mark.parametrize(("size", "bias"), [(200, 0.45), (300, 0.38), (600, 0.27)])
+def test_small_p_of_the_sign_flip_test_are_right_down_to_its_floor(size: int, bias: float) -> None:
+    """Against whole numbers: the coefficients of the product of 1 + x^(2 |d|), packed into one integer."""
+    generator = np.random.default_rng(size)
+    d = generator.integers(1, 4, size) * np.where(generator.random(size) < 0.5 + bias / 2, 1, -1)
+    bits, product = size + 2, 1
+    for value in np.abs(d).tolist():
+        product *= 1 + (1 << (2 * bits * value))
+    tail, left = 0, product >> (bits * int(np.abs(d).sum() + abs(d.sum())))
+    while left:
+        tail, left = tail + (left & ((1 << bits) - 1)), left >> bits
+    p = 2 * tail / 2**size
+    assert 1e-13 < p < 1e-7
+    row, baseline = ({seed: sign * d > seed for seed in range(3)} for sign in (1, -1))
+    assert compare_on_images(row, baseline).p == pytest.approx(p, rel=1e-5, abs=1e-14)
+
+
 def answers(*lines: str) -> dict[int, np.ndarray]:
     """`110` is a model that has the first two images right."""
     return {seed: np.array([c == "1" for c in line]) for seed, line in enumerate(lines)}

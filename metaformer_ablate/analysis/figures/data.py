@@ -241,6 +241,8 @@ def _run_curves(row: TableRow, y: str) -> list[RunCurve]:
                 history = run.record.history()
             except RequestError:
                 continue  # a record's history that is none has no curve
+            if not all(y in line for line in history):
+                continue  # a metric that this run lacks
             epochs, values = ([line[name] for line in history] for name in ("epoch", y))
             found.append(RunCurve(seed=run.seed, status=run.status, epochs=epochs, values=values))
     return found

@@ -16,8 +16,11 @@ _METHOD = {
         The standard deviation is over seeds, with n - 1. The interval of a mean is Student's t at 95%.""",
     "Differences": """
         Row and baseline are paired by seed: the same seed sees the same images in the same order. Interval and p are
-        those of the paired t test over the seeds that both have, p corrected by Holm over the rows of the table; what
-        else was done stands beside the p. A large p does not say that two rows are equal.""",
+        those of the paired t test over the seeds that both have, p corrected by Holm over the rows of the table. The
+        same two rows may stand in two tables with two p, for these are corrected over different numbers of comparisons;
+        a note beside each p says over how many, and where the other is. A large p does not say that two rows are
+        equal. Effect is the difference over its deviation (Hedges' g of pairs); Better is the share of the seeds in
+        which the row is the better one, a tie as half.""",
     "Runs that did not end": """
         A diverged or failed run is in no mean, and its row says so. Where a seed of a row or of the baseline diverged,
         no difference is shown: the seeds that are left would be the fortunate ones. A stale run saw other data than

@@ -202,6 +202,7 @@ class Machines:
             versions, git = (known[key] if isinstance(known[key], dict) else {} for key in ("versions", "git"))
             commit = "unknown" if git.get("commit") is None else git["commit"]
             commit = f"{commit} with changes" if git.get("dirty") else commit
+            commit = f"{commit} as given, not seen" if git.get("given") else commit
             cells = [
                 element("th", f"E{number}", scope="row", class_="text"),
                 cell(self.counts[number], f"{self.counts[number]:,}"),

@@ -20,13 +20,15 @@ from metaformer_ablate.analysis.report.phrases import (
 )
 from metaformer_ablate.analysis.tables.columns import (
     format_billions,
-    format_interval,
+    format_difference,
+    format_estimate,
     format_millions,
     format_p,
     format_printed,
 )
 from metaformer_ablate.analysis.tables.types import Table, TableRow
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.statistics.stats import corrected_over
 from metaformer_ablate.tasks.base import Task
 
 
@@ -34,9 +36,9 @@ def experiment_section(section: Section, report: Report, figures: list[Html]) ->
     table, here = section.table, section_id(section)
     recipe, metric = table.recipe, table.metric
     marks: dict[str, int] = {}
-    rows = [_row(row, section, here, marks) for row in table.rows]
-    headings = ["Group", "Row", "Params (M)", "MACs (G)", metric.heading, "n", "Difference", "p"]
-    headings.append(f"Paper {metric.phrase}")
+    rows = [_row(row, section, report, marks) for row in table.rows]
+    headings = ["Group", "Row", "Params (M)", "MACs (G)", metric.heading, "n", "Difference"]
+    headings += ["Effect", "Better", "p", f"Paper {metric.phrase}"]
     parts = [
         element("h3", "under ", element("code", recipe), " ", element("span", report.recipes[recipe], class_="quiet"))
     ]
@@ -54,8 +56,8 @@ def experiment_section(section: Section, report: Report, figures: list[Html]) ->
     return element("article", *parts, id=here, data_recipe=recipe)
 
 
-def _row(row: TableRow, section: Section, here: str, marks: dict[str, int]) -> Html:
-    target = section.variants.get(row.name)
+def _row(row: TableRow, section: Section, report: Report, marks: dict[str, int]) -> Html:
+    here, target = section_id(section), section.variants.get(row.name)
     baseline = row.name == section.table.baseline
     delta, digits = row.delta, row.metric.digits
 
@@ -64,10 +66,10 @@ def _row(row: TableRow, section: Section, here: str, marks: dict[str, int]) -> H
         links = [link(f"{here}.{number}", f"[{number}]", title=f"note {number}") for number in numbers]
         return element("sup", *links, class_="marks") if links else Html("")
 
-    audited = (finding.text for finding in section.table.findings(row))
-    notes = [*row.notes, *(text for text in audited if text not in row.notes)]
+    audited = (finding.text for finding in section.table.own_findings(row))
+    notes = [*section.table.notes_of(row), *(text for text in audited if text not in row.notes)]
     p = None if delta is None else delta.p
-    shift = None if delta is None else format_interval(delta.mean, delta.ci95, digits, signed=True).partition(" ")
+    shift = None if delta is None else format_difference(row, digits).partition(" ")
     cells = [
         text_cell(row.group),
         element("th", element("span", row.label), marked(notes), scope="row", class_="text"),
@@ -81,10 +83,14 @@ def _row(row: TableRow, section: Section, here: str, marks: dict[str, int]) -> H
             f" {shift[2]}" if shift and shift[2] else "",
             class_="whole",
         ),
+        *(
+            cell(size and size.value, format_estimate(size, style))
+            for size, style in ((delta and delta.effect, "+.2f"), (delta and delta.better, ".2f"))
+        ),
         cell(
             p,
             "" if p is None else format_p(p),
-            marked([f"p: {delta.method}"] if delta else []),
+            marked(_about_p(row, section, report)),
             class_="whole",
         ),
         cell(row.printed, format_printed(row)),
@@ -92,15 +98,41 @@ def _row(row: TableRow, section: Section, here: str, marks: dict[str, int]) -> H
     return element("tr", *cells, class_="baseline" if baseline else None)
 
 
+def _about_p(row: TableRow, section: Section, report: Report) -> list[str]:
+    """How the p of a row was corrected, and where this page compares the same runs with another p."""
+    if row.delta is None:
+        return []
+    if row.delta.comparisons is None:
+        return [f"p: {row.delta.method}"]
+    notes = [f"p: paired t over common seeds, {corrected_over(row.delta.comparisons)}"]
+    runs = _compared(section, row.name)
+    for other in report.sections:
+        for twin in other.table.rows if other is not section else ():
+            delta = twin.delta
+            if delta and delta.p is not None and delta.p != row.delta.p and _compared(other, twin.name) == runs:
+                notes.append(
+                    f"p: the same runs are compared in {other.table.experiment}, where p is another one, for it is "
+                    f"{corrected_over(delta.comparisons or 1)}"
+                )
+    return notes
+
+
+def _compared(section: Section, row: str) -> frozenset[str | None]:
+    """The two variants that a row's difference is of."""
+    return frozenset(section.variants.get(name) for name in (row, section.table.baseline))
+
+
 def _notes(table: Table, here: str, marks: dict[str, int]) -> Html:
     notes = [element("li", text, id=f"{here}.{number}", value=number) for text, number in marks.items()]
-    lines = []
+    shared = [*table.shared_notes, *(finding.text for finding in table.audit if table.is_shared(finding))]
+    lines = [f"Every row: {note}" for note in dict.fromkeys(shared)]
     if any(row.ci95 or (row.delta and row.delta.ci95) for row in table.rows):
         words = (
             f"{table.metric.label}: mean ± standard deviation over n seeds [95% t interval of the mean]. "
-            "Difference: to the baseline"
+            "Difference: to the baseline, mean over common seeds [95% paired t interval]"
         )
-        lines.append(words + ", mean over common seeds [95% paired t interval].")
+        tested = next((row.delta.comparisons for row in table.rows if row.delta and row.delta.comparisons), None)
+        lines.append(words + (f"; its p is {corrected_over(tested)}." if tested else "."))
     lines += [table.resolution["text"]] if table.resolution else []
     lines += table.agreement["text"] if table.agreement else []
     listed = [element("ol", *notes, class_="notes")] if notes else []

@@ -22,9 +22,11 @@ Runs = Mapping[str, Sequence[RunState]]
 
 
 # What stands for other fields: a row that sets it declares those too.
-_STANDS_FOR = {
+_STANDS_FOR: dict[str, str | tuple[str, ...]] = {
     **dict.fromkeys(("model.name", "model.size", "model.timm", "model.comparator"), "model."),
-    "train.epoch_factor": "train.epochs",
+    "train.epoch_factor": ("train.epochs", "train.steps", "train.milestones"),
+    "train.optimizer": ("train.betas", "train.eps"),
+    "train.schedule": ("train.gamma", "train.power"),
 }
 
 
@@ -39,16 +41,15 @@ class _Fact:
     newer: bool = False  # do older records lack it, in whose specs there was no choice of it
 
 
-_LENGTH = ("train.epochs", "train.cooldown_epochs")
+_LENGTH = ("train.epochs", "train.cooldown_epochs", "train.steps")
+
+
+_EPOCH = ("train.batch_size", "data.name", "data.evaluate_on")
 
 
 _FACTS = (
-    _Fact("epochs", lambda record: record.data.get("epochs"), _LENGTH),
-    _Fact(
-        "images seen",
-        lambda record: record.data.get("images_seen"),
-        (*_LENGTH, "train.batch_size", "data.name", "data.evaluate_on"),
-    ),
+    _Fact("epochs", lambda record: record.data.get("epochs"), (*_LENGTH, *_EPOCH)),
+    _Fact("images seen", lambda record: record.data.get("images_seen"), (*_LENGTH, *_EPOCH)),
     _Fact("data fingerprint", lambda record: record.data["data_fingerprint"], ("data.name",)),
     _Fact("device", lambda record: record.data.get("device"), diverged_too=True),
     # What `auto` came to, which depends on the device.
@@ -173,14 +174,14 @@ def _of_last_epoch(record: Record, metric: Metric) -> bool:
     """Whether the record's value is the one in the last line of its history, and that line of the last epoch."""
     try:
         with open(f"{record.folder}/history.csv", encoding="utf-8") as stream:
-            text = stream.read().rstrip().rpartition("\n")[2].split(",")
-        last = dict(zip(record.task.history_columns, map(float, text), strict=True))
-    except (OSError, ValueError):
+            names, *lines = stream.read().split()
+        last = dict(zip(names.split(","), map(float, lines[-1].split(",")), strict=True))
+    except (OSError, ValueError, IndexError):
         return False
     value, column = record.value(metric.name), f"val_{metric.name}"
     if value is None or column not in last:  # a metric that is measured at the end alone
         return True
-    return last["epoch"] == record.data.get("epochs", last["epoch"]) and abs(last[column] - value) < 1e-6
+    return last.get("epoch") == record.data.get("epochs", last.get("epoch")) and abs(last[column] - value) < 1e-6
 
 
 def _unreadable(record: Record, split: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metaformer_ablate.analysis.tables.types import ImageTest
@@ -49,10 +50,13 @@ def test_on_images(runs: Mapping[str, Sequence[RunState]], base: str, store: Sto
             test = stats.compare_scores_on_images(scores, theirs)
             found[name] = ImageTest(test.images, test.p, stats.SCORES_SUMMED, test.seeds, stats.SCORES)
     corrected = holm([test.p for test in found.values()])
-    return {
-        name: ImageTest(test.images, p, test.method, test.seeds, test.seed_method)
-        for (name, test), p in zip(found.items(), corrected, strict=True)
-    }
+    comparisons = sum(p is not None for p in corrected)
+    for name, p in zip(found, corrected, strict=True):
+        if p is not None:
+            bound = p <= stats.FLOOR_P
+            told = stats.FLOOR_P if bound else p
+            found[name] = replace(found[name], p=told, comparisons=comparisons, p_is_bound=bound)
+    return found
 
 
 def _predictions(states: Sequence[RunState], store: Store) -> dict[int, Arrays]:

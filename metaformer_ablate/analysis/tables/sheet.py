@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from metaformer_ablate.analysis.tables.columns import Column, Row, columns_of
-from metaformer_ablate.analysis.tables.types import Table
+from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table
+from metaformer_ablate.statistics.effects import probability_better
+from metaformer_ablate.statistics.stats import FLOOR_P, corrected_over
 
 
 @dataclass
@@ -61,11 +63,12 @@ class Sheet:
 
 def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> Sheet:
     # One numbering: the audit's footnotes first, then the rows' own notes as they come.
-    numbers = {f"audit: {finding.text}": finding.number for finding in table.audit}
+    whose = {finding.number: "audit, every row" if table.is_shared(finding) else "audit" for finding in table.audit}
+    numbers = {f"{whose[finding.number]}: {finding.text}": finding.number for finding in table.audit}
     marks = []
     for row in table.rows:
-        audited = [finding.number for finding in table.findings(row)]
-        marks.append(audited + [numbers.setdefault(note, len(numbers) + 1) for note in row.notes])
+        audited = [finding.number for finding in table.own_findings(row)]
+        marks.append(audited + [numbers.setdefault(note, len(numbers) + 1) for note in table.notes_of(row)])
     known = columns_of(table.metric)
     return Sheet(
         title=table.title,
@@ -82,29 +85,52 @@ def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> S
 def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
     """What the numbers are, what they allow, and what to mind."""
     rows, label = table.rows, table.metric.label
-    lines = []
+    lines = [f"Every row: {note}" for note in table.shared_notes]
     if table.metric.name in names and any(row.ci95 for row in rows):
         in_columns = f"{label}: mean over seeds, SD: standard deviation over seeds."
         in_a_cell = f"{label}: mean ± standard deviation over seeds [95% t interval of the mean]."
         lines.append(in_columns if style == "latex" else in_a_cell)
-    if {"difference", "p"} & {*names} and any(row.delta and row.delta.ci95 for row in rows):
+    if {"difference", "p"} & {*names} and (tested := _comparisons(row.delta for row in rows)):
         lines.append(
             "Difference to the baseline: mean over common seeds [95% paired t interval]; p of the paired t test, "
-            "corrected by Holm over the rows. It asks whether the rows would differ if trained again."
+            f"{corrected_over(tested)}. It asks whether the rows would differ if trained again."
+        )
+    if {"effect", "better"} & {*names} and (pairs := _most_pairs(table)):
+        lines.append(
+            "Effect: the difference over its deviation (Hedges' g, of pairs). Better: share of the seeds in which the "
+            f"row is better, a tie as half; 0 of {pairs} seeds has the 95% interval [0.00, {_upper_end(pairs):.2f}]."
         )
     if "bootstrap" in names and (method := next((r.bootstrap.method for r in rows if r.bootstrap), None)):
         lines.append(f"Bootstrap: 95% interval of the mean, {method}.")
-    if "images" in names and any(row.images for row in rows):
+    if "images" in names and (tested := _comparisons(row.images for row in rows)):
         lines.append(
-            "p (images): exact sign-flip test over images (McNemar's for one seed), corrected by Holm over the rows. "
+            f"p (images): exact sign-flip test over images (McNemar's for one seed), {corrected_over(tested)}; "
+            f"<{FLOOR_P:.0e} is its floor, below which rounding would decide. "
             "It asks whether these trained models differ on such images, not whether the rows would if trained again."
         )
     if "difference" in names or "p" in names:
         lines += [table.resolution["text"]] if table.resolution else []
     lines += [table.power["text"]] if table.power else []
+    lines += [table.equivalent["text"]] if table.equivalent else []
     lines += table.agreement["text"] if table.agreement and "paper" in names else []
     told = tuple(f"audit [{finding.number}]" for finding in table.audit)  # as footnotes
     return lines + [f"Warning: {warning}" for warning in table.warnings if not warning.startswith(told)]
+
+
+def _comparisons(tests: Iterable[Delta | ImageTest | None]) -> int:
+    """How many comparisons the tests of a table are corrected over; 0 where nothing was tested."""
+    return next((test.comparisons for test in tests if test and test.comparisons), 0)
+
+
+def _most_pairs(table: Table) -> int:
+    """The most seeds that a row shares with the baseline and has a difference over."""
+    there = table.baseline_row.values()
+    return max((len(there.keys() & row.values().keys()) for row in table.rows if row.delta), default=0)
+
+
+def _upper_end(pairs: int) -> float:
+    never = probability_better([-1.0] * pairs)
+    return never.ci95[1] if never and never.ci95 else 1.0
 
 
 def sheet_cells(sheet: Sheet, transposed: bool) -> tuple[list[str], list[list[str]]]:

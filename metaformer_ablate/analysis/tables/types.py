@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from metaformer_ablate.records.status import RunState, as_dict
+from metaformer_ablate.statistics.effects import Estimate
 from metaformer_ablate.tasks.base import Metric, Task
 
 Interval = tuple[float, float]
@@ -27,12 +28,32 @@ class Finding:
 
 @dataclass(frozen=True)
 class Delta:
-    """The paired difference from the baseline, in the metric's difference unit; `p` is corrected by Holm."""
+    """The paired difference from the baseline, in the metric's difference unit.
+
+    `p` is corrected by Holm over `comparisons`, the rows of the table that were tested; `p_uncorrected` is not.
+    `effect` is the difference over its deviation, `better` how likely the row is the better one of a pair.
+    """
 
     mean: float
     ci95: Interval | None
     p: float | None
     method: str
+    p_uncorrected: float | None = None
+    comparisons: int | None = None
+    effect: Estimate | None = None
+    better: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class EquivalenceTest:
+    """Whether a row lies within a margin of the baseline, in the metric's difference unit; p as in `Delta`."""
+
+    margin: float
+    p: float
+    ci90: Interval
+    method: str
+    p_uncorrected: float
+    comparisons: int
 
 
 @dataclass(frozen=True)
@@ -46,17 +67,25 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class ImageTest:
-    """The test over images against the baseline. `p` is corrected by Holm, those of `seeds` are not."""
+    """The test over images against the baseline.
+
+    `p` is corrected by Holm over `comparisons`, those of `seeds` are not. Where `p_is_bound`, p is below FLOOR_P, which
+    stands in its place.
+    """
 
     images: int | None
     p: float | None
     method: str
     seeds: tuple[Mapping[str, Any], ...] = ()
     seed_method: str | None = None
+    comparisons: int | None = None
+    p_is_bound: bool = False
 
     def to_json(self) -> dict[str, Any]:
         tree = {key: plain(getattr(self, key)) for key in ("images", "p", "method", "seeds")}
-        return tree if self.seed_method is None else {**tree, "seed_method": self.seed_method}
+        if self.seed_method is None:
+            return tree
+        return {**tree, "seed_method": self.seed_method, "comparisons": self.comparisons, "p_is_bound": self.p_is_bound}
 
 
 @dataclass(frozen=True)
@@ -81,6 +110,7 @@ class TableRow:
     delta: Delta | None = None
     bootstrap: Bootstrap | None = None
     images: ImageTest | None = None
+    equivalence: EquivalenceTest | None = None  # where it was asked for
     paper: Mapping[str, Any] = field(default_factory=dict)
     status: str = "missing"
     notes: tuple[str, ...] = ()
@@ -127,6 +157,13 @@ class TableRow:
             **_ends("delta_bootstrap", bootstrap.delta_ci95),
             "images_p": images and images.p,
             "images_method": images and images.method,
+            "delta_p_uncorrected": delta and delta.p_uncorrected,
+            "delta_comparisons": delta and delta.comparisons,
+            "delta_effect": delta and delta.effect and delta.effect.value,
+            "delta_better": delta and delta.better and delta.better.value,
+            "equivalence_p": self.equivalence and self.equivalence.p,
+            "images_comparisons": images and images.comparisons,
+            "images_p_is_bound": images and images.p_is_bound,
         }
 
 
@@ -146,6 +183,7 @@ class Table:
     resolution: Mapping[str, Any] | None  # what the seeds can tell apart
     agreement: Mapping[str, Any] | None  # of our order of rows with the paper's
     power: Mapping[str, Any] | None = None  # the seeds that an asked-for difference needs
+    equivalent: Mapping[str, Any] | None = None  # the rows within an asked-for margin of the baseline
 
     @property
     def title(self) -> str:
@@ -155,9 +193,28 @@ class Table:
     def baseline_row(self) -> TableRow:
         return next(row for row in self.rows if row.name == self.baseline)
 
+    @property
+    def shared_notes(self) -> list[str]:
+        """The notes that every row has. They are said once, and of no row."""
+        first = self.rows[0].notes if len(self.rows) > 1 else ()
+        return [note for note in first if all(note in row.notes for row in self.rows)]
+
+    def notes_of(self, row: TableRow) -> list[str]:
+        """A row's notes that not every row has."""
+        shared = self.shared_notes
+        return [note for note in row.notes if note not in shared]
+
+    def is_shared(self, finding: Finding) -> bool:
+        """Whether a finding of the audit holds for every row."""
+        return 1 < len(self.rows) == len(finding.rows)
+
     def findings(self, row: TableRow) -> list[Finding]:
         """What the audit found of a row."""
         return [finding for finding in self.audit if row.name in finding.rows]
+
+    def own_findings(self, row: TableRow) -> list[Finding]:
+        """What the audit found of a row and not of every other, too."""
+        return [finding for finding in self.findings(row) if not self.is_shared(finding)]
 
     def to_json(self) -> dict[str, Any]:
         tree = {
@@ -166,7 +223,8 @@ class Table:
             **metric_json(self.task, self.metric),
             **{name: plain(getattr(self, name)) for name in ("rows", "warnings", "audit", "resolution", "agreement")},
         }
-        return tree if self.power is None else {**tree, "power": plain(self.power)}
+        asked = {"power": self.power, "equivalent": self.equivalent}
+        return tree | {name: plain(value) for name, value in asked.items() if value is not None}
 
     def flat(self) -> list[dict[str, Any]]:
         """The rows as lines of plain cells, each with the experiment, the recipe and the audit's findings."""

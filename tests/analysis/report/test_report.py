@@ -149,6 +149,27 @@ def test_tables_say_what_the_table_command_says(experiment: str, recipe: str, fo
             assert cells[6] == ""
 
 
+def test_a_comparison_with_two_p_says_why(tmp_path: Path) -> None:
+    """Pool size 5 against 3 is one of two comparisons of table5, and the only one of pooling_size."""
+    store, specs = Store(tmp_path), plan("table5").specs
+    for name, values in {"baseline": (97.0, 96.5), "pool5": (97.5, 96.75), "relu": (95.0, 95.5)}.items():
+        for seed, top1 in enumerate(values):
+            fake_record(store, specs[name].with_seed(seed), top1)
+    page = read(write(collect(store, DataFolder.choose(None), ("digits",))))
+    shown = {}
+    for experiment, name in (("table5", "Pooling size 3 -> 5"), ("pooling_size", "Pooling size 3 -> 5")):
+        article = page.find(f"{experiment}.digits")
+        row = next(line for line in article.all("tr") if name in line.text)
+        places = [str(a.attributes["href"])[1:] for a in list(row.all("td"))[-2].all("a")]
+        shown[experiment] = [page.find(place).text for place in places]
+        assert len(places) == 2
+    whole, alone = shown["table5"], shown["pooling_size"]
+    assert whole[0] == "p: paired t over common seeds, corrected by Holm over the 2 comparisons of this table"
+    assert whole[1].startswith("p: the same runs are compared in pooling_size, where p is another one")
+    assert alone[0].endswith("not corrected, for it is the only comparison of this table")
+    assert alone[1].startswith("p: the same runs are compared in table5") and "over the 2 comparisons" in alone[1]
+
+
 def test_each_number_leads_to_its_runs(folder: Path, page: Node) -> None:
     table = call("table", "pooling_size", "--json", cwd=folder).json
     numbers = 0

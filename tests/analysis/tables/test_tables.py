@@ -25,8 +25,9 @@ from metaformer_ablate.spec import experiment
 from metaformer_ablate.spec.plan import Plan, plan
 from metaformer_ablate.statistics.stats import holm
 
-ROW_KEYS = "name label group set params frozen_params macs n mean std ci95 delta bootstrap images paper status".split()
-ROW_KEYS += ["notes", "runs"]
+ROW_KEYS = "name label group set params frozen_params macs n mean std ci95 delta bootstrap images".split()
+ROW_KEYS += ["equivalence", "paper", "status", "notes", "runs"]
+DELTA_KEYS = ["mean", "ci95", "p", "method", "p_uncorrected", "comparisons", "effect", "better"]
 
 EXPERIMENT = """
 title: Made up
@@ -99,7 +100,7 @@ def test_a_table_has_the_keys_of_the_contract(make: Callable[..., Table]) -> Non
         assert all(re.fullmatch("[0-9a-f]{12}", run["run_id"]) for run in row["runs"])
     rows = by_name(table)
     assert rows["pool3"]["delta"] is None
-    assert list(rows["pool5"]["delta"]) == ["mean", "ci95", "p", "method"]
+    assert list(rows["pool5"]["delta"]) == DELTA_KEYS
     assert rows["pool5"]["label"] == 'Pooling "5", | wider'
     assert rows["pool3"]["paper"] == {"table": 5, "top1": 77.2}
     assert rows["none"]["notes"] == ["its own note"]
@@ -126,6 +127,18 @@ def test_its_numbers_are_those_of_scipy(make: Callable[..., Table]) -> None:
             assert row["delta"]["method"] == "paired t over common seeds, Holm over the rows"
             p_values.append(theirs.pvalue)
     assert [rows[name]["delta"]["p"] for name in ("pool5", "none")] == pytest.approx(holm(p_values))
+    assert [rows[name]["delta"]["p_uncorrected"] for name in ("pool5", "none")] == pytest.approx(p_values)
+
+
+def test_the_family_of_a_p_is_stated(make: Callable[..., Table]) -> None:
+    """Only what was tested counts: a row of one seed has a difference and no p."""
+    table = make(FULL)
+    assert [row.delta.comparisons for row in table.rows if row.delta] == [2, 2]
+    for style in ("text", "markdown", "html", "latex"):
+        assert "corrected by Holm over the 2 comparisons of this table" in " ".join(render(table, style).split())
+    alone = make({"none": {0: "diverged"}})
+    assert [row.delta.comparisons for row in alone.rows if row.delta] == [1]
+    assert "not corrected, for it is the only comparison of this table" in render(alone, "markdown")
 
 
 def test_one_seed_has_a_mean_and_no_spread(make: Callable[..., Table]) -> None:

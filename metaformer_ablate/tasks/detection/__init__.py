@@ -1,0 +1,1 @@
+"""Detection and instance segmentation: RetinaNet and Mask R-CNN on the maps of any backbone."""

@@ -1,0 +1,133 @@
+"""From settings to a detector, and what of it is counted."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from metaformer_ablate.data.datasets import DATASETS
+from metaformer_ablate.data.sampling import derive_seed
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.backbone import build_backbone
+from metaformer_ablate.tasks.base import CostPart, RunSections
+from metaformer_ablate.tasks.detection.mask_rcnn import BoxAndMaskHeads, MaskRcnn, Sizes
+from metaformer_ablate.tasks.detection.pyramid import MULTIPLE, Pyramid, head_norm
+from metaformer_ablate.tasks.detection.retinanet import RetinaNet
+from metaformer_ablate.tasks.detection.task import DetectionSpec
+
+# Stages whose maps the pyramid stands on: RetinaNet's leaves out the finest (mmdet: start_level=1).
+OUTPUTS = {"retinanet": (1, 2, 3), "mask_rcnn": (0, 1, 2, 3)}
+
+
+def build_net(run: RunSections, kernels: str = "torch") -> RetinaNet | MaskRcnn:
+    """The detector of a run, on the CPU, its weights drawn from the seed (`models.backbone.build_backbone`)."""
+    task, channels = _task(run), DATASETS[run.data.name].channels
+    size = None if run.data.image_size is None else image_shape(run)[1:]
+    outputs = OUTPUTS[task.head]
+    body = build_backbone(run.model, channels, size, seed=run.seed, kernels=kernels, outputs=outputs)
+    _check_strides(body.strides)
+    norm = head_norm(task.head_norm)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(run.seed, "head"))  # not the numbers that the backbone has drawn
+        pyramid = Pyramid(body, task.fpn_channels, norm, further=not task.has_masks)
+        last = torch.channels_last if run.train.memory_format == "channels_last" else torch.contiguous_format
+        if not task.has_masks:
+            return RetinaNet(
+                pyramid,
+                run.data.classes,
+                anchor_scale=task.scale_of_anchors,
+                norm=norm,
+                loss_images=task.loss_images,
+                memory_format=last,
+            )
+        assert task.proposals and task.box_samples and task.fc_width and task.mask_width
+        return MaskRcnn(
+            pyramid,
+            run.data.classes,
+            anchor_scale=task.scale_of_anchors,
+            sizes=Sizes(task.proposals, task.box_samples, task.fc_width, task.mask_width),
+            norm=norm,
+            loss_images=task.loss_images,
+            memory_format=last,
+        )
+
+
+def _task(run: RunSections) -> DetectionSpec:
+    assert isinstance(run.task, DetectionSpec)
+    return run.task
+
+
+def _check_strides(strides: tuple[int, ...]) -> None:
+    """The pyramid's levels, anchors and regions stand on strides that double, each a power of two."""
+    doubling = all(two == 2 * one for one, two in pairwise(strides))
+    if not doubling or strides[0] & (strides[0] - 1) or strides[-1] > MULTIPLE:
+        raise RequestError(
+            f"the maps of the backbone have strides {', '.join(map(str, strides))}; allowed in detection: powers of "
+            f"two up to {MULTIPLE}, each twice the one before"
+        )
+
+
+def image_shape(run: RunSections) -> tuple[int, int, int]:
+    """Channels, height and width of an image that costs are counted for, padded as a batch is.
+
+    Where sizes vary, the short side and a long side of 1.6 times it, 800 x 1280 for COCO, as mmdet counts.
+    """
+    task, channels = _task(run), DATASETS[run.data.name].channels
+    sides = (run.data.image_size,) * 2
+    if run.data.image_size is None:
+        assert task.short_side is not None and task.long_side is not None
+        sides = (task.short_side, min(task.long_side, task.short_side * 8 // 5))
+    height, width = (-side // MULTIPLE * -MULTIPLE for side in sides)
+    return channels, height, width
+
+
+class _Neck(nn.Module):
+    def __init__(self, pyramid: Pyramid):
+        super().__init__()
+        self.pyramid = pyramid
+
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.pyramid.maps(list(maps)))
+
+
+class _DenseHead(nn.Module):
+    """RetinaNet's head, or that of the proposals, on all levels."""
+
+    def __init__(self, head: nn.Module):
+        super().__init__()
+        self.head = head
+
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        found = self.head(list(maps))
+        return tuple(found.values()) if isinstance(found, dict) else tuple(x for levels in found for x in levels)
+
+
+def cost_parts(net: RetinaNet | MaskRcnn, run: RunSections) -> list[CostPart]:
+    """Backbone, neck and dense head for one image; of Mask R-CNN its two further heads for so many regions.
+
+    What follows the heads (anchors, NMS, RoIAlign) is not counted.
+    """
+    image = torch.zeros(1, *image_shape(run))
+    with torch.no_grad():
+        maps = tuple(net.backbone.body(image))
+        levels = tuple(net.backbone.maps(list(maps)))
+    parts = [CostPart("backbone", net.backbone.body, (image,)), CostPart("neck", _Neck(net.backbone), maps)]
+    if isinstance(net, RetinaNet):
+        return [*parts, CostPart("head", _DenseHead(net.head), levels)]
+    heads, found = net.roi_heads, 100
+    assert isinstance(heads, BoxAndMaskHeads)
+    task, channels = _task(run), net.backbone.out_channels
+    assert task.proposals is not None
+    boxes = nn.Sequential(heads.box_head, heads.box_predictor)
+    return [
+        *parts,
+        CostPart("proposal head", _DenseHead(net.rpn.head), levels),
+        CostPart(f"box head, {task.proposals} regions", boxes, (torch.zeros(task.proposals, channels, 7, 7),)),
+        CostPart(
+            f"mask head, {found} regions",
+            nn.Sequential(heads.mask_head, heads.mask_predictor),
+            (torch.zeros(found, channels, 14, 14),),
+        ),
+    ]
