@@ -172,7 +172,8 @@ def build_backbone(
 def load_backbone(net: Backbone, weights: dict[str, Tensor], source: str) -> None:
     """Fills a backbone's body from the weights of a classifier: strictly, its classifier and last norm left out.
 
-    A position embedding of another size is interpolated (bilinear). Raises RequestError for weights that do not fit.
+    A position embedding of another size is interpolated (bilinear), and the first convolution of a net for grey images
+    is spread over the channels, each with an equal share. Raises RequestError for weights that do not fit.
     """
     target = net.body.state_dict()
     named = our_names(weights) if isinstance(net, MetaFormerBackbone) else dict(weights)
@@ -186,9 +187,17 @@ def load_backbone(net: Backbone, weights: dict[str, Tensor], source: str) -> Non
     for name, value in kept.items():
         if name.endswith("pos_embed") and name in target and value.ndim == 4 and value.shape != target[name].shape:
             kept[name] = F.interpolate(value, size=target[name].shape[-2:], mode="bilinear", align_corners=False)
+        elif name in target and _is_grey(value, target[name]):
+            kept[name] = value.expand_as(target[name]) / target[name].shape[1]
     if isinstance(net, PVTBackbone):
         kept = {name: value for name, value in kept.items() if not name.endswith("class_token")}
     net.body.load_state_dict(fit(kept, target, source))
+
+
+def _is_grey(value: Tensor, target: Tensor) -> bool:
+    """Whether a convolution [n, 1, k, k] stands for one of several channels."""
+    one, other = value.shape, target.shape
+    return value.ndim == 4 == target.ndim and one[1] == 1 < other[1] and (one[0], *one[2:]) == (other[0], *other[2:])
 
 
 def _of_classifier(name: str) -> bool:

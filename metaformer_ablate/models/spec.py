@@ -197,10 +197,13 @@ class ModelSpec(Strict):
             return f"{self.comparator} fits one resolution, or has one stage alone: it is no backbone here"
         if self.timm is not None and self.timm.startswith(_PLAIN):
             return f"{self.timm} has maps of one stride alone: it is no backbone here"
-        if image_size is None:
-            for stage, name in enumerate(self.stages()[2]):
-                if COMPONENTS.mixers[name].fixed_resolution:
-                    return f"token_mixer {name} of stage {stage + 1} fits one resolution, and the images have many"
+        for stage, name in enumerate(self.stages()[2]):
+            if COMPONENTS.mixers[name].fixed_resolution:
+                fits = f"token_mixer {name} of stage {stage + 1} fits one resolution"
+                if image_size is None:
+                    return f"{fits}, and the images have many"
+                if self.init_recipe is not None:
+                    return f"{fits}: it cannot start from a run under {self.init_recipe}, which has another"
         return None
 
 

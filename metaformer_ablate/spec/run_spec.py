@@ -126,5 +126,5 @@ class RunSpec(Strict):
         model = {k: v for k, v in self.to_dict()["model"].items() if k not in _OF_NO_COST}
         model["layer_scale"] = self.model.layer_scale is not None
         task = [] if self.task is None else [self.to_dict()["task"]]
-        data = self.data
-        return digest([model, (DATASETS[data.name].channels, data.classes, data.image_size), *task])
+        shape = [DATASETS[self.data.name].channels, self.data.classes, self.data.image_size]
+        return digest([model, shape, *task])

@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "model.depths": [1, 1, 1, 1],
     "model.dims": [8, 8, 16, 16],
     "model.init_from": None,
+    "data.image_size": None,
     "data.num_classes": 10,
     "data.train_images": COUNTS["train"],
     "data.test_images": COUNTS["val"],

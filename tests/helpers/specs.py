@@ -45,6 +45,7 @@ def fake_record(
     *,
     fingerprint: str | None = None,
     predictions: Mapping[str, np.ndarray] | None = None,
+    history: list[dict[str, float]] | None = None,
     **of: Any,
 ) -> Record:
     """Writes a record that nobody trained, over any other of the run. Keyword arguments go into record.json."""
@@ -75,7 +76,7 @@ def fake_record(
         **of,
     }
     line = {"epoch": 1, "step": 44, "lr": 1e-3, "train_loss": 2.1, "val_loss": 1.9, "val_top1": 40.0, "val_top5": 90.0}
-    history = [{**line, "seconds": 6.0}, {**line, "epoch": 2, "step": 88, "val_top1": top1, "seconds": 12.5}]
+    history = history or [{**line, "seconds": 6.0}, {**line, "epoch": 2, "step": 88, "val_top1": top1, "seconds": 12.5}]
     predictions = predictions or {
         "label": np.arange(10, dtype=np.uint8),
         "predicted": np.arange(10, dtype=np.uint8),

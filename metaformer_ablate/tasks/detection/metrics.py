@@ -44,8 +44,8 @@ class Evaluation:
         self._codes: dict[str, list[bytes]] = {"": [], "truth_": []}
 
     def add(self, found: Mapping[str, Tensor], target: Mapping[str, Any]) -> None:
-        """`found` as the net gives it: boxes [n, 4], scores [n], labels [n] and, with masks, masks [n, H, W] bool, all of
-        the original image; `target` as the evaluation loader gives it."""
+        """`found` as the net gives it, in the original image: boxes [n, 4], scores [n], labels [n] and, with masks,
+        masks [n, H, W] bool; `target` as the evaluation loader gives it."""
         values = {
             "image_id": np.array([target["image_id"]], dtype=np.int64),
             "size": np.array([target["size"]], dtype=np.int32),
@@ -98,7 +98,8 @@ def average_precision(arrays: Mapping[str, NDArray[Any]], *, curves: bool = Fals
     """torchmetrics' figures of what was gathered, of boxes (`bbox_map`) and, where there are masks, of masks
     (`segm_map`), from 0 to 1 and -1 where there is nothing to find.
 
-    With `curves` also `bbox_precision` [IoU threshold, recall threshold, class, area, detections per image].
+    With `curves` also `bbox_precision` [IoU threshold, recall threshold, class, area, detections per image], in which
+    the classes are those of `classes`.
     """
     kinds = ("bbox", "segm") if "mask_code" in arrays else ("bbox",)
     metric = _OfArrays(
@@ -112,12 +113,18 @@ def average_precision(arrays: Mapping[str, NDArray[Any]], *, curves: bool = Fals
     )
     metric.update(arrays)
     figures = metric.compute()
-    return figures if len(kinds) > 1 else {f"bbox_{name}": value for name, value in figures.items()}
+    if len(kinds) > 1:
+        return figures
+    return {name if name == "classes" else f"bbox_{name}": value for name, value in figures.items()}
 
 
 def measure(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The metrics in percent, of `Evaluation.arrays`. A size of which nothing is annotated has no AP."""
-    figures = average_precision({name: values.cpu().numpy() for name, values in arrays.items()})
+    """The metrics in percent, of `Evaluation.arrays`."""
+    return metrics_of(average_precision({name: values.cpu().numpy() for name, values in arrays.items()}))
+
+
+def metrics_of(figures: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The metrics in percent, of `average_precision`. A size of which nothing is annotated has no AP."""
     names = {f"bbox_{key}": name for key, name in BOX_METRICS.items()}
     names |= {f"segm_{key}": name for key, name in MASK_METRICS.items()}
     found = {name: 100 * figures[key].squeeze() for key, name in names.items() if key in figures}

@@ -13,9 +13,9 @@ from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.backbone import build_backbone
 from metaformer_ablate.tasks.base import CostPart, RunSections
 from metaformer_ablate.tasks.detection.mask_rcnn import BoxAndMaskHeads, MaskRcnn, Sizes
-from metaformer_ablate.tasks.detection.pyramid import MULTIPLE, Pyramid, head_norm
+from metaformer_ablate.tasks.detection.pyramid import Pyramid, head_norm
 from metaformer_ablate.tasks.detection.retinanet import RetinaNet
-from metaformer_ablate.tasks.detection.task import DetectionSpec
+from metaformer_ablate.tasks.detection.task import MULTIPLE, DetectionSpec, net_size, padded
 
 # Stages whose maps the pyramid stands on: RetinaNet's leaves out the finest (mmdet: start_level=1).
 OUTPUTS = {"retinanet": (1, 2, 3), "mask_rcnn": (0, 1, 2, 3)}
@@ -24,9 +24,9 @@ OUTPUTS = {"retinanet": (1, 2, 3), "mask_rcnn": (0, 1, 2, 3)}
 def build_net(run: RunSections, kernels: str = "torch") -> RetinaNet | MaskRcnn:
     """The detector of a run, on the CPU, its weights drawn from the seed (`models.backbone.build_backbone`)."""
     task, channels = _task(run), DATASETS[run.data.name].channels
-    size = None if run.data.image_size is None else image_shape(run)[1:]
     outputs = OUTPUTS[task.head]
-    body = build_backbone(run.model, channels, size, seed=run.seed, kernels=kernels, outputs=outputs)
+    _check_groups(task, run.train.batch_size)
+    body = build_backbone(run.model, channels, net_size(run), seed=run.seed, kernels=kernels, outputs=outputs)
     _check_strides(body.strides)
     norm = head_norm(task.head_norm)
     with torch.random.fork_rng(devices=[]):
@@ -59,6 +59,14 @@ def _task(run: RunSections) -> DetectionSpec:
     return run.task
 
 
+def _check_groups(task: DetectionSpec, batch_size: int) -> None:
+    if task.loss_images is not None and batch_size % task.loss_images:
+        raise RequestError(
+            f"train.batch_size is {batch_size}, but task.loss_images is {task.loss_images}; allowed: a batch of whole "
+            f"groups of so many images, or null"
+        )
+
+
 def _check_strides(strides: tuple[int, ...]) -> None:
     """The pyramid's levels, anchors and regions stand on strides that double, each a power of two."""
     doubling = all(two == 2 * one for one, two in pairwise(strides))
@@ -74,13 +82,12 @@ def image_shape(run: RunSections) -> tuple[int, int, int]:
 
     Where sizes vary, the short side and a long side of 1.6 times it, 800 x 1280 for COCO, as mmdet counts.
     """
-    task, channels = _task(run), DATASETS[run.data.name].channels
-    sides = (run.data.image_size,) * 2
-    if run.data.image_size is None:
+    task, channels, size = _task(run), DATASETS[run.data.name].channels, net_size(run)
+    if size is None:
         assert task.short_side is not None and task.long_side is not None
-        sides = (task.short_side, min(task.long_side, task.short_side * 8 // 5))
-    height, width = (-side // MULTIPLE * -MULTIPLE for side in sides)
-    return channels, height, width
+        height, width = padded(task.short_side, min(task.long_side, task.short_side * 8 // 5))
+        size = height, width
+    return channels, *size
 
 
 class _Neck(nn.Module):

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.tasks.base import RecordedRun
+
 Arrays = Mapping[str, NDArray[Any]]
 
 # name: (kind of number, shape of an entry, what there is an entry of)
@@ -94,3 +97,13 @@ def per_image_parts(predictions: Arrays) -> Iterator[dict[str, Any]]:
 
 def _span(ends: NDArray[np.int64], i: int) -> slice:
     return slice(int(ends[i - 1]) if i else 0, int(ends[i]))
+
+
+def read_predictions(run: RecordedRun) -> dict[str, NDArray[Any]]:
+    """The arrays of a run. Raises RequestError where it has none, or such as it cannot have left."""
+    if run.status != "ok":
+        raise RequestError(
+            f"run {run.run_id} {run.status} ({run.data.get('reason')}): it has no predictions; "
+            "allowed: a run with status ok"
+        )
+    return run.predictions()

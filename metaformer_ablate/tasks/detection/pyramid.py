@@ -14,11 +14,10 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork, LastLevelMaxPool
 
+from metaformer_ablate.tasks.detection.task import MULTIPLE, padded
+
 Norm = Callable[[int], nn.Module]
 Target = dict[str, Any]
-
-# Images are padded with zeros to a multiple of it (mmdet: Pad of size_divisor 32).
-MULTIPLE = 32
 
 
 def head_norm(name: str) -> Norm | None:
@@ -47,7 +46,7 @@ class Padding(GeneralizedRCNNTransform):
         batch, targets = super().forward(images, targets)
         batch.tensors = batch.tensors.contiguous(memory_format=self.memory_format)
         for (height, width), target in zip(batch.image_sizes, targets or (), strict=targets is not None):
-            target["padded"] = tuple(-side // MULTIPLE * -MULTIPLE for side in (height, width))
+            target["padded"] = padded(height, width)
         return batch, targets
 
     def normalize(self, image: Tensor) -> Tensor:

@@ -80,6 +80,24 @@ class DetectionTask(Task):
             unread |= {f"task.{name}": f"task.head is {run.task.head}" for name in _OF_MASK_RCNN}
         return unread
 
+    def not_applicable(self, run: RunSections) -> str | None:
+        """Why a run's model is no backbone of images of these sizes, or None."""
+        return run.model.not_a_backbone(net_size(run))
+
+
+# Images are padded with zeros to a multiple of it (mmdet: Pad of size_divisor 32).
+MULTIPLE = 32
+
+
+def padded(*sides: int) -> tuple[int, ...]:
+    return tuple(-side // MULTIPLE * -MULTIPLE for side in sides)
+
+
+def net_size(run: RunSections) -> tuple[int, int] | None:
+    """Height and width of all that the net ever sees; None where they differ."""
+    size = run.data.image_size
+    return None if size is None else (*padded(size), *padded(size))
+
 
 _METRICS = (
     Metric("box_ap", "Box AP"),
