@@ -107,7 +107,8 @@ DATASETS: dict[str, DatasetInfo] = {
         task="detection",
     ),
     "scenes_segmentation": DatasetInfo(
-        "the scenes of scenes_detection with a class for each pixel: the background, or one of ten digits",
+        "2,500 scenes composed of scikit-learn's digits over its two photographs, darkened, embedded: 3 to 6 digits in "
+        "each, with a class for each pixel: the background, or one of ten digits",
         num_classes=11,
         channels=3,
         native_size=None,

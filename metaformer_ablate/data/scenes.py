@@ -25,10 +25,14 @@ COLOURS = 8  # that are drawn for a digit; the one that stands out most is taken
 
 @dataclass(frozen=True)
 class SceneRules:
-    """How many digits a scene has, and the side of one, both at least and at most; a side is a share of the scene's."""
+    """How many digits a scene has, and the side of one, both at least and at most; a side is a share of the scene's.
+
+    `brightness` is what the photograph is multiplied by: before a dark one digits are bright.
+    """
 
     digits: tuple[int, int] = (1, 5)
     side: tuple[float, float] = (0.2, 0.6)
+    brightness: float = 1.0
 
 
 RULES = SceneRules()
@@ -64,7 +68,7 @@ def scene(seed: int, split: str, index: int, size: int | tuple[int, int], rules:
     height, width = (size, size) if isinstance(size, int) else size
     # The streams of RandomState are the same under every version of numpy; those of Generator may change.
     draw = np.random.RandomState([seed, SPLITS.index(split), index])
-    picture = _background(draw, height, width)
+    picture = rules.brightness * _background(draw, height, width)
     images, classes = _digits()[split]
     labels: list[int] = []
     instances = np.zeros((height, width), dtype=np.uint8)

@@ -61,10 +61,7 @@ NotNegative = Annotated[Float, Field(ge=0)]
 AboveZero = Annotated[Float, Field(gt=0)]
 
 
-Several = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
-
-
-Stages = Several
+Stages = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
 
 
 Pair = Annotated[tuple[T, ...], BeforeValidator(_tuple), Field(min_length=2, max_length=2)]

@@ -67,11 +67,13 @@ def means(field: str, value: Any) -> set[str]:
     """The fields that a setting of a row may change."""
     size = {"model.depths", "model.dims", "model.drop_path", "model.layer_scale"}
     if field == "train.epoch_factor":
-        return {"train.epochs"}
+        return {"train.epochs", "train.steps"}
     if field == "model.size":
         return size
     if field == "model.name":
         return size | {f"model.{key}" for key in NAMED[value]}
+    if isinstance(value, dict):
+        return {f"{field}.{key}" for key in value}
     return {field}
 
 

@@ -16,6 +16,7 @@ from metaformer_ablate.statistics.stats import (
     Correlation,
     bootstrap_interval,
     compare_on_images,
+    compare_scores_on_images,
     detectable,
     half_width,
     holm,
@@ -342,3 +343,23 @@ def test_rank_correlations_without_an_interval() -> None:
     assert spearman([1, 2, 3], [1, 3, 2]).ci95 is None, "Bonett and Wright's needs four"
     half = math.tanh(scipy.stats.norm.ppf(0.975))
     assert spearman([1, 2, 3, 4], [2, 4, 1, 3]) == Correlation(0.0, pytest.approx((-half, half)))
+
+
+def test_scores_of_images_are_compared_by_the_signs_of_their_differences() -> None:
+    draw = np.random.default_rng(3)
+    row, baseline = ({seed: draw.uniform(0, 100, 10).round(1) for seed in (0, 4)} for _ in range(2))
+    test = compare_scores_on_images(row, baseline)
+    signs = np.array(list(itertools.product((-1, 1), repeat=10)))
+
+    def by_hand(gap: np.ndarray) -> float:
+        sums = np.abs((signs * np.rint(10 * gap)).sum(axis=1))
+        return float((sums >= abs(np.rint(10 * gap).sum()) - 1e-9).mean())
+
+    assert test.images == 10
+    assert test.p == pytest.approx(by_hand(row[0] - baseline[0] + row[4] - baseline[4]), rel=1e-5)
+    for counted in test.seeds:
+        gap = row[counted["seed"]] - baseline[counted["seed"]]
+        assert counted["p"] == pytest.approx(by_hand(gap), rel=1e-5)
+        assert (counted["gained"], counted["lost"]) == ((gap > 0).sum(), (gap < 0).sum())
+    same = compare_scores_on_images(row, row)
+    assert same.p == 1.0 and same.seeds[0] == {"seed": 0, "gained": 0, "lost": 0, "p": None}

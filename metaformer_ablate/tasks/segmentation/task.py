@@ -14,7 +14,7 @@ from metaformer_ablate.settings.schema import (
     Pair,
     Positive,
     Probability,
-    Several,
+    Stages,
     Strict,
     name_in,
     setting,
@@ -54,7 +54,7 @@ class SegmentationSpec(Strict):
     first_class: Annotated[int, Field(ge=0, le=255)] | None = setting(
         0, "an integer from 0 to 255: what masks hold for the first class"
     )
-    ignored: Several[Annotated[int, Field(ge=0, le=65_535)]] | None = setting(
+    ignored: Stages[Annotated[int, Field(ge=0, le=65_535)]] | None = setting(
         (), "a list of integers from 0 to 65535: what masks hold, besides 255, where a pixel counts for nothing"
     )
     fpn_channels: Positive = setting(256, "an integer of at least 1")
@@ -79,9 +79,9 @@ def settings_of(run: RunSections) -> SegmentationSpec:
 def evaluated_size(run: RunSections) -> tuple[int, int] | None:
     """Height and width that every evaluated image has when the net sees it; None where they differ."""
     task = settings_of(run)
-    size = task.exact_size
-    if size is None and run.data.in_memory and task.scale is None:
-        size = (run.data.image_size, run.data.image_size)
+    size, pixels = task.exact_size, run.data.image_size
+    if size is None and run.data.in_memory and task.scale is None and pixels is not None:
+        size = pixels, pixels
     if size is None:
         return None
     height, width = (-(-side // task.eval_multiple) * task.eval_multiple for side in size)

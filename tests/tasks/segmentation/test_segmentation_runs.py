@@ -122,7 +122,6 @@ def test_scenes_need_no_data(ablate: Callable[..., Result], tmp_path: Path) -> N
         "data.image_size=32",
         "model.depths=[1,1,1,1]",
         "model.dims=[8,8,8,8]",
-        "model.head_dim=8",
         "task.fpn_channels=8",
         "task.head_channels=8",
         "train.warmup_epochs=0",
