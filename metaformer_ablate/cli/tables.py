@@ -47,6 +47,9 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 
 @click.option(
     "--power", type=NUMBER, metavar="POINTS", help="Also: how many seeds find a difference of so many points?"
 )
+@click.option(
+    "--equivalent", type=NUMBER, metavar="POINTS", help="Also: which rows are shown to be within that of the baseline?"
+)
 @click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
 @_out
@@ -64,6 +67,7 @@ def table_command(
     transposed: bool,
     images: bool,
     power: float | None,
+    equivalent: float | None,
     list_runs: bool,
     strict: bool,
     out: str | None,
@@ -80,15 +84,16 @@ def table_command(
     allowed = ("text", "csv", "json") if list_runs else None
     shaping = {"--columns": columns is not None, "--digits": digits is not None, "--transposed": transposed}
     style = _style("json" if as_json else style, digits, shaping, allowed)
-    if power is not None and not 0 < power <= 100:
-        raise RequestError(f"--power is {power:g}; allowed: a difference in points, above 0 and at most 100")
+    for option, points in {"--power": power, "--equivalent": equivalent}.items():
+        if points is not None and not 0 < points <= 100:
+            raise RequestError(f"{option} is {points:g}; allowed: a difference in points, above 0 and at most 100")
     name, overrides = one_name(words, "experiment")
     chosen = plan(name, recipe or "digits", overrides)
     shown = None if columns is None else [word.strip() for word in columns.split(",")]
     chosen_columns = shown and choose_columns(plan_task(chosen).metric(metric), shown)
     store = store_of(results)
     images = images or "images" in (chosen_columns or ())
-    table = build_table(chosen, store, DataFolder.choose(data), seeds_of(seeds), images, power, metric)
+    table = build_table(chosen, store, DataFolder.choose(data), seeds_of(seeds), images, power, metric, equivalent)
     warn_problems(store)
     table = table if sort is None else sort_rows(table, sort)
     if list_runs:

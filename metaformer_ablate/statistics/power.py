@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import mode
 from typing import Any
@@ -33,10 +34,20 @@ def detectable_difference(pairs: Sequence[Pairs], unit: str = "points") -> dict[
         "half_width": half,
         "detectable": {"alone": alone, "holm": holm_first},
         "method": "paired t at 5%, noncentral t for 80% power; deviation of paired differences: the median row's",
-        "text": f"With {n} seeds, differences below {_amount(half, unit)} cannot be told apart: half of a paired 95% "
-        f"interval at the deviation of the median row, {std:.2f}. A true difference is found (p < 0.05) in 8 of 10 "
-        f"such tables from {alone:.2f} on if one row is tested, from {holm_first:.2f} on if Holm corrects over {rows}.",
+        "text": _in_words(n, rows, std, unit, half, alone, holm_first),
     }
+
+
+def _in_words(n: int, rows: int, std: float, unit: str, half: float, alone: float, holm_first: float) -> str:
+    largest = 100.0 if unit == "points" else math.inf
+    below = "no differences can" if half > largest else f"differences below {_amount(half, unit)} cannot"
+    text = f"With {n} seeds, {below} be told apart: half of a paired 95% interval at the deviation of the median row, "
+    text += f"{std:.2f}" + (f", is more than {largest:.0f} {unit}; there are too few seeds" if half > largest else "")
+    one, first = ("not at any size" if size > largest else f"from {size:.2f} on" for size in (alone, holm_first))
+    return (
+        f"{text}. A true difference is found (p < 0.05) in 8 of 10 such tables {one} if one row is tested, "
+        f"{first} if Holm corrects over {rows}."
+    )
 
 
 def _amount(value: float, unit: str) -> str:

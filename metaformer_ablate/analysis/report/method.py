@@ -19,7 +19,8 @@ _METHOD = {
         those of the paired t test over the seeds that both have, p corrected by Holm over the rows of the table. The
         same two rows may stand in two tables with two p, for these are corrected over different numbers of comparisons;
         a note beside each p says over how many, and where the other is. A large p does not say that two rows are
-        equal.""",
+        equal. Effect is the difference over its deviation (Hedges' g of pairs); Better is the share of the seeds in
+        which the row is the better one, a tie as half.""",
     "Runs that did not end": """
         A diverged or failed run is in no mean, and its row says so. Where a seed of a row or of the baseline diverged,
         no difference is shown: the seeds that are left would be the fortunate ones. A stale run saw other data than

@@ -20,7 +20,8 @@ from metaformer_ablate.analysis.report.phrases import (
 )
 from metaformer_ablate.analysis.tables.columns import (
     format_billions,
-    format_interval,
+    format_difference,
+    format_estimate,
     format_millions,
     format_p,
     format_printed,
@@ -36,8 +37,8 @@ def experiment_section(section: Section, report: Report, figures: list[Html]) ->
     recipe, metric = table.recipe, table.metric
     marks: dict[str, int] = {}
     rows = [_row(row, section, report, marks) for row in table.rows]
-    headings = ["Group", "Row", "Params (M)", "MACs (G)", metric.heading, "n", "Difference", "p"]
-    headings.append(f"Paper {metric.phrase}")
+    headings = ["Group", "Row", "Params (M)", "MACs (G)", metric.heading, "n", "Difference"]
+    headings += ["Effect", "Better", "p", f"Paper {metric.phrase}"]
     parts = [
         element("h3", "under ", element("code", recipe), " ", element("span", report.recipes[recipe], class_="quiet"))
     ]
@@ -68,7 +69,7 @@ def _row(row: TableRow, section: Section, report: Report, marks: dict[str, int])
     audited = (finding.text for finding in section.table.own_findings(row))
     notes = [*section.table.notes_of(row), *(text for text in audited if text not in row.notes)]
     p = None if delta is None else delta.p
-    shift = None if delta is None else format_interval(delta.mean, delta.ci95, digits, signed=True).partition(" ")
+    shift = None if delta is None else format_difference(row, digits).partition(" ")
     cells = [
         text_cell(row.group),
         element("th", element("span", row.label), marked(notes), scope="row", class_="text"),
@@ -81,6 +82,10 @@ def _row(row: TableRow, section: Section, report: Report, marks: dict[str, int])
             "" if shift is None else link(str(target), shift[0]),
             f" {shift[2]}" if shift and shift[2] else "",
             class_="whole",
+        ),
+        *(
+            cell(size and size.value, format_estimate(size, style))
+            for size, style in ((delta and delta.effect, "+.2f"), (delta and delta.better, ".2f"))
         ),
         cell(
             p,

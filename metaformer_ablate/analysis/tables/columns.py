@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table, TableRow
 from metaformer_ablate.errors import RequestError, unknown
+from metaformer_ablate.statistics.effects import Estimate
 from metaformer_ablate.tasks.base import Metric
 
 Row = Any  # a TableRow, or a row of a comparison
@@ -48,6 +50,22 @@ def format_billions(macs: int | None) -> str:
     return "-" if macs is None else f"{macs / 1e9:.2f}" if macs >= 1e8 else f"{macs / 1e9:.4f}"
 
 
+def metric_range(metric: Metric) -> tuple[float, float]:
+    """The values that a metric can have."""
+    return (0.0, 100.0) if metric.unit == "%" else (-math.inf, math.inf)
+
+
+def difference_range(metric: Metric) -> tuple[float, float]:
+    """The differences that two values of a metric can have."""
+    low, high = metric_range(metric)
+    return low - high, high - low
+
+
+def _cut(interval: Sequence[float] | None, within: tuple[float, float]) -> tuple[float, float] | None:
+    """An interval as it is printed: without what cannot be. A note of the row says that it was cut."""
+    return interval and (max(interval[0], within[0]), min(interval[1], within[1]))
+
+
 def format_mean(row: TableRow, digits: int | None = None) -> str:
     """`97.42 ± 0.63 [95.85, 98.98]`, or the status of a row without a mean."""
     if row.mean is None:
@@ -57,17 +75,12 @@ def format_mean(row: TableRow, digits: int | None = None) -> str:
     if row.std is not None:
         text += f" ± {row.std:.{digits}f}"
     if row.ci95 is not None:
-        text += f" {format_pair(row.ci95, digits)}"
+        text += f" {format_pair(_cut(row.ci95, metric_range(row.metric)), digits)}"
     return text if row.status == "ok" else f"{text} ({row.status})"
 
 
 def format_pair(interval: Sequence[float] | None, digits: int, sign: str = "") -> str:
     return "" if interval is None else f"[{interval[0]:{sign}.{digits}f}, {interval[1]:{sign}.{digits}f}]"
-
-
-def format_interval(mean: float, interval: Sequence[float] | None, digits: int, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    return f"{mean:{sign}.{digits}f} {format_pair(interval, digits, sign)}".rstrip()
 
 
 def format_p(p: float) -> str:
@@ -106,8 +119,18 @@ def _p_of_images(test: ImageTest | None) -> str:
     return f"<{test.p:.0e}" if test.p_is_bound else format_p(test.p)
 
 
-def _difference(row: TableRow, digits: int) -> str:
-    return "" if row.delta is None else format_interval(row.delta.mean, row.delta.ci95, digits, signed=True)
+def format_difference(row: TableRow, digits: int) -> str:
+    """`-0.69 [-1.55, +0.17]`; "" without a difference."""
+    mean = _optional(row.delta and row.delta.mean, f"+.{digits}f")
+    return f"{mean} {_interval_of_difference(row, digits)}".rstrip()
+
+
+def _interval_of_difference(row: TableRow, digits: int) -> str:
+    return format_pair(_cut(row.delta and row.delta.ci95, difference_range(row.metric)), digits, "+")
+
+
+def format_estimate(estimate: Estimate | None, style: str) -> str:
+    return "" if estimate is None else f"{estimate.value:{style}}"
 
 
 def _bootstrap(row: TableRow, digits: int) -> str:
@@ -121,13 +144,11 @@ _GROUP = Column("Group", lambda row, digits: row.group, left=True)
 _COUNT = Column("n", lambda row, digits: format_count(row))
 _DIFFERENCE = Column(
     "Difference",
-    _difference,
+    format_difference,
     whole=True,
     parts=(
         LatexColumn("Difference", lambda row, digits: _optional(row.delta and row.delta.mean, f"+.{digits}f")),
-        LatexColumn(
-            "95% interval", lambda row, digits: format_pair(row.delta and row.delta.ci95, digits, "+"), number=False
-        ),
+        LatexColumn("95% interval", _interval_of_difference, number=False),
     ),
 )
 
@@ -155,7 +176,10 @@ def columns_of(metric: Metric) -> dict[str, Column]:
         ),
         "n": _COUNT,
         "difference": _DIFFERENCE,
+        "effect": Column("Effect", lambda row, digits: format_estimate(row.delta and row.delta.effect, "+.2f")),
+        "better": Column("Better", lambda row, digits: format_estimate(row.delta and row.delta.better, ".2f")),
         "p": Column("p", lambda row, digits: _p(row.delta)),
+        "equal": Column("p (equal)", lambda row, digits: format_p(row.equivalence.p) if row.equivalence else ""),
         "images": Column("p (images)", lambda row, digits: _p_of_images(row.images)),
         "paper": Column(f"Paper {metric.phrase}", lambda row, digits: format_printed(row)),
         "status": Column("Status", lambda row, digits: row.status, left=True),
@@ -177,16 +201,17 @@ def _sort_keys(metric: Metric) -> dict[str, Callable[[TableRow], Any]]:
         metric.name: lambda row: row.mean,
         "n": lambda row: row.n,
         "difference": lambda row: row.delta and row.delta.mean,
+        "effect": lambda row: row.delta and row.delta.effect and row.delta.effect.value,
+        "better": lambda row: row.delta and row.delta.better and row.delta.better.value,
         "p": lambda row: row.delta and row.delta.p,
         "paper": lambda row: row.printed,
     }
 
 
-def choose_columns(metric: Metric, names: Sequence[str] | None, images: bool = False) -> tuple[str, ...]:
-    """The columns asked for, checked; without names the usual ones, and that of the images where they were tested."""
+def choose_columns(metric: Metric, names: Sequence[str] | None) -> tuple[str, ...]:
+    """The columns asked for, checked; without names the usual ones."""
     if names is None:
-        tested = ("images",) if images else ()
-        return ("group", "row", "params", "macs", metric.name, "n", "difference", "p", *tested, "paper")
+        return ("group", "row", "params", "macs", metric.name, "n", "difference", "effect", "better", "p", "paper")
     known = columns_of(metric)
     for name in names:
         if name not in known:

@@ -13,10 +13,13 @@ from metaformer_ablate.analysis.tables.csv import render_csv
 from metaformer_ablate.analysis.tables.html import render_html
 from metaformer_ablate.analysis.tables.latex import render_latex
 from metaformer_ablate.analysis.tables.sheet import Sheet, make_sheet
-from metaformer_ablate.analysis.tables.text import render_markdown, render_text
+from metaformer_ablate.analysis.tables.text import render_markdown, render_text, text_width
 from metaformer_ablate.analysis.tables.types import Table
 
 FORMATS = ("text", "markdown", "csv", "latex", "html", "json")
+
+
+ROOM = 150  # columns of text that the widest tables of the paper need with all that is usual
 
 
 HUMAN_FORMATS = ("text", "markdown", "latex", "html")
@@ -39,9 +42,21 @@ def render(
         return json.dumps(table.to_json(), indent=1, allow_nan=False) + "\n"
     if style == "csv":
         return render_csv(table)
-    names = choose_columns(table.metric, columns, any(row.images for row in table.rows))
+    names = choose_columns(table.metric, columns)
+    if columns is None:
+        names = _that_fit(table, names, style, width)
     decimals = table.metric.digits if digits is None else digits
     return render_sheet(make_sheet(table, names, decimals, style), style, width, transposed)
+
+
+def _that_fit(table: Table, names: Sequence[str], style: str, width: int | None) -> list[str]:
+    """The usual columns with those of the tests that were asked for; where there is little room, without the sizes
+    that stand beside a difference."""
+    narrow = style == "latex" or (style == "text" and (width or text_width()) < ROOM)
+    fitting = [name for name in names if not (narrow and name in ("effect", "better"))]
+    asked = {"equal": table.equivalent is not None, "images": any(row.images for row in table.rows)}
+    at = fitting.index("p") + 1
+    return [*fitting[:at], *(name for name, there in asked.items() if there), *fitting[at:]]
 
 
 def render_sheet(sheet: Sheet, style: str, width: int | None = None, transposed: bool = False) -> str:

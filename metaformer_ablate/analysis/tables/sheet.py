@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from metaformer_ablate.analysis.tables.columns import Column, Row, columns_of
 from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table
+from metaformer_ablate.statistics.effects import probability_better
 from metaformer_ablate.statistics.stats import FLOOR_P, corrected_over
 
 
@@ -94,6 +95,11 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
             "Difference to the baseline: mean over common seeds [95% paired t interval]; p of the paired t test, "
             f"{corrected_over(tested)}. It asks whether the rows would differ if trained again."
         )
+    if {"effect", "better"} & {*names} and (pairs := _most_pairs(table)):
+        lines.append(
+            "Effect: the difference over its deviation (Hedges' g, of pairs). Better: share of the seeds in which the "
+            f"row is better, a tie as half; 0 of {pairs} seeds has the 95% interval [0.00, {_upper_end(pairs):.2f}]."
+        )
     if "bootstrap" in names and (method := next((r.bootstrap.method for r in rows if r.bootstrap), None)):
         lines.append(f"Bootstrap: 95% interval of the mean, {method}.")
     if "images" in names and (tested := _comparisons(row.images for row in rows)):
@@ -105,6 +111,7 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
     if "difference" in names or "p" in names:
         lines += [table.resolution["text"]] if table.resolution else []
     lines += [table.power["text"]] if table.power else []
+    lines += [table.equivalent["text"]] if table.equivalent else []
     lines += table.agreement["text"] if table.agreement and "paper" in names else []
     told = tuple(f"audit [{finding.number}]" for finding in table.audit)  # as footnotes
     return lines + [f"Warning: {warning}" for warning in table.warnings if not warning.startswith(told)]
@@ -113,6 +120,17 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
 def _comparisons(tests: Iterable[Delta | ImageTest | None]) -> int:
     """How many comparisons the tests of a table are corrected over; 0 where nothing was tested."""
     return next((test.comparisons for test in tests if test and test.comparisons), 0)
+
+
+def _most_pairs(table: Table) -> int:
+    """The most seeds that a row shares with the baseline and has a difference over."""
+    there = table.baseline_row.values()
+    return max((len(there.keys() & row.values().keys()) for row in table.rows if row.delta), default=0)
+
+
+def _upper_end(pairs: int) -> float:
+    never = probability_better([-1.0] * pairs)
+    return never.ci95[1] if never and never.ci95 else 1.0
 
 
 def sheet_cells(sheet: Sheet, transposed: bool) -> tuple[list[str], list[list[str]]]:

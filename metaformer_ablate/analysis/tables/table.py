@@ -10,9 +10,19 @@ from dataclasses import asdict
 from typing import Any
 
 from metaformer_ablate.analysis.tables.audit import audit
+from metaformer_ablate.analysis.tables.columns import difference_range, metric_range
+from metaformer_ablate.analysis.tables.equivalence import test_equivalence, within_margin
 from metaformer_ablate.analysis.tables.image_tests import test_on_images
 from metaformer_ablate.analysis.tables.ranking import measured_column, paper_column
-from metaformer_ablate.analysis.tables.types import Bootstrap, Delta, ImageTest, Table, TableRow
+from metaformer_ablate.analysis.tables.types import (
+    Bootstrap,
+    Delta,
+    EquivalenceTest,
+    ImageTest,
+    Interval,
+    Table,
+    TableRow,
+)
 from metaformer_ablate.cost.cost import cached_cost
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.status import RunState, no_records_hint, run_states, seeds_with_records
@@ -20,6 +30,7 @@ from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan, row_notes
 from metaformer_ablate.statistics import stats
 from metaformer_ablate.statistics.agreement import agreement
+from metaformer_ablate.statistics.effects import probability_better, standardised
 from metaformer_ablate.statistics.power import Pairs, detectable_difference, required_seeds
 from metaformer_ablate.statistics.stats import holm, paired_difference, summarise
 from metaformer_ablate.tasks.base import Metric, Task
@@ -36,6 +47,7 @@ def build_table(
     images: bool = False,
     power: float | None = None,
     metric: str | None = None,
+    equivalent: float | None = None,
 ) -> Table:
     """The table of a plan, for a metric of its task by name or for the reported one.
 
@@ -44,7 +56,8 @@ def build_table(
 
     With `images` each row also has tests over the images against the baseline from the predictions, which have to be
     read for it. With `power`, a difference in the metric's difference unit, the table says how many seeds would find
-    it. Raises RequestError for a metric that the task does not have.
+    it; with `equivalent`, another, which rows are shown to lie within that of the baseline. Raises RequestError for a
+    metric that the task does not have.
     """
     task = plan_task(plan)
     chosen = task.metric(metric)
@@ -52,13 +65,15 @@ def build_table(
     runs = _runs(plan, store, folder, found)
     base = plan.experiment.baseline
     pairs = {row: [] if row == base else _pairs(runs[row], runs[base], chosen) for row in runs}
-    deltas = _deltas(pairs)
+    deltas = _deltas(pairs, chosen.sign)
+    equal = test_equivalence(pairs, equivalent)
     on_images = test_on_images(runs, base, store, task) if images else {}
     rows = tuple(
-        _table_row(plan, name, states, chosen, deltas[name], pairs[name], on_images.get(name))
+        _table_row(plan, name, states, chosen, deltas[name], pairs[name], on_images.get(name), equal.get(name))
         for name, states in runs.items()
     )
     findings = audit(plan, runs, chosen)
+    resolution = detectable_difference(list(pairs.values()), chosen.difference_unit)
     warnings = _warnings(rows, store, no_records_hint(plan, store, found))
     return Table(
         experiment=plan.experiment.name,
@@ -70,9 +85,10 @@ def build_table(
         rows=rows,
         warnings=(*warnings, *(finding.warning for finding in findings)),
         audit=findings,
-        resolution=detectable_difference(list(pairs.values()), chosen.difference_unit),
+        resolution=resolution,
         agreement=agreement(measured_column(plan.recipe.name, rows), paper_column(rows), chosen.sign),
         power=None if power is None else required_seeds(power, list(pairs.values()), chosen.difference_unit),
+        equivalent=None if equivalent is None else within_margin(equal, equivalent, resolution, chosen),
     )
 
 
@@ -107,13 +123,25 @@ def _pairs(states: Sequence[RunState], baseline: Sequence[RunState], metric: Met
     return [(value, there[seed]) for seed, value in here.items() if seed in there]
 
 
-def _deltas(pairs: Mapping[str, Pairs]) -> dict[str, Delta | None]:
+def _deltas(pairs: Mapping[str, Pairs], sign: int) -> dict[str, Delta | None]:
     """The paired difference of every row, p corrected over the rows."""
+    apart = {row: [here - there for here, there in p] for row, p in pairs.items()}
     found = {row: paired_difference(*zip(*p, strict=True)) if p else None for row, p in pairs.items()}
     corrected = holm([d.p if d else None for d in found.values()])
     tested = sum(p is not None for p in corrected)
     return {
-        row: None if d is None else Delta(d.mean, d.ci95, p, d.method, d.p, None if p is None else tested)
+        row: None
+        if d is None
+        else Delta(
+            d.mean,
+            d.ci95,
+            p,
+            d.method,
+            p_uncorrected=d.p,
+            comparisons=None if p is None else tested,
+            effect=standardised(apart[row]),
+            better=probability_better(apart[row], sign),
+        )
         for (row, d), p in zip(found.items(), corrected, strict=True)
     }
 
@@ -126,6 +154,7 @@ def _table_row(
     delta: Delta | None,
     pairs: Pairs,
     images: ImageTest | None,
+    equivalence: EquivalenceTest | None,
 ) -> TableRow:
     row = plan.experiment.rows[name]
     values = list(_values(states, metric).values())
@@ -144,9 +173,10 @@ def _table_row(
         delta=delta,
         bootstrap=_bootstrap(values, pairs),
         images=images,
+        equivalence=equivalence,
         paper=row.paper,
         status=_row_status(states),
-        notes=(*row_notes(plan, name), *_run_notes(states)),
+        notes=(*row_notes(plan, name), *_run_notes(states), *_absurd(metric, summary.ci95, delta and delta.ci95)),
         runs=tuple(states),
     )
 
@@ -165,6 +195,15 @@ def _bootstrap(values: list[float], pairs: Pairs) -> Bootstrap | None:
     """Intervals over seeds without the assumption of a distribution; None where there are too few seeds for them."""
     mean, delta = (stats.bootstrap_interval(side) for side in (values, [here - there for here, there in pairs]))
     return None if mean is None and delta is None else Bootstrap(mean, delta, stats.BOOTSTRAP)
+
+
+def _absurd(metric: Metric, mean: Interval | None, difference: Interval | None) -> list[str]:
+    """A note where an interval holds what cannot be."""
+    (low, high), (least, most) = metric_range(metric), difference_range(metric)
+    outside = mean and (mean[0] < low or mean[1] > high)
+    if not outside and not (difference and (difference[0] < least or difference[1] > most)):
+        return []
+    return [f"too few seeds: an interval leaves the scale of {low:g} to {high:g} and is cut where it ends"]
 
 
 def _row_status(states: Sequence[RunState]) -> str:

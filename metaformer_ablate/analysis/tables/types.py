@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from metaformer_ablate.records.status import RunState, as_dict
+from metaformer_ablate.statistics.effects import Estimate
 from metaformer_ablate.tasks.base import Metric, Task
 
 Interval = tuple[float, float]
@@ -30,6 +31,7 @@ class Delta:
     """The paired difference from the baseline, in the metric's difference unit.
 
     `p` is corrected by Holm over `comparisons`, the rows of the table that were tested; `p_uncorrected` is not.
+    `effect` is the difference over its deviation, `better` how likely the row is the better one of a pair.
     """
 
     mean: float
@@ -38,6 +40,20 @@ class Delta:
     method: str
     p_uncorrected: float | None = None
     comparisons: int | None = None
+    effect: Estimate | None = None
+    better: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class EquivalenceTest:
+    """Whether a row lies within a margin of the baseline, in the metric's difference unit; p as in `Delta`."""
+
+    margin: float
+    p: float
+    ci90: Interval
+    method: str
+    p_uncorrected: float
+    comparisons: int
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,7 @@ class TableRow:
     delta: Delta | None = None
     bootstrap: Bootstrap | None = None
     images: ImageTest | None = None
+    equivalence: EquivalenceTest | None = None  # where it was asked for
     paper: Mapping[str, Any] = field(default_factory=dict)
     status: str = "missing"
     notes: tuple[str, ...] = ()
@@ -142,6 +159,9 @@ class TableRow:
             "images_method": images and images.method,
             "delta_p_uncorrected": delta and delta.p_uncorrected,
             "delta_comparisons": delta and delta.comparisons,
+            "delta_effect": delta and delta.effect and delta.effect.value,
+            "delta_better": delta and delta.better and delta.better.value,
+            "equivalence_p": self.equivalence and self.equivalence.p,
             "images_comparisons": images and images.comparisons,
             "images_p_is_bound": images and images.p_is_bound,
         }
@@ -163,6 +183,7 @@ class Table:
     resolution: Mapping[str, Any] | None  # what the seeds can tell apart
     agreement: Mapping[str, Any] | None  # of our order of rows with the paper's
     power: Mapping[str, Any] | None = None  # the seeds that an asked-for difference needs
+    equivalent: Mapping[str, Any] | None = None  # the rows within an asked-for margin of the baseline
 
     @property
     def title(self) -> str:
@@ -202,7 +223,8 @@ class Table:
             **metric_json(self.task, self.metric),
             **{name: plain(getattr(self, name)) for name in ("rows", "warnings", "audit", "resolution", "agreement")},
         }
-        return tree if self.power is None else {**tree, "power": plain(self.power)}
+        asked = {"power": self.power, "equivalent": self.equivalent}
+        return tree | {name: plain(value) for name, value in asked.items() if value is not None}
 
     def flat(self) -> list[dict[str, Any]]:
         """The rows as lines of plain cells, each with the experiment, the recipe and the audit's findings."""

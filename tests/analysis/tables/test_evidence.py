@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from conftest import Result
 from specs import fake_record, seal
@@ -113,6 +114,71 @@ def test_resolution_and_power(table: Table) -> None:
     for style in ("text", "markdown", "html"):
         text = render(table, style, width=2000)
         assert f"{needed['alone']} seeds" in text and "cannot be told apart" in text
+
+
+def test_sizes_stand_beside_a_difference_where_there_is_room(table: Table) -> None:
+    found = by_name(table)["pool5"]["delta"]
+    differences = np.subtract(TOPS["pool5"], TOPS["pool3"])
+    ratio = differences.mean() / differences.std(ddof=1)
+    assert found["effect"]["value"] == pytest.approx(ratio * scipy.special.gamma(1) / scipy.special.gamma(0.5))
+    assert found["better"]["value"] == 1.0 and by_name(table)["none"]["delta"]["better"]["value"] == 0.0
+    wide, narrow = (render(table, "text", width=width) for width in (180, 110))
+    for text in (wide, render(table, "markdown"), render(table, "html")):
+        assert "Effect" in text and "Better" in text and f"{found['effect']['value']:+.2f}" in text
+        assert "0 of 3 seeds has the 95% interval [0.00, 0.71]" in " ".join(text.split())
+    for text in (narrow, render(table, "latex")):
+        assert "Effect" not in text and "Better" not in text
+    line = row_of(table, "pool5").flat()
+    assert (line["delta_effect"], line["delta_better"]) == (found["effect"]["value"], 1.0)
+
+
+def test_no_difference_as_a_claim(chosen: Plan, tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "equal"), DataFolder.choose(None)
+    apart = {"pool3": [0.0] * 5, "pool5": [0.1, -0.1, 0.05, 0.0, -0.02], "none": [-2.0, -1.8, -2.1, -1.9, -2.2]}
+    apart["bare"] = [0.1] * 5  # the same each time: no test
+    for row, values in apart.items():
+        for seed, value in enumerate(values):
+            fake_record(store, chosen.spec(row, seed), 90 + seed + value)
+    assert "equivalent" not in build_table(chosen, store, folder).to_json()
+    table = build_table(chosen, store, folder, equivalent=0.5)
+    p = []
+    for row in ("pool5", "none"):
+        above = scipy.stats.ttest_1samp(apart[row], -0.5, alternative="greater").pvalue
+        below = scipy.stats.ttest_1samp(apart[row], 0.5, alternative="less").pvalue
+        p.append(max(above, below))
+    rows = by_name(table)
+    found = [rows[row]["equivalence"] for row in ("pool5", "none")]
+    assert [test["p_uncorrected"] for test in found] == pytest.approx(p)
+    assert [test["p"] for test in found] == pytest.approx(holm(p))
+    assert {(test["margin"], test["comparisons"]) for test in found} == {(0.5, 2)}
+    assert rows["pool3"]["equivalence"] is rows["bare"]["equivalence"] is None
+    whole = table.to_json()["equivalent"]
+    assert (whole["margin"], whole["rows"], whole["comparisons"]) == (0.5, ["pool5"], 2)
+    for style in ("text", "markdown", "html", "latex"):
+        text = " ".join(render(table, style, width=2000).split())
+        assert "p (equal)" in text and "over the 2 comparisons of this table. Shown to lie within 0.5 points" in text
+    assert row_of(table, "none").flat()["equivalence_p"] == found[1]["p"]
+
+
+def test_what_cannot_be_is_not_printed(chosen: Plan, tmp_path: Path) -> None:
+    """Two seeds ten points apart: the intervals and the resolution leave the scale."""
+    store = Store(tmp_path / "two")
+    for row, values in {"pool3": (80.0, 90.0), "pool5": (95.0, 60.0), "none": (80.0, 90.5)}.items():
+        for seed, top1 in enumerate(values):
+            fake_record(store, chosen.spec(row, seed), top1)
+    table = build_table(chosen, store, DataFolder.choose(None))
+    rows = by_name(table)
+    assert rows["pool5"]["delta"]["ci95"][1] > 100 and rows["pool3"]["ci95"][1] > 100, (
+        "unrounded and whole for programs"
+    )
+    note = "too few seeds: an interval leaves the scale of 0 to 100 and is cut where it ends"
+    assert all(note in rows[row]["notes"] for row in ("pool3", "pool5", "none")) and note not in rows["bare"]["notes"]
+    for style in ("text", "markdown", "html", "latex"):
+        text = render(table, style, width=2000)
+        assert "+100.00]" in text and note in " ".join(text.split())
+        assert max(float(number) for number in re.findall(r"\d+\.\d+", text)) <= 100
+        assert "no differences can be told apart" in text and "there are too few seeds" in text
+        assert "not at any size if Holm corrects over 2" in text
 
 
 def test_resolution_is_of_the_seeds_that_most_rows_have(chosen: Plan, store: Store) -> None:
@@ -534,6 +600,7 @@ def test_explain_under_a_recipe_and_overrides(ablate: Ablate) -> None:
         (["table", "pooling_size", "--transposed", "--runs"], ["--transposed has no meaning for --runs"]),
         (["table", "pooling_size", "--runs", "--format", "latex"], ["'latex'", "with --runs: text, csv, json"]),
         (["table", "pooling_size", "--power", "0"], ["--power is 0", "above 0 and at most 100"]),
+        (["table", "pooling_size", "--equivalent", "0"], ["--equivalent is 0", "above 0 and at most 100"]),
         (["table", "pooling_size", "--power", "nan"], ["--power is 'nan'"]),
         (["compare", "digits", "digits", "pooling_size"], ["'digits' twice"]),
         (["compare", "digits", "cifar", "pooling_size"], ["unknown recipe 'cifar' (did you mean 'cifar10'?)"]),

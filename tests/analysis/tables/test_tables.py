@@ -25,8 +25,9 @@ from metaformer_ablate.spec import experiment
 from metaformer_ablate.spec.plan import Plan, plan
 from metaformer_ablate.statistics.stats import holm
 
-ROW_KEYS = "name label group set params frozen_params macs n mean std ci95 delta bootstrap images paper status".split()
-ROW_KEYS += ["notes", "runs"]
+ROW_KEYS = "name label group set params frozen_params macs n mean std ci95 delta bootstrap images".split()
+ROW_KEYS += ["equivalence", "paper", "status", "notes", "runs"]
+DELTA_KEYS = ["mean", "ci95", "p", "method", "p_uncorrected", "comparisons", "effect", "better"]
 
 EXPERIMENT = """
 title: Made up
@@ -99,7 +100,7 @@ def test_a_table_has_the_keys_of_the_contract(make: Callable[..., Table]) -> Non
         assert all(re.fullmatch("[0-9a-f]{12}", run["run_id"]) for run in row["runs"])
     rows = by_name(table)
     assert rows["pool3"]["delta"] is None
-    assert list(rows["pool5"]["delta"]) == ["mean", "ci95", "p", "method", "p_uncorrected", "comparisons"]
+    assert list(rows["pool5"]["delta"]) == DELTA_KEYS
     assert rows["pool5"]["label"] == 'Pooling "5", | wider'
     assert rows["pool3"]["paper"] == {"table": 5, "top1": 77.2}
     assert rows["none"]["notes"] == ["its own note"]
