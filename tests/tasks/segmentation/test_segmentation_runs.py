@@ -130,7 +130,7 @@ def test_scenes_need_no_data(ablate: Callable[..., Result], tmp_path: Path) -> N
     done = ablate("run", *args)
     assert done.code == 0, done.err
     (record,) = records(tmp_path)
-    assert record.predictions()["truth"].shape == (500, 11)
+    assert record.predictions()["truth"].shape == (250, 11)
     assert math.isfinite(record.value("loss"))  # type: ignore[arg-type]
     assert record.data["at_chance"] is True  # four steps
 
