@@ -54,7 +54,7 @@ def plot_command(
     name, overrides = one_name(words, "experiment")
     chosen = plan(name, recipe or "digits", overrides)
     store, wanted_seeds = store_of(results), seeds_of(seeds)
-    table = build_table(chosen, store, DataFolder.choose(data), wanted_seeds, metric=metric)
+    table = build_table(chosen, store, DataFolder.choose(data), wanted_seeds, metric=metric, spread=False)
     figures = {}
     for one in kinds:
         of_kind = {key: value for key, value in given.items() if key in KINDS[one].options}

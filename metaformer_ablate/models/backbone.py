@@ -138,9 +138,10 @@ def build_backbone(
         kernels: torch or triton, as in `build_model`.
         outputs: the stages whose maps are given, from 0, in rising order.
 
-    A position embedding is interpolated to a map of another size. Paths of `model.freeze` are of the body; of batch
-    norms it is the body's that keep their statistics, for those after a stage have none yet. Raises RequestError for a model that fits one
-    resolution where sizes vary, and for one that has no such maps; else as `build_model` does.
+    A position embedding is interpolated to a map of another size. Paths of `model.freeze` are of the body, and so are
+    the batch norms of `model.batch_norm_eval`: those after the stages have no statistics to keep. Raises RequestError
+    for a model that fits one resolution where sizes vary, and for one that has no such maps; else as `build_model`
+    does.
     """
     if (why := model.not_a_backbone(image_size)) is not None:
         raise RequestError(why)

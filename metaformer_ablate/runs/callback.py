@@ -236,7 +236,7 @@ class RunCallback(pl.Callback):
             self._save(trainer, trainer.current_epoch + 1, 0, FINAL if ended else LAST)
         if stop and not ended:
             raise Interrupted(self.options.stop.number or 0)
-        self._report_progress(len(self.history) / self.epochs)
+        self._report_progress(self.steps / self.spec.train.all_steps(self.steps_per_epoch))
 
     def _report_progress(self, share: float) -> None:
         self._last_report = time.perf_counter()

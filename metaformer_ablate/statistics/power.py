@@ -39,8 +39,8 @@ def detectable_difference(pairs: Sequence[Pairs], unit: str = "points") -> dict[
 
 
 def _in_words(n: int, rows: int, std: float, unit: str, half: float, alone: float, holm_first: float) -> str:
-    largest = 100.0 if unit == "points" else math.inf
-    below = "no differences can" if half > largest else f"differences below {_amount(half, unit)} cannot"
+    largest = largest_difference(unit)
+    below = "no differences can" if half > largest else f"differences below {amount(half, unit)} cannot"
     text = f"With {n} seeds, {below} be told apart: half of a paired 95% interval at the deviation of the median row, "
     text += f"{std:.2f}" + (f", is more than {largest:.0f} {unit}; there are too few seeds" if half > largest else "")
     one, first = ("not at any size" if size > largest else f"from {size:.2f} on" for size in (alone, holm_first))
@@ -50,7 +50,12 @@ def _in_words(n: int, rows: int, std: float, unit: str, half: float, alone: floa
     )
 
 
-def _amount(value: float, unit: str) -> str:
+def largest_difference(unit: str) -> float:
+    """The largest difference that there can be; more is not printed."""
+    return 100.0 if unit == "points" else math.inf
+
+
+def amount(value: float, unit: str) -> str:
     return f"{value:.2f} {unit}".strip()
 
 

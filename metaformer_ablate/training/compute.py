@@ -86,7 +86,7 @@ def repeatable(gpu: bool) -> Iterator[set[str]]:
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads what it has not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads what it has not written
     torch.use_deterministic_algorithms(True, warn_only=True)
     show = warnings.showwarning
 

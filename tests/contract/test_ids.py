@@ -70,6 +70,10 @@ SETTINGS = (
     "digits train.precision=bf16 train.memory_format=contiguous train.compile=true train.kernels=triton",
     "digits train.compile=auto train.threads=2",
     "digits train.devices=2 train.micro_batch=8 train.strategy=ddp train.grad_checkpointing=true",
+    "digits train.optimizer=momentum train.optimizer_args={momentum: 0.8, nesterov: true} train.decay_on=all",
+    "digits train.optimizer=lion train.betas=[0.9,0.95] train.schedule=poly train.steps=100 train.warmup_steps=10",
+    "digits train.schedule=step train.milestones=[8,11] train.gamma=0.2 train.decay_on=matrices",
+    "digits model.norm=batch_norm model.freeze=[stem,stages.0] model.batch_norm_eval=true",
     "imagenet data.reader=tar data.workers=2 data.max_unreadable=0",
 )
 

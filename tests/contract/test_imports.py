@@ -41,6 +41,14 @@ def test_modules_that_only_ask_and_read_load_nothing_heavy(module: str, tmp_path
     assert loaded(program, cwd=tmp_path) == []
 
 
+def test_resolving_a_recipe_with_a_common_optimizer_loads_nothing_heavy(tmp_path: Path) -> None:
+    program = (
+        "import json, sys\nfrom metaformer_ablate.spec.plan import plan\n"
+        "plan('pooling_size', 'digits', ['train.optimizer=momentum', 'train.optimizer_args={momentum: 0.8}'])\n"
+    )
+    assert loaded(program, cwd=tmp_path) == []
+
+
 def test_the_test_can_tell(tmp_path: Path) -> None:
     program = "import json, sys\nimport metaformer_ablate.models.mixers\n"
     assert "torch" in loaded(program, cwd=tmp_path)

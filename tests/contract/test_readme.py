@@ -14,13 +14,16 @@ import pytest
 from conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+USING, HOUSE, EXTENDING = (
+    (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("using", "house", "extending")
+)
 TEST_COMMAND = "pip install -e '.[test]' && pytest"
 MAIN_COMMAND = "pip install -e . && ablate run pooling_size"
 
 
-def after(words: str) -> str:
-    """The first indented block after some words of the README, without its indent."""
-    found = re.search(r"\n\n((?: {4,}.*\n|\n)+)", README[README.index(words) :])
+def after(words: str, page: str) -> str:
+    """The first indented block after some words of a page, without its indent."""
+    found = re.search(r"\n\n((?: {4,}.*\n|\n)+)", page[page.index(words) :])
     assert found is not None
     return textwrap.dedent(found[1]).strip("\n")
 
@@ -33,7 +36,17 @@ def test_the_two_commands_stand_in_the_readme_and_ci_calls_them():
     assert first < second, "in the README's order: the second has to pass beside what the first leaves"
 
 
-@pytest.mark.parametrize("command", re.findall(r"^\| `ablate (.+?)` \|", README, flags=re.MULTILINE))
+def test_the_readme_can_be_read_in_one_go():
+    assert len(README.splitlines()) <= 155
+
+
+def test_links_lead_somewhere():
+    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("command", re.findall(r"^\| `ablate (.+?)` \|", README + USING, flags=re.MULTILINE))
 def test_commands_of_the_table_are_accepted(command, ablate, tmp_path):
     words = shlex.split(command)
     if any(word.strip(".").isupper() for word in words):  # RUN and DIR stand for what a reader has
@@ -46,13 +59,13 @@ def test_commands_of_the_table_are_accepted(command, ablate, tmp_path):
 
 
 def test_overrides_of_the_text_are_accepted(ablate):
-    (command,) = re.findall(r"`ablate (run pooling_size train\S+ \S+)`", README)
+    (command,) = re.findall(r"`ablate (run pooling_size train\S+ \S+)`", USING)
     assert ablate(*shlex.split(command), "--dry-run").code == 0
 
 
 def test_every_file_of_the_map_is_there():
     package = REPOSITORY / "metaformer_ablate"
-    named = set(re.findall(r"^      (\w+(?:/|\.py))\s", README, flags=re.MULTILINE))
+    named = set(re.findall(r"^      (\w+(?:/|\.py))\s", HOUSE, flags=re.MULTILINE))
     there = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
     assert named == there | {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
 
@@ -62,14 +75,14 @@ def test_adding_a_mixer_and_an_experiment_as_told(tmp_path):
     shutil.copytree(REPOSITORY / "metaformer_ablate", tmp_path / "metaformer_ablate")
     shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
     mixers = tmp_path / "metaformer_ablate" / "models" / "mixers.py"
-    steps = README[README.index("## Add a mixer") :]
+    steps = EXTENDING[EXTENDING.index("## Add a mixer") :]
     mixer, line = re.findall(r"\n\n((?: {8}.*\n|\n)+)", steps)[:2]
     mixers.write_text(mixers.read_text() + "\n\n" + textwrap.dedent(mixer))
     parts = tmp_path / "metaformer_ablate" / "models" / "components.py"
     parts.write_text(
         parts.read_text().replace("MIXERS: dict[str, Component] = {", "MIXERS: dict[str, Component] = {\n" + line)
     )
-    (tmp_path / "experiments" / "rolling.yaml").write_text(after("## Add an experiment").split("\n\n")[0])
+    (tmp_path / "experiments" / "rolling.yaml").write_text(after("## Add an experiment", EXTENDING).split("\n\n")[0])
     command = [sys.executable, "-c", "from metaformer_ablate.cli.main import main; main()"]
     tiny = ["train.epochs=1", "model.depths=[1,1,1,1]", "model.dims=[4,4,8,8]", "data.image_size=8"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

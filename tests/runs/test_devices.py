@@ -379,6 +379,8 @@ def test_fsdp_computes_as_the_others_do() -> None:
     with pytest.raises(RequestError, match=r"train\.clip_grad is 1 and train\.strategy is 'fsdp'"):
         check_hardware(spec, "cuda")
     check_hardware(shared_spec(devices=2, strategy="fsdp", clip_grad=None), "cuda")
+    with pytest.raises(RequestError, match=r"train\.optimizer is lamb and train\.strategy is 'fsdp'"):
+        check_hardware(shared_spec(devices=2, strategy="fsdp", clip_grad=None, optimizer="lamb"), "cuda")
 
 
 # The parts by themselves

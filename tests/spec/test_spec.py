@@ -178,6 +178,67 @@ def test_epoch_factor_multiplies_the_epochs_from_before(settings: list[dict[str,
     assert "epoch_factor" not in made.to_dict()["train"]
 
 
+def test_epoch_factor_multiplies_steps_and_milestones_too() -> None:
+    steps = {"train.steps": 100, "train.schedule": "step", "train.milestones": [60, 80], "train.warmup_steps": 0}
+    made = build(steps, {"train.epoch_factor": 0.1}).train
+    assert (made.steps, made.epochs, made.milestones) == (10, None, (6, 8))
+    assert build(steps, {"train.epoch_factor": 2}, {"train.steps": 90}).train.milestones == (60, 80)
+
+
+def test_a_later_length_stands_over_an_earlier_one_in_another_unit() -> None:
+    steps, epochs = {"train.steps": 40, "train.warmup_steps": 5}, {"train.epochs": 3, "train.warmup_epochs": 1}
+    for layers, expected in (
+        ((steps,), (None, 40, None, 5)),
+        ((epochs, steps), (None, 40, None, 5)),
+        ((steps, epochs), (3, None, 1.0, None)),
+        ((steps, {"train.epochs": 3}), (3, None, None, 5)),
+        ((epochs, {"train.steps": 100}), (None, 100, 1.0, None)),
+        ((steps, {"train.steps": None, "train.epochs": 2}), (2, None, None, 5)),
+    ):
+        made = build(*layers, strict=True).train
+        assert (made.epochs, made.steps, made.warmup_epochs, made.warmup_steps) == expected, layers
+
+
+def test_milestones_are_of_the_unit_that_they_were_written_in() -> None:
+    schedule = {"train.epochs": 12, "train.schedule": "step", "train.milestones": [8, 11]}
+    assert build(schedule, {"train.epochs": 24}).train.milestones == (8, 11)
+    with pytest.raises(RequestError, match=r"train\.milestones is None"):
+        build(schedule, {"train.steps": 1000})
+    assert build(schedule, {"train.steps": 1000, "train.milestones": [600]}).train.milestones == (600,)
+
+
+def test_what_an_earlier_optimizer_reads_does_not_reach_a_later_one() -> None:
+    adamw = {"train.betas": [0.8, 0.9], "train.eps": 1e-6, "train.optimizer_args": {"amsgrad": True}}
+    made = build(adamw, {"train.optimizer": "lamb"}).train
+    assert (made.betas, made.eps, made.optimizer_args) == ((0.9, 0.999), 1e-6, None)
+    same = build(adamw, {"train.optimizer": "adamw"}).train
+    assert (same.betas, same.eps, same.optimizer_args) == ((0.8, 0.9), 1e-6, {"amsgrad": True})
+    both = build({"train.optimizer": "lamb"}, {"train.optimizer": "lion", "train.betas": [0.5, 0.6]}).train
+    assert both.betas == (0.5, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"train.optimizer": "sgd", "train.betas": [0.9, 0.9]},
+            r"betas is .*nothing reads it: the optimizer is sgd",
+        ),
+        ({"train.gamma": 0.1}, r"train\.gamma is 0\.1, but nothing reads it: the schedule is cosine"),
+        ({"train.power": 2}, r"train\.power is 2, but nothing reads it: the schedule is cosine"),
+        ({"train.milestones": [1]}, r"train\.milestones is \[1\], but nothing reads it"),
+        (
+            {"train.steps": 99, "train.cooldown_epochs": 1},
+            r"cooldown_epochs is 1, but .*: train\.steps is 99",
+        ),
+        ({"train.warmup_steps": 0, "train.warmup_lr": 1}, r"warmup_lr is 1, but nothing reads it: warmup_steps is 0"),
+    ],
+)
+def test_settings_of_training_that_nothing_reads_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        build(settings, strict=True)
+
+
 def test_shorthands_leave_nothing_in_the_spec() -> None:
     model = build({"model.name": "poolformer_s12"}).to_dict()["model"]
     assert not {"name", "size"} & model.keys()

@@ -79,7 +79,7 @@ def figure(
     **options: str,
 ) -> Figure:
     """A figure of a plan from its records alone. `seeds` are by default all that have a record."""
-    return draw(figure_data(kind, build_table(plan, store, folder, seeds, metric=metric), **options))
+    return draw(figure_data(kind, build_table(plan, store, folder, seeds, metric=metric, spread=False), **options))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from metaformer_ablate.analysis.tables.columns import (
 )
 from metaformer_ablate.analysis.tables.types import Table, TableRow
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.statistics.effects import Estimate
 from metaformer_ablate.statistics.stats import corrected_over
 from metaformer_ablate.tasks.base import Task
 
@@ -83,10 +84,8 @@ def _row(row: TableRow, section: Section, report: Report, marks: dict[str, int])
             f" {shift[2]}" if shift and shift[2] else "",
             class_="whole",
         ),
-        *(
-            cell(size and size.value, format_estimate(size, style))
-            for size, style in ((delta and delta.effect, "+.2f"), (delta and delta.better, ".2f"))
-        ),
+        _size(delta.effect if delta else None, "+.2f"),
+        _size(delta.better if delta else None, ".2f"),
         cell(
             p,
             "" if p is None else format_p(p),
@@ -96,6 +95,10 @@ def _row(row: TableRow, section: Section, report: Report, marks: dict[str, int])
         cell(row.printed, format_printed(row)),
     ]
     return element("tr", *cells, class_="baseline" if baseline else None)
+
+
+def _size(estimate: Estimate | None, style: str) -> Html:
+    return cell(None if estimate is None else estimate.value, format_estimate(estimate, style))
 
 
 def _about_p(row: TableRow, section: Section, report: Report) -> list[str]:
@@ -133,7 +136,7 @@ def _notes(table: Table, here: str, marks: dict[str, int]) -> Html:
         )
         tested = next((row.delta.comparisons for row in table.rows if row.delta and row.delta.comparisons), None)
         lines.append(words + (f"; its p is {corrected_over(tested)}." if tested else "."))
-    lines += [table.resolution["text"]] if table.resolution else []
+    lines += [found["text"] for found in (table.resolution, table.spread) if found]
     lines += table.agreement["text"] if table.agreement else []
     listed = [element("ol", *notes, class_="notes")] if notes else []
     return element("div", *listed, *(element("p", line, class_="quiet") for line in lines), class_="below")

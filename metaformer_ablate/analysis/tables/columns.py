@@ -63,7 +63,7 @@ def difference_range(metric: Metric) -> tuple[float, float]:
 
 def _cut(interval: Sequence[float] | None, within: tuple[float, float]) -> tuple[float, float] | None:
     """An interval as it is printed: without what cannot be. A note of the row says that it was cut."""
-    return interval and (max(interval[0], within[0]), min(interval[1], within[1]))
+    return None if interval is None else (max(interval[0], within[0]), min(interval[1], within[1]))
 
 
 def format_mean(row: TableRow, digits: int | None = None) -> str:
@@ -121,12 +121,12 @@ def _p_of_images(test: ImageTest | None) -> str:
 
 def format_difference(row: TableRow, digits: int) -> str:
     """`-0.69 [-1.55, +0.17]`; "" without a difference."""
-    mean = _optional(row.delta and row.delta.mean, f"+.{digits}f")
+    mean = _optional(row.delta.mean if row.delta else None, f"+.{digits}f")
     return f"{mean} {_interval_of_difference(row, digits)}".rstrip()
 
 
 def _interval_of_difference(row: TableRow, digits: int) -> str:
-    return format_pair(_cut(row.delta and row.delta.ci95, difference_range(row.metric)), digits, "+")
+    return format_pair(_cut(row.delta.ci95 if row.delta else None, difference_range(row.metric)), digits, "+")
 
 
 def format_estimate(estimate: Estimate | None, style: str) -> str:

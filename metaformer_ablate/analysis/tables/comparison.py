@@ -103,7 +103,7 @@ def build_comparison(
     if recipes[0] == recipes[1]:
         raise RequestError(f"compare: {recipes[0]!r} twice; give two recipes, or one and {PAPER!r}")
     tables = {
-        recipe: build_table(plan(experiment, recipe, overrides), store, folder, seeds, metric=metric)
+        recipe: build_table(plan(experiment, recipe, overrides), store, folder, seeds, metric=metric, spread=False)
         for recipe in recipes
         if recipe != PAPER
     }

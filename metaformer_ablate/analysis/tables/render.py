@@ -49,14 +49,14 @@ def render(
     return render_sheet(make_sheet(table, names, decimals, style), style, width, transposed)
 
 
-def _that_fit(table: Table, names: Sequence[str], style: str, width: int | None) -> list[str]:
+def _that_fit(table: Table, names: Sequence[str], style: str, width: int | None) -> tuple[str, ...]:
     """The usual columns with those of the tests that were asked for; where there is little room, without the sizes
     that stand beside a difference."""
     narrow = style == "latex" or (style == "text" and (width or text_width()) < ROOM)
     fitting = [name for name in names if not (narrow and name in ("effect", "better"))]
     asked = {"equal": table.equivalent is not None, "images": any(row.images for row in table.rows)}
     at = fitting.index("p") + 1
-    return [*fitting[:at], *(name for name, there in asked.items() if there), *fitting[at:]]
+    return (*fitting[:at], *(name for name, there in asked.items() if there), *fitting[at:])
 
 
 def render_sheet(sheet: Sheet, style: str, width: int | None = None, transposed: bool = False) -> str:

@@ -109,7 +109,7 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
             "It asks whether these trained models differ on such images, not whether the rows would if trained again."
         )
     if "difference" in names or "p" in names:
-        lines += [table.resolution["text"]] if table.resolution else []
+        lines += [found["text"] for found in (table.resolution, table.spread) if found]
     lines += [table.power["text"]] if table.power else []
     lines += [table.equivalent["text"]] if table.equivalent else []
     lines += table.agreement["text"] if table.agreement and "paper" in names else []

@@ -14,6 +14,7 @@ from metaformer_ablate.analysis.tables.columns import difference_range, metric_r
 from metaformer_ablate.analysis.tables.equivalence import test_equivalence, within_margin
 from metaformer_ablate.analysis.tables.image_tests import test_on_images
 from metaformer_ablate.analysis.tables.ranking import measured_column, paper_column
+from metaformer_ablate.analysis.tables.spread import spread_of
 from metaformer_ablate.analysis.tables.types import (
     Bootstrap,
     Delta,
@@ -48,6 +49,7 @@ def build_table(
     power: float | None = None,
     metric: str | None = None,
     equivalent: float | None = None,
+    spread: bool = True,
 ) -> Table:
     """The table of a plan, for a metric of its task by name or for the reported one.
 
@@ -56,8 +58,8 @@ def build_table(
 
     With `images` each row also has tests over the images against the baseline from the predictions, which have to be
     read for it. With `power`, a difference in the metric's difference unit, the table says how many seeds would find
-    it; with `equivalent`, another, which rows are shown to lie within that of the baseline. Raises RequestError for a
-    metric that the task does not have.
+    it; with `equivalent`, another, which rows are shown to lie within that of the baseline. Without `spread`, no files
+    are read for where the spread comes from. Raises RequestError for a metric that the task does not have.
     """
     task = plan_task(plan)
     chosen = task.metric(metric)
@@ -86,6 +88,7 @@ def build_table(
         warnings=(*warnings, *(finding.warning for finding in findings)),
         audit=findings,
         resolution=resolution,
+        spread=spread_of(runs, base, pairs, resolution, task, chosen) if spread else None,
         agreement=agreement(measured_column(plan.recipe.name, rows), paper_column(rows), chosen.sign),
         power=None if power is None else required_seeds(power, list(pairs.values()), chosen.difference_unit),
         equivalent=None if equivalent is None else within_margin(equal, equivalent, resolution, chosen),
@@ -176,7 +179,11 @@ def _table_row(
         equivalence=equivalence,
         paper=row.printed(plan.recipe.name),
         status=_row_status(states),
-        notes=(*row_notes(plan, name), *_run_notes(states), *_absurd(metric, summary.ci95, delta and delta.ci95)),
+        notes=(
+            *row_notes(plan, name),
+            *_run_notes(states),
+            *_absurd(metric, summary.ci95, delta),
+        ),
         runs=tuple(states),
     )
 
@@ -197,8 +204,9 @@ def _bootstrap(values: list[float], pairs: Pairs) -> Bootstrap | None:
     return None if mean is None and delta is None else Bootstrap(mean, delta, stats.BOOTSTRAP)
 
 
-def _absurd(metric: Metric, mean: Interval | None, difference: Interval | None) -> list[str]:
+def _absurd(metric: Metric, mean: Interval | None, delta: Delta | None) -> list[str]:
     """A note where an interval holds what cannot be."""
+    difference = delta.ci95 if delta else None
     (low, high), (least, most) = metric_range(metric), difference_range(metric)
     outside = mean and (mean[0] < low or mean[1] > high)
     if not outside and not (difference and (difference[0] < least or difference[1] > most)):

@@ -181,6 +181,7 @@ class Table:
     warnings: tuple[str, ...]
     audit: tuple[Finding, ...]
     resolution: Mapping[str, Any] | None  # what the seeds can tell apart
+    spread: Mapping[str, Any] | None  # where that comes from
     agreement: Mapping[str, Any] | None  # of our order of rows with the paper's
     power: Mapping[str, Any] | None = None  # the seeds that an asked-for difference needs
     equivalent: Mapping[str, Any] | None = None  # the rows within an asked-for margin of the baseline
@@ -221,7 +222,10 @@ class Table:
             "experiment": self.experiment,
             "recipe": self.recipe,
             **metric_json(self.task, self.metric),
-            **{name: plain(getattr(self, name)) for name in ("rows", "warnings", "audit", "resolution", "agreement")},
+            **{
+                name: plain(getattr(self, name))
+                for name in ("rows", "warnings", "audit", "resolution", "spread", "agreement")
+            },
         }
         asked = {"power": self.power, "equivalent": self.equivalent}
         return tree | {name: plain(value) for name, value in asked.items() if value is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from metaformer_ablate.settings.schema import AboveZero, Positive, Strict, name_in, setting
 from metaformer_ablate.tasks.base import Metric, RunSections, Task
@@ -46,11 +46,12 @@ class DetectionSpec(Strict):
         256, "a multiple of 8: channels of the mask head"
     )
 
-    @model_validator(mode="after")
-    def _sides(self) -> DetectionSpec:
-        if self.short_side and self.long_side and self.long_side < self.short_side:
-            raise ValueError("allowed: a long_side of at least short_side")
-        return self
+    @field_validator("long_side")
+    @classmethod
+    def _at_least_the_short_side(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value < (info.data.get("short_side") or 0):
+            raise ValueError("allowed: an integer of at least task.short_side")
+        return value
 
     @property
     def has_masks(self) -> bool:

@@ -81,6 +81,28 @@ def test_what_rows_declare_is_no_finding(found: Callable[..., Any]) -> None:
     assert found({}) == []
 
 
+TRAINING = """
+baseline: pool
+rows:
+  pool: {set: {}}
+  lion: {set: {train.optimizer: lion, train.schedule: poly}}
+  sgd: {set: {train.optimizer: sgd, train.optimizer_args: {momentum: 0.5}, train.schedule: step, train.milestones: [8]}}
+  steps: {set: {train.steps: 90, train.warmup_steps: 5}}
+"""
+
+
+def test_what_follows_from_an_optimizer_a_schedule_or_a_length_is_no_finding(tmp_path: Path) -> None:
+    """`betas` and `eps` of its own, `gamma`, the epochs and images that so many steps are."""
+    (tmp_path / "training.yaml").write_text(TRAINING)
+    chosen, store = plan(str(tmp_path / "training.yaml")), Store(tmp_path / "results")
+    for row, spec in chosen.specs.items():
+        epochs = 1 if row == "steps" else 2
+        fake_record(store, spec, images_seen=100 * epochs, epochs=epochs)
+    states = {row: run_states(spec, (0,), store, None) for row, spec in chosen.specs.items()}
+    last = "top-1 is not that of the last epoch in its history: seed 0"  # of made-up records, two lines each
+    assert [(one.text, one.rows) for one in audit(chosen, states, get_task().reported)] == [(last, ("steps",))]
+
+
 GPU, NEWER = {"device": "an H100"}, {"versions": {"torch": "2.16.0"}}
 COMMIT = {"git": {"commit": "0123456789abcdef", "dirty": False}}
 DIRTY = {"git": {"commit": None, "dirty": True}}

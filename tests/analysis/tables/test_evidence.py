@@ -31,6 +31,7 @@ from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan, differences, plan
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.statistics.spread import variance_of_images
 from metaformer_ablate.statistics.stats import FLOOR_P, bootstrap_interval, holm, seeds_needed
 
 Ablate = Callable[..., Result]
@@ -247,6 +248,25 @@ def test_the_floor_of_the_exact_test_is_printed_as_such(chosen: Plan, tmp_path: 
     text = render(table, "text", columns=("name", "images"), width=2000)
     assert re.search(r"pool5 \[[\d,]+\] +<1e-11\n", text) and "<1e-11 is its floor" in text
     assert "<1e-11" in render(table, "markdown") and r"\textless{}1e-11" in render(table, "latex")
+
+
+def test_where_the_spread_comes_from_is_read_from_the_records(chosen: Plan, tmp_path: Path) -> None:
+    store, folder, generator = Store(tmp_path / "spread"), DataFolder.choose(None), np.random.default_rng(0)
+    right = {row: generator.random((4, 500)) < 0.6 for row in ("pool3", "pool5", "none")}
+    for row, answers in right.items():
+        for seed, each in enumerate(answers):
+            predictions(store, chosen.spec(row, seed), "".join(map(str, each.astype(int))))
+    fake_record(store, chosen.spec("none", 3), 12.0)  # not what its predictions come to
+    table = build_table(chosen, store, folder)
+    found = table.to_json()["spread"]
+    apart = variance_of_images(right["pool5"], right["pool3"])
+    assert (found["n"], found["rows"], found["images"]) == (4, 2, 500)
+    assert found["share_of_images"] == pytest.approx(min(1, apart / found["std"] ** 2))
+    assert found["half_width"]["halfway"] is None, "all had 40 after the first of two epochs"
+    for style in ("text", "markdown", "html", "latex"):
+        text = " ".join(render(table, style, width=2000).split())
+        assert "Where the spread comes from" in text and "the 500 test images explain" in text
+    assert build_table(chosen, store, folder, spread=False).spread is None
 
 
 def test_other_images_are_not_compared(chosen: Plan, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_table_has_the_keys_of_the_contract(make: Callable[..., Table]) -> Non
     table = make(FULL)
     keys = ["experiment", "recipe", "task", "metric", "unit", "higher_is_better", "rows", "warnings"]
     tree = table.to_json()
-    assert list(tree) == [*keys, "audit", "resolution", "agreement"]
+    assert list(tree) == [*keys, "audit", "resolution", "spread", "agreement"]
     assert [tree[key] for key in keys[:6]] == ["made_up", "digits", "classification", "top1", "%", True]
     assert [row.name for row in table.rows] == ["pool3", "pool5", "none"], "not in the order of the file"
     for row in table.to_json()["rows"]:
