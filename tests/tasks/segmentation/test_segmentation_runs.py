@@ -102,16 +102,23 @@ def test_loader_processes_change_nothing_and_parts_of_a_batch_only_rounding(
     folder: Path, ablate: Callable[..., Result], tmp_path: Path
 ) -> None:
     words = ("one_row", "--recipe", "rectangles", "--data", str(folder))
-    for results, more in (("whole", ()), ("parts", ("train.micro_batch=2",)), ("loaders", ("data.workers=1",))):
+    ways = {
+        "whole": (),
+        "parts": ("train.micro_batch=2",),
+        "loaders": ("data.workers=1",),
+        "twice": ("train.grad_checkpointing=true",),
+    }
+    for results, more in ways.items():
         done = ablate("run", *words, *more, "--results", results)
         assert done.code == 0, done.err
     whole, history = predictions_of(tmp_path, "whole")
     loaders, same = predictions_of(tmp_path, "loaders")
     assert same == history and all(np.array_equal(whole[name], loaders[name]) for name in whole)
-    parts, near = predictions_of(tmp_path, "parts")
-    for line, other in zip(history[1:], near[1:], strict=True):
-        assert [float(x) for x in other] == pytest.approx([float(x) for x in line], rel=0.02)
-    assert np.array_equal(parts["truth"], whole["truth"])
+    for results in ("parts", "twice"):
+        found, near = predictions_of(tmp_path, results)
+        for line, other in zip(history[1:], near[1:], strict=True):
+            assert [float(x) for x in other] == pytest.approx([float(x) for x in line], rel=0.02), results
+        assert np.array_equal(found["truth"], whole["truth"])
 
 
 @pytest.mark.usefixtures("folder")
