@@ -154,3 +154,18 @@ def test_a_mask_that_cannot_be_meant_ends_the_command(folder: Path, ablate: Call
 def test_a_mixer_of_one_resolution_is_not_applicable(folder: Path, ablate: Callable[..., Result]) -> None:
     out = ablate("show", "token_mixers", "--recipe", "rectangles").out
     assert "token_mixer random of stage 1 fits one resolution, and the images have many" in out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("folder")
+def test_scenes_are_learnt(ablate: Callable[..., Result], tmp_path: Path) -> None:
+    """Four of ten epochs of the recipe, at fewer pixels: 500 steps."""
+    words = ("train.epochs=4", "data.image_size=64", "--recipe", "scenes_segmentation", "--results", "results")
+    done = ablate("run", "one_row", *words)
+    assert done.code == 0, done.err
+    (record,) = records(tmp_path)
+    history = record.history()
+    assert history[-1]["val_loss"] < 0.7 * history[0]["val_loss"]
+    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
+    # A map of the background alone has 7; the record's own test of chance is of that.
+    assert history[-1]["val_miou"] > 15 and record.data["at_chance"] is False
