@@ -52,7 +52,8 @@ def build_checklist(plan: Plan, store: Store, folder: DataFolder, seeds: Sequenc
 def _other_runs(plan: Plan, store: Store, in_table: set[str]) -> tuple[list[Record], list[Record]]:
     """Runs of the same data that are not of the table: on the held-out training images, and all others."""
     names = {spec.data.name for spec in plan.specs.values()}
-    tuning, others = [], []
+    tuning: list[Record] = []
+    others: list[Record] = []
     for record in store:
         if record.run_id in in_table:
             continue
