@@ -30,7 +30,7 @@ class Checklist:
 def build_checklist(plan: Plan, store: Store, folder: DataFolder, seeds: Sequence[int] | None = None) -> Checklist:
     """The checklist of a plan from its records, and of what else the results folder holds of the same data."""
     table = build_table(plan, store, folder, seeds, spread=False)
-    runs = [run for row in table.rows for run in row.runs]
+    runs = [run for row in (*table.rows, *(table.interactions or ())) for run in row.runs]
     records = [run.record for run in runs if run.record is not None]
     in_table = {run.run_id for run in runs}
     tuning, others = _other_runs(plan, store, in_table)
@@ -67,8 +67,12 @@ def _other_runs(plan: Plan, store: Store, in_table: set[str]) -> tuple[list[Reco
 
 
 def _runs(table: Table) -> str:
-    statuses = Counter(run.status for row in table.rows for run in row.runs)
-    text = f"{_counted(sum(statuses.values()), 'run')} of {_counted(len(table.rows), 'row')}: {_statuses(statuses)}."
+    together = table.interactions or ()
+    statuses = Counter(run.status for row in (*table.rows, *together) for run in row.runs)
+    also = f" and {_counted(len(together), 'combination')} of two" if together else ""
+    text = (
+        f"{_counted(sum(statuses.values()), 'run')} of {_counted(len(table.rows), 'row')}{also}: {_statuses(statuses)}."
+    )
     ended = [f"{row.name} seed {run.seed}" for row in table.rows for run in row.runs if run.status == "diverged"]
     return text + (f" Diverged: {', '.join(ended)}; these are in no mean." if ended else "")
 
