@@ -85,8 +85,7 @@ def image_shape(run: RunSections) -> tuple[int, int, int]:
     task, channels, size = _task(run), DATASETS[run.data.name].channels, net_size(run)
     if size is None:
         assert task.short_side is not None and task.long_side is not None
-        height, width = padded(task.short_side, min(task.long_side, task.short_side * 8 // 5))
-        size = height, width
+        size = padded(task.short_side), padded(min(task.long_side, task.short_side * 8 // 5))
     return channels, *size
 
 

@@ -46,7 +46,7 @@ class Padding(GeneralizedRCNNTransform):
         batch, targets = super().forward(images, targets)
         batch.tensors = batch.tensors.contiguous(memory_format=self.memory_format)
         for (height, width), target in zip(batch.image_sizes, targets or (), strict=targets is not None):
-            target["padded"] = padded(height, width)
+            target["padded"] = padded(height), padded(width)
         return batch, targets
 
     def normalize(self, image: Tensor) -> Tensor:
@@ -131,8 +131,8 @@ def paste(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
     masks = torch.zeros((len(boxes), height, width), dtype=torch.bool, device=boxes.device)
     corners = torch.stack([boxes[:, :2].floor() - 1, boxes[:, 2:].ceil() + 1], 1).long()  # [n, 2, (x, y)]
     limits = corners.new_tensor([width, height])
-    corners = torch.minimum(corners.clamp(min=0), limits).tolist()
-    for i, ((left, top), (right, bottom)) in enumerate(corners):
+    inside = torch.minimum(corners.clamp(min=0), limits)
+    for i, ((left, top), (right, bottom)) in enumerate(inside.tolist()):
         if right <= left or bottom <= top:
             continue
         x0, y0, x1, y1 = boxes[i]
@@ -140,6 +140,6 @@ def paste(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
         y = torch.arange(top, bottom, device=boxes.device, dtype=boxes.dtype) + 0.5
         y, x = torch.meshgrid((y - y0) / (y1 - y0) * 2 - 1, (x - x0) / (x1 - x0) * 2 - 1, indexing="ij")
         grid = torch.stack([x, y], -1)[None]
-        inside = F.grid_sample(probabilities[i : i + 1], grid, align_corners=False)[0, 0]
-        masks[i, top:bottom, left:right] = inside >= 0.5
+        found = F.grid_sample(probabilities[i : i + 1], grid, align_corners=False)[0, 0]
+        masks[i, top:bottom, left:right] = found >= 0.5
     return masks

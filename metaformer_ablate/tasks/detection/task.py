@@ -90,14 +90,14 @@ class DetectionTask(Task):
 MULTIPLE = 32
 
 
-def padded(*sides: int) -> tuple[int, ...]:
-    return tuple(-side // MULTIPLE * -MULTIPLE for side in sides)
+def padded(side: int) -> int:
+    return -side // MULTIPLE * -MULTIPLE
 
 
 def net_size(run: RunSections) -> tuple[int, int] | None:
     """Height and width of all that the net ever sees; None where they differ."""
     size = run.data.image_size
-    return None if size is None else (*padded(size), *padded(size))
+    return None if size is None else (padded(size), padded(size))
 
 
 _METRICS = (

@@ -25,7 +25,7 @@ from metaformer_ablate.data.loading import ImageFileLoader, NamedEpochBatches
 from metaformer_ablate.data.mask_files import LAYOUTS, MaskLocation, MaskSplit
 from metaformer_ablate.data.pictures import as_rgb, remark_on
 from metaformer_ablate.data.sampling import RankShare, derive_seed, rank_slices
-from metaformer_ablate.data.scenes import SceneRules, scene
+from metaformer_ablate.data.scenes import scene
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import Seen, Unreadable
 from metaformer_ablate.errors import RequestError
@@ -45,10 +45,6 @@ MOST_CLASSES = IGNORE  # 255 of a mask counts for nothing
 
 
 SCENES_SEED = 0  # the scenes are the same for all runs
-
-
-# A fifth of the pixels are of digits, of which each is large enough to be told in a map of stride 4.
-SCENES = SceneRules(digits=(3, 6), side=(0.3, 0.5), brightness=0.4)
 
 
 Evaluated = tuple[
@@ -132,7 +128,7 @@ class ScenePairs:
 
     def read(self, index: int, seen: Seen) -> tuple[Tensor, Tensor]:
         if index not in self.made:
-            found = scene(SCENES_SEED, self.split, index, self.size, SCENES)
+            found = scene(SCENES_SEED, self.split, index, self.size)
             self.made[index] = torch.from_numpy(found.image), torch.from_numpy(found.class_map)
         return self.made[index]
 

@@ -143,7 +143,5 @@ def test_what_cannot_be_built_is_said_in_one_sentence(words: tuple[str, ...], se
 
 
 def test_a_long_side_below_the_short_one_is_refused() -> None:
-    with pytest.raises(
-        RequestError, match=r"task.long_side is 400 .*; allowed: an integer of at least task.short_side$"
-    ):
+    with pytest.raises(RequestError, match=r"task.long_side is 400 .*; allowed: .* at least task.short_side$"):
         spec("coco_retinanet", "task.long_side=400")
