@@ -13,7 +13,20 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import counting, gpu, kills, lightning, loading, report, scaling, startup, sweeps, tables, training
+from benchmarks import (
+    counting,
+    gpu,
+    kills,
+    lightning,
+    loading,
+    overfit,
+    report,
+    scaling,
+    startup,
+    sweeps,
+    tables,
+    training,
+)
 from metaformer_ablate.system.devices import device_name
 from metaformer_ablate.system.provenance import git_state, versions
 
@@ -33,6 +46,7 @@ BENCHMARKS: dict[str, Callable[..., Iterable[dict[str, object]]]] = {
     "loading": loading.measure,
     "gpu": gpu.measure,
     "cifar10": gpu.cifar10,
+    "camvid": overfit.camvid,
 }
 RESULTS = Path(__file__).parent / "results.json"
 
@@ -57,7 +71,7 @@ def main() -> None:
             if of_gpu:  # the machine may be gone before the last line
                 _write(name, {**about, "results": lines})
         if not lines:  # what there was stays
-            print(f"{name}: not measured: no GPU")
+            print(f"{name}: not measured: {'no data' if name == 'camvid' else 'no GPU'}")
             continue
         _write(name, {**about, "results": lines})
 

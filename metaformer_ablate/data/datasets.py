@@ -108,13 +108,13 @@ DATASETS: dict[str, DatasetInfo] = {
         task="detection",
     ),
     "scenes_segmentation": DatasetInfo(
-        "2,500 scenes composed of scikit-learn's digits over its two photographs, darkened, embedded: 3 to 6 digits in "
+        "2,250 scenes composed of scikit-learn's digits over its two photographs, darkened, embedded: 3 to 6 digits in "
         "each, with a class for each pixel: the background, or one of ten digits",
         num_classes=11,
         channels=3,
         native_size=None,
         train_images=2000,
-        test_images=500,
+        test_images=250,
         embedded=(DIGITS, *PHOTOGRAPHS),
         classes=("background", *"0123456789"),
         task="segmentation",

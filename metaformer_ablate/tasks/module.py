@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from metaformer_ablate.data.sampling import derive_seed
-from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.freezing import kept_in_evaluation
 from metaformer_ablate.training.compute import compile_in_place
 from metaformer_ablate.training.micro_batches import MicroBatches
@@ -51,8 +50,6 @@ class TaskModule(pl.LightningModule):
             self.averaged = ModelEmaV3(net, decay=train.ema).requires_grad_(False).train()
         self.micro_batches = MicroBatches(train.world * train.accumulation, net, train.batch_size)
         self._evaluating = kept_in_evaluation(net)  # by name: batch norms may be replaced by synchronised ones
-        if not any(p.requires_grad for p in net.parameters()):
-            raise RequestError(f"model.freeze leaves nothing to train of {type(net).__name__}; allowed: parts of it")
         # Told by their shapes, which fsdp changes once it has the parameters.
         self._decayed = decayed_names(net, train.decay_on)
         self.steps_per_epoch, self.seed = steps_per_epoch, seed

@@ -62,9 +62,11 @@ def make_optimizer(net: nn.Module, spec: TrainSpec, decayed: set[str] | None = N
     """The optimiser of a run over the parameters of a net that are trained, at the peak learning rate.
 
     AdamW is torch's fused one, any other the one that timm's factory makes. Raises RequestError for arguments that it
-    does not take.
+    does not take, and where nothing is trained.
     """
     groups = [group for group in weight_decay_groups(net, spec.weight_decay, decayed) if group["params"]]
+    if not groups:
+        raise RequestError(f"model.freeze leaves nothing to train of {type(net).__name__}; allowed: parts of it")
     arguments: dict[str, Any] = {"betas": spec.betas, "eps": spec.eps}
     arguments = {key: value for key, value in arguments.items() if value is not None} | (spec.optimizer_args or {})
     try:

@@ -38,6 +38,7 @@ MADE_UNREAD = {
     "model.comparator": {path for path in known.LEAVES if path.startswith("model.")},
     "train.warmup_epochs": {"train.warmup_lr"},
     "train.schedule": {"train.min_lr"},
+    "train.optimizer": {"train.betas", "train.eps"},
     "data.mixup": {"data.cutmix_switch"},
     "data.cutmix": {"data.cutmix_switch"},
 }
@@ -53,7 +54,8 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def differing(one: RunSpec, other: RunSpec) -> dict[str, tuple[Any, Any]]:
     """{field: its values in both} of the fields in which two specs differ."""
     a, b = leaves(one.to_dict()), leaves(other.to_dict())
-    return {key: (a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)}
+    follows = {"model.init_run"}  # from what the row sets
+    return {key: (a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key) and key not in follows}
 
 
 def becomes_unread(before: Any, after: Any) -> bool:
@@ -67,7 +69,7 @@ def means(field: str, value: Any) -> set[str]:
     """The fields that a setting of a row may change."""
     size = {"model.depths", "model.dims", "model.drop_path", "model.layer_scale"}
     if field == "train.epoch_factor":
-        return {"train.epochs", "train.steps"}
+        return {"train.epochs", "train.steps", "train.milestones"}
     if field == "model.size":
         return size
     if field == "model.name":

@@ -61,7 +61,7 @@ def difference_range(metric: Metric) -> tuple[float, float]:
     return low - high, high - low
 
 
-def _cut(interval: Sequence[float] | None, within: tuple[float, float]) -> tuple[float, float] | None:
+def within_range(interval: Sequence[float] | None, within: tuple[float, float]) -> tuple[float, float] | None:
     """An interval as it is printed: without what cannot be. A note of the row says that it was cut."""
     return None if interval is None else (max(interval[0], within[0]), min(interval[1], within[1]))
 
@@ -75,7 +75,7 @@ def format_mean(row: TableRow, digits: int | None = None) -> str:
     if row.std is not None:
         text += f" ± {row.std:.{digits}f}"
     if row.ci95 is not None:
-        text += f" {format_pair(_cut(row.ci95, metric_range(row.metric)), digits)}"
+        text += f" {format_pair(within_range(row.ci95, metric_range(row.metric)), digits)}"
     return text if row.status == "ok" else f"{text} ({row.status})"
 
 
@@ -126,7 +126,7 @@ def format_difference(row: TableRow, digits: int) -> str:
 
 
 def _interval_of_difference(row: TableRow, digits: int) -> str:
-    return format_pair(_cut(row.delta.ci95 if row.delta else None, difference_range(row.metric)), digits, "+")
+    return format_pair(within_range(row.delta.ci95 if row.delta else None, difference_range(row.metric)), digits, "+")
 
 
 def format_estimate(estimate: Estimate | None, style: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from metaformer_ablate.analysis.tables.columns import choose_columns
 from metaformer_ablate.analysis.tables.csv import render_csv
 from metaformer_ablate.analysis.tables.html import render_html
+from metaformer_ablate.analysis.tables.interactions import interactions_sheet
 from metaformer_ablate.analysis.tables.latex import render_latex
 from metaformer_ablate.analysis.tables.sheet import Sheet, make_sheet
 from metaformer_ablate.analysis.tables.text import render_markdown, render_text, text_width
@@ -46,7 +47,10 @@ def render(
     if columns is None:
         names = _that_fit(table, names, style, width)
     decimals = table.metric.digits if digits is None else digits
-    return render_sheet(make_sheet(table, names, decimals, style), style, width, transposed)
+    text = render_sheet(make_sheet(table, names, decimals, style), style, width, transposed)
+    if table.interactions:
+        text += "\n" + render_sheet(interactions_sheet(table.title, table.interactions, decimals), style, width)
+    return text
 
 
 def _that_fit(table: Table, names: Sequence[str], style: str, width: int | None) -> tuple[str, ...]:

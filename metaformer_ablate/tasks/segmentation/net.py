@@ -74,6 +74,10 @@ class SemanticFPN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.neck(self.backbone(images)))
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether the backbone's activations are computed once more in the backward pass, to save memory."""
+        self.backbone.set_grad_checkpointing(enable)
+
 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """[B, C, h, w] -> [B, C, *size], bilinear."""

@@ -239,7 +239,8 @@ def test_the_holdout_is_every_tenth_training_scene() -> None:
 
 def test_what_nothing_can_be_learnt_from_is_left_out_and_said(root: Path) -> None:
     def spoilt(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        boxes = {4: [5, 5, 0, 9], 5: [500, 5, 9, 9], 6: [-9, 5, 9, 9]}
+        things = [entry["id"] for entry in entries if not entry["iscrowd"]]
+        boxes = dict(zip(things, ([5, 5, 0, 9], [500, 5, 9, 9], [-9, 5, 9, 9]), strict=False))
         return [{**entry, "bbox": boxes.get(entry["id"], entry["bbox"])} for entry in entries]
 
     change(annotation_file(root), annotations=spoilt)
@@ -247,7 +248,7 @@ def test_what_nothing_can_be_learnt_from_is_left_out_and_said(root: Path) -> Non
     assert data.sizes == (COUNTS["train"] - 1, COUNTS["val"])
     empty, crowds, boxes = data.notes
     assert "1 of 12 images are not trained on, for nothing is annotated in them (ids 993)" in empty
-    assert "are crowds" in crowds and "3 of" in boxes and "lie outside the image (ids 6, 4, ...)" in boxes
+    assert "are crowds" in crowds and "3 of" in boxes and "lie outside the image (ids " in boxes
     for i in range(data.sizes[0]):
         truth = data.train.examples.truth(i)
         height, width = data.train.transform.size(truth.size)

@@ -1,0 +1,62 @@
+"""Whether Semantic FPN learns a handful of real frames by heart: net, loss, data and metric together.
+
+On the 16 training frames of CamVid's sample in `$ABLATE_DATA` (or in its folder `camvid`), which are evaluated too:
+whole frames of 256 x 192, no distortion of colours, a larger net than the recipe's. What is learnt by heart says
+nothing about other frames.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.data.mask_files import find_location
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.runs.runner import Runner
+from metaformer_ablate.spec.experiment import load_recipe
+from metaformer_ablate.spec.resolve import resolve
+from metaformer_ablate.spec.words import override_layer
+
+WORDS = (
+    "model.size=t12",
+    "task.distortion=false",
+    "task.fpn_channels=128",
+    "task.head_channels=64",
+    "task.head_dropout=0",
+    "data.test_images=16",
+    "data.flip=false",
+    "train.lr=2e-3",
+    "train.warmup_epochs=0.5",
+)
+EVERY = 20  # epochs of the curve
+
+
+def camvid(epochs: int = 400) -> Iterator[dict[str, object]]:
+    """The curve: mIoU and loss of the frames that are trained on. Nothing where there is no data."""
+    place = find_location(Path(os.environ.get("ABLATE_DATA", ".")), "camvid")
+    if place is None:
+        return
+    files = place.splits["train"]
+    spec = resolve([load_recipe("camvid_semantic_fpn").layer, override_layer((*WORDS, f"train.epochs={epochs}"))])
+    with tempfile.TemporaryDirectory() as made:
+        for split in ("train", "val"):
+            for kind, folder in (("images", files.images), ("annotations", files.masks)):
+                (Path(made) / kind).mkdir(exist_ok=True)
+                (Path(made) / kind / split).symlink_to(folder.resolve())
+        runner = Runner(Store(Path(made) / "results"), DataFolder(Path(made), given=True), torch.device("cpu"))
+        record = runner.run(spec)
+        for line in record.history():
+            if line["epoch"] % EVERY == 0 or line["epoch"] == epochs:
+                yield {
+                    "epoch": int(line["epoch"]),
+                    "steps": int(line["step"]),
+                    "loss": round(line["val_loss"], 3),
+                    "miou": round(line["val_miou"], 2),
+                    "pixel_accuracy": round(line["val_pixel_accuracy"], 2),
+                    "seconds": round(line["seconds"]),
+                }
