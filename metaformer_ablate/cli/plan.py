@@ -189,7 +189,7 @@ def _note_lines(rows: list[dict[str, Any]]) -> list[str]:
 def cost_command(
     words: tuple[str, ...], recipe: str | None, device: str, batch: int, no_speed: bool, as_json: bool
 ) -> None:
-    """Parameters, multiply-adds by operator, what was not counted, images a second and peak memory."""
+    """Parameters, multiply-adds by operator, what was not counted, images per second and peak memory."""
     from dataclasses import asdict
 
     from metaformer_ablate.cost.cost import count, macs_at_224
@@ -251,7 +251,7 @@ def _cost_text(line: dict[str, Any], recipe: str) -> str:
     if "images_per_second" in line:
         memory = line["peak_memory_bytes"]
         how = f"batch {line['batch_size']}, fp32, {line['device']}, {line['threads']} threads"
-        text += [f"  inference           {line['images_per_second']:,.1f} images a second ({how})"]
+        text += [f"  inference           {line['images_per_second']:,.1f} images per second ({how})"]
         shown = "unknown" if memory is None else f"{memory / 2**20:,.0f} MiB above the model"
         text += [f"  peak memory         {shown}"]
     return "\n".join(text)
