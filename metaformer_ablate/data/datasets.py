@@ -96,8 +96,7 @@ DATASETS: dict[str, DatasetInfo] = {
         plain_background=True,
     ),
     "scenes_detection": DatasetInfo(
-        "4,500 scenes composed of scikit-learn's digits over its two photographs, darkened, embedded: 3 to 6 digits in "
-        "each",
+        "4,500 scenes composed of scikit-learn's digits over its two photographs, embedded: 3 to 6 digits in each",
         num_classes=10,
         channels=3,
         native_size=None,
