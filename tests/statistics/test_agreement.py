@@ -102,7 +102,7 @@ def test_one_seed_cannot_say_what_noise_is() -> None:
     found = agreement(measured_column("digits", rows), paper_column(rows))
     assert found is not None
     assert {pair["beyond_noise"] for pair in found["reversed"]} == {None}
-    assert "not known of 3" in found["text"][1]
+    assert "Whether that exceeds noise needs more seeds" in found["text"][1]
 
 
 def test_two_measured_columns_have_to_disagree_both() -> None:

@@ -26,7 +26,7 @@ def needed_width(sheet: Sheet) -> int:
         cells = [len(line[i]) for line in sheet.lines]
         longest = max([*cells, *words], default=0)
         widths.append(min(longest, LABEL) if column.left and not column.whole else longest)
-    return sum(width + 2 for width in widths) + 2
+    return sum(width + 3 for width in widths) + 1  # padding and what stands between
 
 
 NARROWEST = 60  # a terminal that is narrower folds lines by itself
