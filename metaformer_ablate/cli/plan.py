@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,9 @@ from metaformer_ablate.cli.options import INTEGER, one_name, options, seeds_of, 
 from metaformer_ablate.errors import RequestError, visible, visible_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from metaformer_ablate.records.status import RunState
     from metaformer_ablate.spec.plan import Plan
 
 
@@ -65,11 +69,30 @@ def show_command(
         "baseline": chosen.experiment.baseline,
         "embedding_field": _embedding_field(chosen),
         "rows": rows,
+        **_interactions(chosen, wanted, by_id),
         "to_run": len(jobs),
         "estimated_seconds": round(estimate_seconds(jobs, states, lambda spec: count(spec).macs), 1),
     }
     warn_problems(store)
     click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree)), nl=as_json)
+
+
+def _interactions(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, Any]:
+    """The pairs of rows that are also run together, under their key; nothing where the experiment names none."""
+    from metaformer_ablate.records.status import as_dict
+
+    found = [
+        {
+            "name": each.row.name,
+            "rows": list(each.rows),
+            "label": each.row.label,
+            "set": each.row.sets(chosen.recipe.name),
+            "notes": [f"not applicable: {each.why}"] if each.why else [],
+            "runs": [as_dict(by_id[each.spec.with_seed(seed).run_id]) for seed in seeds] if each.spec else [],
+        }
+        for each in chosen.combinations
+    ]
+    return {"interactions": found} if found else {}
 
 
 def _embedding_field(chosen: Plan) -> dict[str, float] | None:
@@ -130,12 +153,18 @@ def _show_text(chosen: Plan, tree: dict[str, Any]) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=text_width(), color_system=None, highlight=False)
     console.print(drawn)
-    for line in _note_lines(tree["rows"]):
+    for line in [*_note_lines(tree["rows"]), *map(_together, tree.get("interactions", []))]:
         console.print(Text(visible(line)))
     if tree["embedding_field"] is not None:
         console.print(Text(_field_text(tree["embedding_field"])))
     console.print(Text(f"* baseline. To run: {tree['to_run']}, about {duration(tree['estimated_seconds'])}."))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def _together(interaction: dict[str, Any]) -> str:
+    counts = Counter(run["status"] for run in interaction["runs"])
+    runs = ", ".join(f"{n} {status}" for status, n in counts.items()) or interaction["notes"][0]
+    return f"interaction of {' and '.join(interaction['rows'])}: {runs}"
 
 
 def _note_lines(rows: list[dict[str, Any]]) -> list[str]:
@@ -160,7 +189,7 @@ def _note_lines(rows: list[dict[str, Any]]) -> list[str]:
 def cost_command(
     words: tuple[str, ...], recipe: str | None, device: str, batch: int, no_speed: bool, as_json: bool
 ) -> None:
-    """Parameters, multiply-adds by operator, what was not counted, images a second and peak memory."""
+    """Parameters, multiply-adds by operator, what was not counted, images per second and peak memory."""
     from dataclasses import asdict
 
     from metaformer_ablate.cost.cost import count, macs_at_224
@@ -222,7 +251,7 @@ def _cost_text(line: dict[str, Any], recipe: str) -> str:
     if "images_per_second" in line:
         memory = line["peak_memory_bytes"]
         how = f"batch {line['batch_size']}, fp32, {line['device']}, {line['threads']} threads"
-        text += [f"  inference           {line['images_per_second']:,.1f} images a second ({how})"]
+        text += [f"  inference           {line['images_per_second']:,.1f} images per second ({how})"]
         shown = "unknown" if memory is None else f"{memory / 2**20:,.0f} MiB above the model"
         text += [f"  peak memory         {shown}"]
     return "\n".join(text)

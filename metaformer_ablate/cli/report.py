@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from metaformer_ablate.cli.options import options, store_of, warn_problems
+from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 logger = logging.getLogger(__name__)
@@ -15,10 +15,28 @@ logger = logging.getLogger(__name__)
 
 @click.command("report")
 @click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="Only this one; may be given several times.")
-@options("results", "data")
+@click.argument("words", nargs=-1, metavar="[EXPERIMENT [KEY.PATH=VALUE]...]")
+@options("seeds", "results", "data")
+@click.option(
+    "--checklist", metavar="FILE", help="Instead: what was run of an experiment, for an appendix (.txt, .md, .tex)."
+)
 @click.option("--out", default="report.html", show_default=True, metavar="FILE", help="Where the page is written.")
-def report_command(recipes: tuple[str, ...], results: str | None, data: str | None, out: str) -> None:
+def report_command(
+    words: tuple[str, ...],
+    recipes: tuple[str, ...],
+    seeds: str | None,
+    results: str | None,
+    data: str | None,
+    checklist: str | None,
+    out: str,
+) -> None:
     """Every experiment under every recipe that has records, as one HTML page that loads nothing from a network."""
+    if checklist is not None:
+        _write_checklist(checklist, words, recipes, seeds, results, data)
+        return
+    if words or seeds is not None:
+        given = repr(words[0]) if words else "--seeds"
+        raise RequestError(f"report: {given} is for --checklist FILE; the page shows every experiment and seed")
     from metaformer_ablate.analysis.report.collect import collect
     from metaformer_ablate.analysis.report.page import write
     from metaformer_ablate.data.folder import DataFolder
@@ -37,3 +55,32 @@ def report_command(recipes: tuple[str, ...], results: str | None, data: str | No
     if not runs:
         logger.warning(f"there are no records in {store.path}")
     click.echo(f"{out}: {runs} runs, {len(report.sections)} tables, {len(page.encode()) / 1e6:.1f} MB")
+
+
+def _write_checklist(
+    out: str,
+    words: tuple[str, ...],
+    recipes: tuple[str, ...],
+    seeds: str | None,
+    results: str | None,
+    data: str | None,
+) -> None:
+    from metaformer_ablate.analysis.report.checklist import SUFFIXES, build_checklist, render_checklist
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.spec.plan import plan
+
+    suffix = Path(out).suffix
+    if suffix not in SUFFIXES:
+        raise RequestError(f"--checklist is {out!r}; allowed: a file whose name ends in {', '.join(SUFFIXES)}")
+    if len(recipes) > 1:
+        raise RequestError(f"--recipe is given {len(recipes)} times; --checklist is of one recipe")
+    name, overrides = one_name(words, "experiment")
+    store = store_of(results)
+    chosen = plan(name, recipes[0] if recipes else "digits", overrides)
+    text = render_checklist(build_checklist(chosen, store, DataFolder.choose(data), seeds_of(seeds)), suffix)
+    try:
+        Path(out).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"--checklist {out}: cannot be written: {error.strerror}") from None
+    warn_problems(store)
+    click.echo(f"{out}: the checklist of {chosen.experiment.name} under {chosen.recipe.name}")

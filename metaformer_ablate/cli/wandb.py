@@ -137,7 +137,7 @@ def trial_command(
     name, others = one_name(names, "experiment")
     trial = read_trial([*settings, *others], Path(config_json) if config_json else None, recipe)
     chosen, row = plan_of(name, trial)
-    only = replace(chosen, specs={row: chosen.specs[row]})
+    only = replace(chosen, specs={row: chosen.specs[row]}, combinations=())
     overrides = as_words(trial.overrides)
     store, folder = store_of(results), DataFolder.choose(data)
     jobs, _ = plan_jobs([only], [trial.seed], store, folder, retry_failed)

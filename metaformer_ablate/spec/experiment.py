@@ -14,11 +14,12 @@ from typing import Any
 from metaformer_ablate.errors import RequestError, nearest, shown, unknown
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.yaml_reader import YamlFile, kind
+from metaformer_ablate.spec.interactions import read_pairs
 from metaformer_ablate.spec.known import flatten
 from metaformer_ablate.system.files import open_regular, read_regular
 from metaformer_ablate.tasks.registry import metrics_of_all_tasks
 
-_EXPERIMENT_KEYS = ("title", "baseline", "set", "under", "rows")
+_EXPERIMENT_KEYS = ("title", "baseline", "set", "under", "rows", "interactions")
 
 
 _ROW_KEYS = ("label", "group", "set", "under", "paper", "notes")
@@ -80,6 +81,7 @@ class Experiment:
     layer: Layer
     under: dict[str, Layer]
     source: str
+    interactions: tuple[tuple[str, str], ...] = ()  # rows whose changes are also made together
 
 
 def _package_folder() -> Path:
@@ -216,6 +218,7 @@ def load_experiment(name: str) -> Experiment:
         layer=_settings(file, tree.get("set"), ("set",)),
         under=_under(file, tree, ()),
         source=_shown(path),
+        interactions=read_pairs(file, tree.get("interactions"), rows, baseline),
     )
 
 

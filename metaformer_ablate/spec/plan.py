@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,16 @@ MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
+class Combination:
+    """Two rows of an experiment at once: a row with the changes of both, and its spec or why it has none."""
+
+    rows: tuple[str, str]
+    row: Row
+    spec: RunSpec | None
+    why: str | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """An experiment under a recipe with overrides: the resolved spec of each row, its seed still 0.
 
@@ -32,6 +42,12 @@ class Plan:
     specs: dict[str, RunSpec] = field(default_factory=dict)
     not_applicable: dict[str, str] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()  # words of the command line
+    combinations: tuple[Combination, ...] = ()  # the interactions that the experiment asks for
+
+    def everything(self) -> list[tuple[str, RunSpec]]:
+        """Name and spec of each row and of each combination."""
+        together = [(each.row.name, each.spec) for each in self.combinations if each.spec is not None]
+        return [*self.specs.items(), *together]
 
     def spec(self, row: str, seed: int) -> RunSpec:
         return self.specs[row].with_seed(seed)
@@ -62,7 +78,51 @@ def plan(
             not_applicable[row.name] = why
         else:
             specs[row.name] = spec
-    return Plan(chosen, under, specs, not_applicable, tuple(words))
+    pairs = () if baseline_only else chosen.interactions
+    together = tuple(_combination(chosen, pair, under, over_all, seen) for pair in pairs)
+    return Plan(chosen, under, specs, not_applicable, tuple(words), together)
+
+
+def _combination(
+    chosen: Experiment, pair: tuple[str, str], under: Recipe, over_all: Layer, seen: Mapping[str, str]
+) -> Combination:
+    """Raises RequestError where the rows set one key to two values, or where one of them changes nothing then.
+
+    `seen` has the row of each run id.
+    """
+    first, second = (chosen.rows[name] for name in pair)
+    about = f"{chosen.source}: interactions: {first.name} and {second.name}"
+    theirs = second.sets(under.name)
+    for path, value in first.sets(under.name).items():
+        if theirs.get(path, value) != value:
+            raise RequestError(
+                f"{about} both set {path}, to {shown(value)} and {shown(theirs[path])}; "
+                f"allowed: two rows that set different keys"
+            )
+    row = Row(
+        name=f"{first.name}+{second.name}",
+        label=f"{first.label} and {second.label}",
+        group="",
+        layer=_both(first.layer, second.layer),
+        under={
+            name: _both(*(side.under.get(name, Layer({}, side.layer.where)) for side in (first, second)))
+            for name in {**first.under, **second.under}
+        },
+        paper={},
+        notes=(),
+    )
+    spec, why = _resolve_row(chosen, row, under, over_all)
+    if (same := seen.get(spec.run_id)) in (*pair, chosen.baseline):
+        raise RequestError(f"{about} together are the run of row {same!r}; one of them changes nothing then")
+    return Combination(pair, row, None if why else spec, why)
+
+
+def _both(first: Layer, second: Layer) -> Layer:
+    def where(path: str) -> str:
+        return (first if path in first.values else second).where(path)
+
+    about = " with ".join(layer.about for layer in (first, second) if layer.about)
+    return Layer({**first.values, **second.values}, where, True, about)
 
 
 def _resolve_row(

@@ -97,7 +97,11 @@ def _in_words(found: dict[str, Any], unit: str) -> str:
     now = amount(widths["now"], unit) if widths["now"] <= largest else f"over {amount(largest, unit)}"
     instead = {"twice_the_seeds": f"with {2 * found['n']} seeds", "endless_images": "with endless test images"}
     instead["halfway"] = "after half of the training"
-    others = [f"{widths[k]:.2f} {words}" for k, words in instead.items() if (widths[k] or math.inf) <= largest]
+    others = [
+        f"{width:.2f} {words}"
+        for name, words in instead.items()
+        if (width := widths[name]) is not None and width <= largest
+    ]
     text = f"Where the spread comes from (deviation of a difference: {found['std']:.2f} in the median row): "
     text += f"{', '.join(parts)}. " if parts else ""
     text += f"Half of the paired interval, {now} now, would be {', '.join(others)}. " if others else ""

@@ -49,7 +49,7 @@ def plan_jobs(
     rows: dict[str, list[str]] = {}
     specs: dict[str, RunSpec] = {}  # each once, by the id of one seed
     for plan in plans:
-        for row, spec in plan.specs.items():
+        for row, spec in plan.everything():
             rows.setdefault(spec.run_id, []).append(f"{plan.experiment.name}/{row}")
             specs.setdefault(spec.run_id, spec)
     held = Claims(store.path).held()

@@ -49,12 +49,14 @@ def coco_spec(recipe: str = "coco_retinanet", seed: int = 0, **settings: Any) ->
     return spec_of({**SETTINGS, **settings}, recipe=recipe, seed=seed)
 
 
-def annotations(split: str, count: int) -> tuple[dict[str, Any], list[np.ndarray]]:
+def annotations(
+    split: str, count: int, sizes: tuple[tuple[int, int], ...] = SIZES
+) -> tuple[dict[str, Any], list[np.ndarray]]:
     """What annotation files hold, and the images [H, W, 3]. Categories have gaps in their ids, as COCO's have; ids of
     images are not in order; one image is empty, one holds a crowd as well; masks are polygons of boxes or codes."""
     images, entries, pictures = [], [], []
     for i in range(count):
-        height, width = SIZES[i % len(SIZES)]
+        height, width = sizes[i % len(sizes)]
         found = scene(5, "train" if split == "train" else "test", i, (height, width))
         number = 1000 - 7 * i
         images.append({"id": number, "file_name": f"{number:06d}.png", "height": height, "width": width})
@@ -76,11 +78,11 @@ def annotations(split: str, count: int) -> tuple[dict[str, Any], list[np.ndarray
     return {"images": images, "annotations": entries, "categories": categories}, pictures
 
 
-def write_coco(root: Path) -> Path:
+def write_coco(root: Path, sizes: tuple[tuple[int, int], ...] = SIZES) -> Path:
     """root/{train,val}2017/*.png and root/annotations/instances_{train,val}2017.json."""
     (root / "annotations").mkdir(parents=True)
     for split, count in COUNTS.items():
-        found, pictures = annotations(split, count)
+        found, pictures = annotations(split, count, sizes)
         folder = root / f"{split}2017"
         folder.mkdir()
         for image, pixels in zip(found["images"], pictures, strict=True):

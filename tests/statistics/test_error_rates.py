@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metaformer_ablate.statistics.effects import equivalence, probability_better, standardised
-from metaformer_ablate.statistics.stats import holm
+from metaformer_ablate.statistics.stats import holm, paired_difference
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +45,24 @@ def test_rows_that_differ_by_the_margin_are_hardly_ever_called_equal(n: int, noi
     )
     assert any_false / TABLES < 0.05 + 3 * (0.05 * 0.95 / TABLES) ** 0.5
     assert false / TABLES / ROWS < 0.06
+
+
+@pytest.mark.parametrize("noise", ["normal", "skewed"])
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_changes_that_add_up_are_hardly_ever_called_an_interaction(n: int, noise: str) -> None:
+    """Three interactions per table, of rows that share a baseline."""
+    generator = np.random.default_rng([n, len(noise)])
+    false = any_false = 0
+    for _ in range(TABLES):
+        rows = differences(n, 0, noise, generator)
+        tests = [paired_difference(rows[3 * i], np.add(rows[3 * i + 1], rows[3 * i + 2]).tolist()) for i in range(3)]
+        false += sum(test.p is not None and test.p < 0.05 for test in tests)
+        any_false += any(p is not None and p < 0.05 for p in holm([test.p for test in tests]))
+    print(
+        f"\n{noise} noise, {n} seeds: additive changes called an interaction {false / TABLES / 3:.1%} without Holm, "
+        f"tables with any {any_false / TABLES:.1%} after it"
+    )
+    assert any_false / TABLES < 0.05 + 3 * (0.05 * 0.95 / TABLES) ** 0.5
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])

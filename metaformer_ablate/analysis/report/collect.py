@@ -118,14 +118,14 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
     places: dict[str, list[RowRef]] = {}
     keys: dict[RowRef, str] = {}
     for chosen in plans:
-        for row, spec in chosen.specs.items():
+        for row, spec in chosen.everything():
             place = RowRef(chosen.recipe.name, chosen.experiment.name, row)
             keys[place] = _key(spec.to_dict())
             places.setdefault(keys[place], []).append(place)
     cached = CachedStore(store, records, problems)
     sections = []
     for chosen in plans:
-        refs = {row: keys[RowRef(chosen.recipe.name, chosen.experiment.name, row)] for row in chosen.specs}
+        refs = {row: keys[RowRef(chosen.recipe.name, chosen.experiment.name, row)] for row, _ in chosen.everything()}
         here = {row: key for row, key in refs.items() if key in variants}
         if here and chosen.recipe.name in known:
             sections.append(_section(chosen, here, variants, cached, folder))
@@ -152,12 +152,12 @@ def _section(
     chosen: Plan, here: dict[str, str], variants: dict[str, SpecRuns], store: Store, folder: DataFolder
 ) -> Section:
     """The table of a plan. `here` has the rows with records, and the key of their runs."""
-    missing = len(chosen.specs) - len(here)
+    missing = len(chosen.everything()) - len(here)
     only_baseline = set(here) == {chosen.experiment.baseline} and len(chosen.specs) > 1
     if only_baseline:  # the rest would be a table of nothing
         only = {row: chosen.experiment.rows[row] for row in here}
         specs = {row: chosen.specs[row] for row in here}
-        chosen = replace(chosen, experiment=replace(chosen.experiment, rows=only), specs=specs)
+        chosen = replace(chosen, experiment=replace(chosen.experiment, rows=only), specs=specs, combinations=())
     seeds = sorted({seed for key in here.values() for seed in variants[key].records})
     table = build_table(chosen, store, folder, seeds)
     # Counts that this machine happens to remember are not in the records.

@@ -125,7 +125,7 @@ def _overview(report: Report) -> Html:
             baselines.append(element("tr", *cells, data_recipe=recipe))
             continue
         cells = [element("th", link(here, table.experiment), scope="row", class_="text"), text_cell(recipe)]
-        cells += [cell(len(section.variants), f"{len(section.variants)} of {len(section.plan.specs)}")]
+        cells += [cell(len(section.variants), f"{len(section.variants)} of {len(section.plan.everything())}")]
         seeds = len({run.seed for row in table.rows for run in row.runs})
         cells += [cell(seeds, seeds)]
         for status in ("ok", "diverged", "failed", "stale", "missing"):

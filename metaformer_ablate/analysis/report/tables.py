@@ -26,6 +26,7 @@ from metaformer_ablate.analysis.tables.columns import (
     format_p,
     format_printed,
 )
+from metaformer_ablate.analysis.tables.interactions import interactions_sheet
 from metaformer_ablate.analysis.tables.types import Table, TableRow
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.statistics.effects import Estimate
@@ -48,6 +49,7 @@ def experiment_section(section: Section, report: Report, figures: list[Html]) ->
         parts.append(element("div", items(warnings), class_="warning", role="note", aria_label="Warnings"))
     parts.append(grid(table.title, headings, rows, "sortable results", left=2))
     parts.append(_notes(table, here, marks))
+    parts += _interactions(section)
     parts += figures
     parts.append(_mistakes(section, report))
     parts.append(_sets(section))
@@ -95,6 +97,27 @@ def _row(row: TableRow, section: Section, report: Report, marks: dict[str, int])
         cell(row.printed, format_printed(row)),
     ]
     return element("tr", *cells, class_="baseline" if baseline else None)
+
+
+def _interactions(section: Section) -> list[Html]:
+    """The part of an experiment's interactions; none where it has none."""
+    table = section.table
+    if not table.interactions:
+        return []
+    sheet = interactions_sheet(table.title, table.interactions, table.metric.digits)
+    rows = []
+    for each, line in zip(table.interactions, sheet.lines, strict=True):
+        label, n, *shown = line
+        head = element("th", element("span", label), scope="row", class_="text")
+        target = section.variants.get(each.name)
+        count = cell(each.n, link(target, n) if target and each.n else n)
+        rows.append(element("tr", head, count, *(element("td", text, class_="whole") for text in shown)))
+    words = (element("p", note, class_="quiet") for note in sheet.notes)
+    return [
+        element("h4", "Interactions"),
+        grid(sheet.title, sheet.headings, rows),
+        element("div", *words, class_="below"),
+    ]
 
 
 def _size(estimate: Estimate | None, style: str) -> Html:

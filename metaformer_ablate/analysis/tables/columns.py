@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,7 +62,7 @@ def difference_range(metric: Metric) -> tuple[float, float]:
     return low - high, high - low
 
 
-def _cut(interval: Sequence[float] | None, within: tuple[float, float]) -> tuple[float, float] | None:
+def within_range(interval: Sequence[float] | None, within: tuple[float, float]) -> tuple[float, float] | None:
     """An interval as it is printed: without what cannot be. A note of the row says that it was cut."""
     return None if interval is None else (max(interval[0], within[0]), min(interval[1], within[1]))
 
@@ -75,8 +76,14 @@ def format_mean(row: TableRow, digits: int | None = None) -> str:
     if row.std is not None:
         text += f" ± {row.std:.{digits}f}"
     if row.ci95 is not None:
-        text += f" {format_pair(_cut(row.ci95, metric_range(row.metric)), digits)}"
+        text += f" {format_pair(within_range(row.ci95, metric_range(row.metric)), digits)}"
     return text if row.status == "ok" else f"{text} ({row.status})"
+
+
+def format_mean_alone(row: TableRow, digits: int) -> str:
+    """`97.42 ± 0.63`: `format_mean` without the interval."""
+    text = format_mean(row, digits)
+    return re.sub(r" \[.*?\]", "", text)
 
 
 def format_pair(interval: Sequence[float] | None, digits: int, sign: str = "") -> str:
@@ -126,7 +133,7 @@ def format_difference(row: TableRow, digits: int) -> str:
 
 
 def _interval_of_difference(row: TableRow, digits: int) -> str:
-    return format_pair(_cut(row.delta.ci95 if row.delta else None, difference_range(row.metric)), digits, "+")
+    return format_pair(within_range(row.delta.ci95 if row.delta else None, difference_range(row.metric)), digits, "+")
 
 
 def format_estimate(estimate: Estimate | None, style: str) -> str:
@@ -171,6 +178,7 @@ def columns_of(metric: Metric) -> dict[str, Column]:
                 LatexColumn("SD", lambda row, digits: _optional(row.std, f".{digits}f")),
             ),
         ),
+        "mean": Column(metric.heading, format_mean_alone, whole=True),
         "bootstrap": Column(
             bootstrap, _bootstrap, whole=True, parts=(LatexColumn(bootstrap, _bootstrap, number=False),)
         ),

@@ -13,6 +13,7 @@ from metaformer_ablate.analysis.tables.audit import audit
 from metaformer_ablate.analysis.tables.columns import difference_range, metric_range
 from metaformer_ablate.analysis.tables.equivalence import test_equivalence, within_margin
 from metaformer_ablate.analysis.tables.image_tests import test_on_images
+from metaformer_ablate.analysis.tables.interactions import build_interactions
 from metaformer_ablate.analysis.tables.ranking import measured_column, paper_column
 from metaformer_ablate.analysis.tables.spread import spread_of
 from metaformer_ablate.analysis.tables.types import (
@@ -64,7 +65,8 @@ def build_table(
     task = plan_task(plan)
     chosen = task.metric(metric)
     found = tuple(seeds) if seeds is not None else seeds_with_records(plan, store)
-    runs = _runs(plan, store, folder, found)
+    known = _states(plan, store, folder, found)
+    runs = {row: known.get(row, []) for row in plan.experiment.rows}
     base = plan.experiment.baseline
     pairs = {row: [] if row == base else _pairs(runs[row], runs[base], chosen) for row in runs}
     deltas = _deltas(pairs, chosen.sign)
@@ -77,6 +79,8 @@ def build_table(
     findings = audit(plan, runs, chosen)
     resolution = detectable_difference(list(pairs.values()), chosen.difference_unit)
     warnings = _warnings(rows, store, no_records_hint(plan, store, found))
+    together = _states(plan, store, folder, found, combined=True)
+    interactions = build_interactions(plan, runs, together, chosen) if plan.combinations else None
     return Table(
         experiment=plan.experiment.name,
         recipe=plan.recipe.name,
@@ -92,6 +96,7 @@ def build_table(
         agreement=agreement(measured_column(plan.recipe.name, rows), paper_column(rows), chosen.sign),
         power=None if power is None else required_seeds(power, list(pairs.values()), chosen.difference_unit),
         equivalent=None if equivalent is None else within_margin(equal, equivalent, resolution, chosen),
+        interactions=interactions,
     )
 
 
@@ -102,15 +107,16 @@ def plan_task(plan: Plan) -> Task:
     return get_task()
 
 
-def _runs(plan: Plan, store: Store, folder: DataFolder, seeds: Sequence[int]) -> dict[str, list[RunState]]:
-    """The runs of every row as they stand, one per seed; none where the row does not apply."""
+def _states(
+    plan: Plan, store: Store, folder: DataFolder, seeds: Sequence[int], combined: bool = False
+) -> dict[str, list[RunState]]:
+    """The runs of every row, or of every combination, as they stand, one per seed."""
+    together = {each.row.name: each.spec for each in plan.combinations if each.spec is not None}
+    specs = together if combined else plan.specs
     # Of what each row is trained on, which an override may have made another than the recipe's.
-    data = {(spec.data.name, spec.data.reader) for spec in plan.specs.values()}
+    data = {(spec.data.name, spec.data.reader) for spec in specs.values()}
     fingerprints = {name: folder.fingerprint(name, reader) for name, reader in data}
-    runs: dict[str, list[RunState]] = {row: [] for row in plan.experiment.rows}
-    for name, spec in plan.specs.items():
-        runs[name] = run_states(spec, seeds, store, fingerprints[spec.data.name])
-    return runs
+    return {name: run_states(spec, seeds, store, fingerprints[spec.data.name]) for name, spec in specs.items()}
 
 
 def _values(states: Sequence[RunState], metric: Metric) -> dict[int, float]:

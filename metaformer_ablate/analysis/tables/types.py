@@ -129,13 +129,7 @@ class TableRow:
     def to_json(self) -> dict[str, Any]:
         names = (each.name for each in fields(self) if each.name not in ("metric", "runs"))
         tree = {name: plain(getattr(self, name)) for name in names}
-        return {**tree, "runs": [self._run(run) for run in self.runs]}
-
-    def _run(self, run: RunState) -> dict[str, Any]:
-        value = run.value(self.metric.name)
-        metrics = run.record.data["metrics"] if run.record is not None and run.status == "ok" else None
-        # The name of the metric is a key too: it was the only one while there was one metric.
-        return {**as_dict(run), self.metric.name: value, "value": value, "metrics": metrics}
+        return {**tree, "runs": [run_json(run, self.metric) for run in self.runs]}
 
     def flat(self) -> dict[str, Any]:
         """The row as one line of plain cells, for files and services that hold no trees."""
@@ -185,6 +179,7 @@ class Table:
     agreement: Mapping[str, Any] | None  # of our order of rows with the paper's
     power: Mapping[str, Any] | None = None  # the seeds that an asked-for difference needs
     equivalent: Mapping[str, Any] | None = None  # the rows within an asked-for margin of the baseline
+    interactions: Sequence[Any] | None = None  # of the pairs of rows that the experiment names
 
     @property
     def title(self) -> str:
@@ -227,7 +222,7 @@ class Table:
                 for name in ("rows", "warnings", "audit", "resolution", "spread", "agreement")
             },
         }
-        asked = {"power": self.power, "equivalent": self.equivalent}
+        asked = {"power": self.power, "equivalent": self.equivalent, "interactions": self.interactions}
         return tree | {name: plain(value) for name, value in asked.items() if value is not None}
 
     def flat(self) -> list[dict[str, Any]]:
@@ -241,6 +236,14 @@ class Table:
             }
             for row in self.rows
         ]
+
+
+def run_json(run: RunState, metric: Metric) -> dict[str, Any]:
+    """A run with its value of a metric."""
+    value = run.value(metric.name)
+    metrics = run.record.data["metrics"] if run.record is not None and run.status == "ok" else None
+    # The name of the metric is a key too: it was the only one while there was one metric.
+    return {**as_dict(run), metric.name: value, "value": value, "metrics": metrics}
 
 
 def metric_json(task: Task, metric: Metric) -> dict[str, Any]:

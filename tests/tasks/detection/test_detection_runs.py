@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,18 @@ import pytest
 import torch
 from coco_folders import COUNTS, annotation_file, change, write_coco
 from conftest import Result
-from disturbed import StopAfter, content
+from disturbed import StopAfter, content, make_request
 from PIL import Image
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.options import RunOptions
+from metaformer_ablate.runs.request import RunResult
 from metaformer_ablate.runs.runner import Runner
+from metaformer_ablate.runs.worker import execute
 from metaformer_ablate.spec.plan import plan
-from metaformer_ablate.system.signals import Interrupted
+from metaformer_ablate.system.signals import Interrupted, StopRequest
 from metaformer_ablate.tasks.detection.metrics import measure
 
 # What a run of such a folder takes in a few seconds.
@@ -164,6 +167,30 @@ def test_scenes_need_no_data(ablate: Callable[..., Result], tmp_path: Path) -> N
     (record,) = records(tmp_path)
     assert record.status == "ok" and record.predictions()["truths"].shape == (500,)
     check_metrics(record)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", list(HEADS))
+def test_two_devices_and_one_end_alike(head: str, folder: Path, tmp_path: Path) -> None:
+    """Images of one size, so that padding is the same; each device evaluates half of them."""
+    data = write_coco(tmp_path / "even" / "coco", sizes=((64, 96),)).parent
+    found = []
+    for devices in (1, 2):
+        spec = plan("one_row", head, [f"train.devices={devices}"], baseline_only=True).specs["pooling"]
+        results = tmp_path / str(devices)
+        request = replace(make_request(spec, results), data=str(data))
+        assert execute(request, StopRequest()) == RunResult(spec.run_id, "recorded")
+        found += records(tmp_path, str(devices))
+    alone, both = found
+    assert alone.run_id == both.run_id and both.data["device"].startswith("2 x ")
+    one, other = alone.predictions(), both.predictions()
+    kept = ("image_id", "size", "truths", "truth_box", "truth_label", "truth_area", "truth_crowd")
+    assert all(np.array_equal(one[name], other[name]) for name in kept)
+    assert len(one["image_id"]) == COUNTS["val"]
+    # Which proposals Mask R-CNN trains on is drawn image after image on each device.
+    rounding = 1e-3 if head == "retinanet" else 0.05
+    for line, expected in zip(both.history(), alone.history(), strict=True):
+        assert line["train_loss"] == pytest.approx(expected["train_loss"], rel=rounding)
 
 
 def test_bad_annotations_end_the_command(folder: Path, ablate: Callable[..., Result]) -> None:

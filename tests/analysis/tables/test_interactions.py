@@ -1,0 +1,175 @@
+"""Interactions: the combined rows are planned, run and shown in a part of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from conftest import Result
+from report_page import read
+from specs import fake_record
+
+from metaformer_ablate.analysis.report.collect import collect
+from metaformer_ablate.analysis.report.page import write
+from metaformer_ablate.analysis.tables.render import render
+from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.analysis.tables.types import Table
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.experiment import load_experiment
+from metaformer_ablate.spec.plan import Plan, plan
+from metaformer_ablate.statistics.stats import holm
+
+Ablate = Callable[..., Result]
+
+EXPERIMENT = """
+title: Made up
+baseline: pool3
+interactions: [[none, batch], [batch, relu]]
+rows:
+  pool3: {label: Pooling 3}
+  none: {label: Identity, set: {model.token_mixer: identity}, under: {fashion_mnist: {train.lr: 1e-3}}}
+  batch: {label: Batch norm, set: {model.norm: batch_norm}}
+  relu: {label: ReLU, set: {model.activation: relu}}
+  both: {label: Both, set: {model.norm: batch_norm, model.activation: relu}}
+"""
+
+TOPS = {
+    "pool3": [90.0, 91.0, 92.0],
+    "none": [89.0, 90.2, 90.9],
+    "batch": [92.0, 93.0, 94.5],
+    "relu": [90.0, 91.1, 92.0],
+    "none+batch": [85.0, 86.5, 86.0],
+    "both": [92.1, 93.0, 94.4],
+}
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> Plan:
+    (tmp_path / "mine.yaml").write_text(EXPERIMENT)
+    load_experiment.cache_clear()
+    return plan(str(tmp_path / "mine.yaml"))
+
+
+@pytest.fixture
+def store(chosen: Plan, tmp_path: Path) -> Store:
+    found, specs = Store(tmp_path / "results"), dict(chosen.everything())
+    for name, values in TOPS.items():
+        for seed, top1 in enumerate(values):
+            fake_record(found, specs[name].with_seed(seed), top1)
+    return found
+
+
+@pytest.fixture
+def table(chosen: Plan, store: Store) -> Table:
+    return build_table(chosen, store, DataFolder.choose(None))
+
+
+def test_a_combination_makes_both_changes(chosen: Plan) -> None:
+    specs = dict(chosen.everything())
+    together = specs["none+batch"].model
+    assert (set(together.stages()[2]), together.norm) == ({"identity"}, "batch_norm")
+    assert specs["batch+relu"].run_id == specs["both"].run_id, "a combination that is a row is its runs"
+    fashion = dict(plan(chosen.experiment.source, "fashion_mnist").everything())
+    assert fashion["none+batch"].train.lr == fashion["none"].train.lr == 1e-3 != fashion["batch"].train.lr
+
+
+def test_numbers_are_those_of_four_rows_paired_by_seed(table: Table) -> None:
+    found = {each["name"]: each for each in table.to_json()["interactions"]}
+    assert list(found) == ["none+batch", "batch+relu"]
+    p = []
+    for name, (first, second, both) in {
+        "none+batch": ("none", "batch", "none+batch"),
+        "batch+relu": ("batch", "relu", "both"),
+    }.items():
+        base, one, other, together = (np.array(TOPS[row]) for row in ("pool3", first, second, both))
+        each, theirs = found[name], scipy.stats.ttest_1samp(together - one - other + base, 0)
+        assert (each["rows"], each["n"]) == ([first, second], 3)
+        assert each["sum"]["mean"] == pytest.approx((one + other - 2 * base).mean())
+        assert each["both"]["mean"] == pytest.approx((together - base).mean())
+        assert each["difference"]["mean"] == pytest.approx((together - one - other + base).mean())
+        assert each["difference"]["ci95"] == pytest.approx(tuple(theirs.confidence_interval()))
+        assert each["difference"]["p_uncorrected"] == pytest.approx(theirs.pvalue)
+        assert each["difference"]["comparisons"] == 2, "a family of its own"
+        assert [run["value"] for run in each["runs"]] == TOPS[both]
+        p.append(theirs.pvalue)
+    assert [each["difference"]["p"] for each in found.values()] == pytest.approx(holm(p))
+    assert found["none+batch"]["set"] == {"model.token_mixer": "identity", "model.norm": "batch_norm"}
+    assert {row.delta.comparisons for row in table.rows if row.delta} == {4}, "the rows' family is as it was"
+    assert [row.name for row in table.rows] == ["pool3", "none", "batch", "relu", "both"]
+
+
+def test_every_format_for_people_has_a_part_for_them(table: Table) -> None:
+    for style in ("text", "markdown", "html", "latex"):
+        text = " ".join(render(table, style, width=2000).split())
+        assert "Interactions of mine under digits" in text.replace("**", "").replace("`", "")
+        assert "Identity and Batch norm" in text and "corrected by Holm over the 2 comparisons" in text
+    assert "-6.37" in render(table, "text") and "none+batch" not in render(table, "csv")
+
+
+def test_a_diverged_seed_leaves_no_interaction(chosen: Plan, store: Store) -> None:
+    fake_record(store, chosen.spec("relu", 1), status="diverged")
+    first, second = build_table(chosen, store, DataFolder.choose(None)).interactions or ()
+    assert first.difference is not None and first.difference.comparisons == 1
+    assert (second.n, second.sum, second.both, second.difference) == (0, None, None, None)
+    assert second.notes == ("diverged, here or in a row of it: seed 1",)
+
+
+def test_show_run_and_status_know_them(ablate: Ablate, chosen: Plan, store: Store) -> None:
+    shown = ablate("show", "mine.yaml", "--seeds", "4", "--json").json
+    assert shown["to_run"] == 6, "five rows and one combination that is none of them, seed 3"
+    assert [each["name"] for each in shown["interactions"]] == ["none+batch", "batch+relu"]
+    assert [run["status"] for run in shown["interactions"][0]["runs"]] == ["ok"] * 3 + ["missing"]
+    assert "interaction of none and batch: 3 ok, 1 missing" in ablate("show", "mine.yaml", "--seeds", "4").out
+    dry = ablate("run", "mine.yaml", "--seeds", "4", "--dry-run")
+    assert dry.code == 0 and "mine/none+batch seed 3" in dry.out + dry.err
+    assert "mine/both" in dry.out + dry.err
+    assert "interactions" not in ablate("show", "pooling_size", "--json").json
+
+
+def test_the_report_shows_them_and_calls_no_run_a_leftover(
+    chosen: Plan, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.yaml").write_text(EXPERIMENT)
+    monkeypatch.chdir(tmp_path)
+    load_experiment.cache_clear()
+    report = collect(store, DataFolder.choose(None), ("digits",))
+    assert not report.leftovers
+    page = read(write(report))
+    words = page.find("mine.digits").text
+    assert "Identity and Batch norm" in words and "Batch norm and ReLU" in words
+    ids = {node.attributes.get("id") for node in page.all()}
+    assert f"run-{dict(chosen.everything())['none+batch'].run_id}" in ids
+
+
+ROWS = EXPERIMENT.replace("interactions: [[none, batch], [batch, relu]]", "interactions: %s")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "parts"),
+    [
+        ("[[none, bach]]", [":4: ", "interactions", "unknown row 'bach' (did you mean 'batch'?)"]),
+        ("[[none]]", [":4: ", "a pair of row names"]),
+        ("[none, batch]", [":4: ", "a pair of row names"]),
+        ("5", [":4: ", "interactions is 5", "a list of pairs"]),
+        ("[[none, none]]", [":4: ", "row 'none' with itself"]),
+        ("[[none, pool3]]", [":4: ", "'pool3' is the baseline"]),
+        ("[[none, batch], [batch, none]]", [":4: ", "batch and none are named twice"]),
+        ("[[batch, no_norm]]", ["batch and no_norm both set model.norm, to 'batch_norm' and 'none'", "different keys"]),
+        ("[[relu, both]]", ["relu and both together are the run of row 'both'"]),
+        ("[[none, pool5]]", ["row 'none' with row 'pool5'", "model.pool_size is 5", "nothing reads it"]),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, pairs: str, parts: list[str]) -> None:
+    more = "  no_norm: {set: {model.norm: none}}\n  pool5: {set: {model.pool_size: 5}}\n"
+    (tmp_path / "mine.yaml").write_text(ROWS % pairs + more)
+    load_experiment.cache_clear()
+    with pytest.raises(RequestError) as error:
+        plan(str(tmp_path / "mine.yaml"))
+    for part in parts:
+        assert part in str(error.value)
