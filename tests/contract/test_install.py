@@ -57,7 +57,7 @@ def test_a_wheel_runs_from_any_folder(tmp_path):
 
 
 def test_every_folder_of_the_package_is_in_the_wheel() -> None:
-    """setup.cfg lists packages one by one, for the experiments lie beside them; a folder left out is missing in a wheel."""
+    """setup.cfg lists packages one by one; a folder that is left out is missing in a wheel alone."""
     listed = configparser.ConfigParser()
     listed.read(REPOSITORY / "setup.cfg", encoding="utf-8")
     packages = {name for name in listed["options"]["packages"].split() if ".experiments" not in name}
