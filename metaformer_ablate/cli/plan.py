@@ -34,7 +34,7 @@ def show_command(
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.status import as_dict, seeds_with_records
     from metaformer_ablate.spec.plan import map_notes, plan, row_notes
-    from metaformer_ablate.sweep.jobs import estimate_seconds, plan_jobs
+    from metaformer_ablate.sweep.jobs import estimate_in_words, estimate_seconds, plan_jobs
 
     name, overrides = one_name(words, "experiment")
     chosen = plan(name, recipe or "digits", overrides)
@@ -74,7 +74,8 @@ def show_command(
         "estimated_seconds": round(estimate_seconds(jobs, states, lambda spec: count(spec).macs), 1),
     }
     warn_problems(store)
-    click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree)), nl=as_json)
+    estimate = estimate_in_words(tree["estimated_seconds"], states)
+    click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree, estimate)), nl=as_json)
 
 
 def _interactions(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def _field_text(field: dict[str, float]) -> str:
     return text + (" Above one half: token mixers have little left to add." if field["share"] > 0.5 else "")
 
 
-def _show_text(chosen: Plan, tree: dict[str, Any]) -> str:
+def _show_text(chosen: Plan, tree: dict[str, Any], estimate: str) -> str:
     import io
 
     from rich import box
@@ -124,7 +125,6 @@ def _show_text(chosen: Plan, tree: dict[str, Any]) -> str:
     from metaformer_ablate.analysis.tables.columns import format_billions, format_millions
     from metaformer_ablate.analysis.tables.text import text_width
     from metaformer_ablate.sweep.progress import name_in_text
-    from metaformer_ablate.system.console import duration
     from metaformer_ablate.tasks.registry import task_of
 
     title = f"{chosen.experiment.title} ({tree['experiment']}) under {chosen.recipe.title} ({tree['recipe']})"
@@ -157,7 +157,7 @@ def _show_text(chosen: Plan, tree: dict[str, Any]) -> str:
         console.print(Text(visible(line)))
     if tree["embedding_field"] is not None:
         console.print(Text(_field_text(tree["embedding_field"])))
-    console.print(Text(f"* baseline. To run: {tree['to_run']}, about {duration(tree['estimated_seconds'])}."))
+    console.print(Text(f"* baseline. To run: {tree['to_run']}, {estimate}."))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
@@ -189,7 +189,7 @@ def _note_lines(rows: list[dict[str, Any]]) -> list[str]:
 def cost_command(
     words: tuple[str, ...], recipe: str | None, device: str, batch: int, no_speed: bool, as_json: bool
 ) -> None:
-    """Parameters, multiply-adds by operator, what was not counted, images a second and peak memory."""
+    """Parameters, multiply-adds by operator, what was not counted, images per second and peak memory."""
     from dataclasses import asdict
 
     from metaformer_ablate.cost.cost import count, macs_at_224
@@ -251,7 +251,7 @@ def _cost_text(line: dict[str, Any], recipe: str) -> str:
     if "images_per_second" in line:
         memory = line["peak_memory_bytes"]
         how = f"batch {line['batch_size']}, fp32, {line['device']}, {line['threads']} threads"
-        text += [f"  inference           {line['images_per_second']:,.1f} images a second ({how})"]
+        text += [f"  inference           {line['images_per_second']:,.1f} images per second ({how})"]
         shown = "unknown" if memory is None else f"{memory / 2**20:,.0f} MiB above the model"
         text += [f"  peak memory         {shown}"]
     return "\n".join(text)

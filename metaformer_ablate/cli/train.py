@@ -128,13 +128,12 @@ def _tell_ending(run: dict[str, Any], store: Store) -> None:
 def _announce(jobs: Sequence[Job], states: Sequence[RunState], workers: int = 1) -> float:
     """Says what is to be trained and about how many seconds that takes, and returns these."""
     from metaformer_ablate.cost.cost import count
-    from metaformer_ablate.sweep.jobs import estimate_seconds
-    from metaformer_ablate.system.console import duration
+    from metaformer_ablate.sweep.jobs import estimate_in_words, estimate_seconds
 
     seconds = estimate_seconds(jobs, states, lambda spec: count(spec).macs) / workers
     done = len(states) - len(jobs)
-    at_once = f" with {workers} at once" if workers > 1 else ""
-    logger.info(f"{len(states)} runs, {done} have a record, {len(jobs)} to train: about {duration(seconds)}{at_once}")
+    told = estimate_in_words(seconds, states, workers)
+    logger.info(f"{len(states)} runs, {done} have a record, {len(jobs)} to train: {told}")
     return seconds
 
 

@@ -96,12 +96,11 @@ DATASETS: dict[str, DatasetInfo] = {
         plain_background=True,
     ),
     "scenes_detection": DatasetInfo(
-        "4,500 scenes composed of scikit-learn's digits over its two photographs, darkened, embedded: 3 to 6 digits in "
-        "each",
+        "3,000 scenes composed of scikit-learn's digits over its two photographs, embedded: 3 to 6 digits in each",
         num_classes=10,
         channels=3,
         native_size=None,
-        train_images=4000,
+        train_images=2500,
         test_images=500,
         embedded=(DIGITS, *PHOTOGRAPHS),
         classes=tuple("0123456789"),

@@ -118,7 +118,7 @@ class Store:
     def find_id(self, prefix: str) -> str:
         """The run folder whose name begins with a prefix of 6 or more digits, whether its record checks out or not."""
         if not re.fullmatch(r"[0-9a-f]{6,12}", prefix):
-            raise RequestError(f"run {prefix!r}: allowed: 6 to 12 hex digits of a run id")
+            raise RequestError(f"{prefix!r} is not a run id (6 to 12 hex digits; `ablate table ... --runs` lists them)")
         found = [run_id for run_id in self.ids() if run_id.startswith(prefix)]
         if len(found) != 1:
             several = f"begins {len(found)} run ids: {', '.join(found)}" if found else f"is no run in {self.runs}"

@@ -94,23 +94,28 @@ def _in_words(found: Mapping[str, Any]) -> list[str]:
     pairs = found["reversed"]
     beyond = [pair for pair in pairs if pair["beyond_noise"]]
     unknown = sum(pair["beyond_noise"] is None for pair in pairs)
-    text = f"{len(pairs)} of {found['pairs']} pairs of rows are reversed; beyond noise (their paired 95% interval "
-    text += f"excludes 0) are {len(beyond)}" + (f", not known of {unknown}" if unknown else "")
+    text = f"{len(pairs)} of {found['pairs']} row pairs rank differently in {one} and {other}."
+    if pairs and unknown == len(pairs):
+        text += " Whether that exceeds noise needs more seeds."
+    elif pairs:
+        text += f" {len(beyond)} of them exceed noise (their paired 95% interval excludes 0)"
+        text += f"; {unknown} need more seeds to tell." if unknown else "."
     if beyond:
         tested = " and ".join(str(n) for n in dict.fromkeys(found["comparisons"]) if n)
         still = [p for p in beyond if all(s["p"] is None or s["p"] < LEVEL for s in p["differences"])]
-        text += f", of which {len(still)} with p < {LEVEL} after Holm over the {tested} pairs{_named(still, ': ')}"
-        text += _named([pair for pair in beyond if pair not in still], ". Not after Holm: ")
-    lines.append(text + ".")
+        text += f" With p < {LEVEL} after Holm over the {tested} pairs: {_named(still) or 'none'}."
+        rest = [pair for pair in beyond if pair not in still]
+        text += f" Not after Holm: {_named(rest)}." if rest else ""
+    lines.append(text)
     if found["left_out"]:
         left_out = "; ".join(f"{row['name']} ({row['reason']})" for row in found["left_out"])
         lines.append(f"Not compared: {left_out}.")
     return lines
 
 
-def _named(pairs: list[dict[str, Any]], before: str) -> str:
+def _named(pairs: list[dict[str, Any]]) -> str:
     said = [f"{b} above {a} by {abs(pair['differences'][0]['mean']):.2f}" for pair in pairs for a, b in [pair["rows"]]]
-    return before + "; ".join(said) if said else ""
+    return "; ".join(said)
 
 
 def _number(name: str, of: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from metaformer_ablate.runs.request import RunRequest
 from metaformer_ablate.runs.source import missing_sources
 from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.system.console import duration
 
 # Where no record tells how long a run takes: multiply-adds a second in training, forward and backward together, and
 # seconds a step that no size explains. Rough, from the small recipes on one thread of a server CPU.
@@ -23,6 +24,10 @@ ASSUMED_MACS_PER_SECOND = 3e9
 
 
 ASSUMED_SECONDS_PER_STEP = 0.01
+
+
+# The rough rate is off by tens where a GPU computes: what it says of more than this is not told.
+TELLING_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,14 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
                 total += 3 * images * macs(spec) / ASSUMED_MACS_PER_SECOND / train.threads
                 total += ASSUMED_SECONDS_PER_STEP * images / train.batch_size
     return total
+
+
+def estimate_in_words(seconds: float, states: Iterable[RunState], at_once: int = 1) -> str:
+    """`about 3 min with 2 at once`; hours and more are unknown where no record of the plan tells what a run takes."""
+    with_them = f" with {at_once} at once" if at_once > 1 else ""
+    if seconds > TELLING_SECONDS and not any(state.pace is not None for state in states):
+        return "the time is known once one of them has been trained"
+    return f"about {duration(seconds)}{with_them}"
 
 
 def make_request(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
 import sys
@@ -53,3 +54,12 @@ def test_a_wheel_runs_from_any_folder(tmp_path):
         "from metaformer_ablate.cli.main import main; main()", "report"
     )  # its style and script are files of the package
     assert "pooling_size" in (elsewhere / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_folder_of_the_package_is_in_the_wheel() -> None:
+    """setup.cfg lists packages one by one; a folder that is left out is missing in a wheel alone."""
+    listed = configparser.ConfigParser()
+    listed.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    packages = {name for name in listed["options"]["packages"].split() if ".experiments" not in name}
+    there = (path.parent for path in (REPOSITORY / "metaformer_ablate").rglob("__init__.py"))
+    assert packages == {".".join(folder.relative_to(REPOSITORY).parts) for folder in there}

@@ -37,7 +37,7 @@ def test_the_two_commands_stand_in_the_readme_and_ci_calls_them():
 
 
 def test_the_readme_can_be_read_in_one_go():
-    assert len(README.splitlines()) <= 155
+    assert len(README.splitlines()) <= 160
 
 
 def test_links_lead_somewhere():

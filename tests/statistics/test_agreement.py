@@ -67,7 +67,7 @@ def test_correlations_and_reversed_pairs() -> None:
     corrected = dict(zip(pairs, holm(p), strict=True))
     assert ours["p"] == pytest.approx(corrected["a", "b"])
     text = " ".join(found["text"])
-    assert "3 of 5 pairs of rows are reversed" in text and "b above a by 1.00" in text
+    assert "3 of 5 row pairs rank differently" in text and "b above a by 1.00" in text
     assert "c above" not in text
     assert corrected["a", "b"] < 0.05 and text.endswith("Holm over the 5 pairs: b above a by 1.00.")
     assert found["comparisons"] == [5, 0], "printed numbers have no p"
@@ -102,7 +102,7 @@ def test_one_seed_cannot_say_what_noise_is() -> None:
     found = agreement(measured_column("digits", rows), paper_column(rows))
     assert found is not None
     assert {pair["beyond_noise"] for pair in found["reversed"]} == {None}
-    assert "not known of 3" in found["text"][1]
+    assert "Whether that exceeds noise needs more seeds" in found["text"][1]
 
 
 def test_two_measured_columns_have_to_disagree_both() -> None:

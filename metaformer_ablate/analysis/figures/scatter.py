@@ -67,7 +67,7 @@ def draw_paper(data: PaperData) -> Figure:
     tau = ((data.agreement or {}).get("kendall") or {}).get("value")
     caption = [
         f"Differences to the baseline: the paper's{where}, as printed, against ours over common seeds with the 95% "
-        "paired t interval. Dashed: the same difference. In the two shaded quarters the sign is the other one.",
+        "paired t interval. Dashed: the same difference. Shaded: our sign disagrees with the paper's.",
         "" if tau is None else f"Kendall's tau-b of {metric.phrase} over the rows: {format_number(tau, 2)}.",
         seeds_remark(data),
         hollow_remark(point.ci95 for point in points),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,6 +78,12 @@ def format_mean(row: TableRow, digits: int | None = None) -> str:
     if row.ci95 is not None:
         text += f" {format_pair(within_range(row.ci95, metric_range(row.metric)), digits)}"
     return text if row.status == "ok" else f"{text} ({row.status})"
+
+
+def format_mean_alone(row: TableRow, digits: int) -> str:
+    """`97.42 ± 0.63`: `format_mean` without the interval."""
+    text = format_mean(row, digits)
+    return re.sub(r" \[.*?\]", "", text)
 
 
 def format_pair(interval: Sequence[float] | None, digits: int, sign: str = "") -> str:
@@ -171,6 +178,7 @@ def columns_of(metric: Metric) -> dict[str, Column]:
                 LatexColumn("SD", lambda row, digits: _optional(row.std, f".{digits}f")),
             ),
         ),
+        "mean": Column(metric.heading, format_mean_alone, whole=True),
         "bootstrap": Column(
             bootstrap, _bootstrap, whole=True, parts=(LatexColumn(bootstrap, _bootstrap, number=False),)
         ),

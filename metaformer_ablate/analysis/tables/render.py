@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from metaformer_ablate.analysis.tables.columns import choose_columns
 from metaformer_ablate.analysis.tables.csv import render_csv
@@ -14,7 +15,7 @@ from metaformer_ablate.analysis.tables.html import render_html
 from metaformer_ablate.analysis.tables.interactions import interactions_sheet
 from metaformer_ablate.analysis.tables.latex import render_latex
 from metaformer_ablate.analysis.tables.sheet import Sheet, make_sheet
-from metaformer_ablate.analysis.tables.text import render_markdown, render_text, text_width
+from metaformer_ablate.analysis.tables.text import needed_width, render_markdown, render_text, text_width
 from metaformer_ablate.analysis.tables.types import Table
 
 FORMATS = ("text", "markdown", "csv", "latex", "html", "json")
@@ -44,10 +45,13 @@ def render(
     if style == "csv":
         return render_csv(table)
     names = choose_columns(table.metric, columns)
+    decimals = table.metric.digits if digits is None else digits
     if columns is None:
         names = _that_fit(table, names, style, width)
-    decimals = table.metric.digits if digits is None else digits
-    text = render_sheet(make_sheet(table, names, decimals, style), style, width, transposed)
+    sheet = make_sheet(table, names, decimals, style)
+    if style == "text" and columns is None and not transposed:
+        sheet = _narrowed(table, sheet, width or text_width())
+    text = render_sheet(sheet, style, width, transposed)
     if table.interactions:
         text += "\n" + render_sheet(interactions_sheet(table.title, table.interactions, decimals), style, width)
     return text
@@ -61,6 +65,24 @@ def _that_fit(table: Table, names: Sequence[str], style: str, width: int | None)
     asked = {"equal": table.equivalent is not None, "images": any(row.images for row in table.rows)}
     at = fitting.index("p") + 1
     return (*fitting[:at], *(name for name, there in asked.items() if there), *fitting[at:])
+
+
+def _narrowed(table: Table, sheet: Sheet, width: int) -> Sheet:
+    """The sheet without the columns that find no room in a width, the least telling ones first; a line names them."""
+    metric, names, gone = table.metric.name, list(sheet.columns), []
+    for name in ("group", "macs", metric, "params", "paper", "n"):
+        if needed_width(sheet) <= width:
+            break
+        if name not in names:
+            continue
+        at = names.index(name)
+        names[at : at + 1] = ["mean"] if name == metric else []
+        gone.append("intervals of the means" if name == metric else sheet.columns[name].heading)
+        sheet = make_sheet(table, names, sheet.digits, "text")
+    if not gone:
+        return sheet
+    said = f"Not shown at {width} columns: {', '.join(gone)}; a wider terminal or --columns shows them."
+    return replace(sheet, explanations=[*sheet.explanations, said])
 
 
 def render_sheet(sheet: Sheet, style: str, width: int | None = None, transposed: bool = False) -> str:

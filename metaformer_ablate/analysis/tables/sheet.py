@@ -90,6 +90,8 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
         in_columns = f"{label}: mean over seeds, SD: standard deviation over seeds."
         in_a_cell = f"{label}: mean ± standard deviation over seeds [95% t interval of the mean]."
         lines.append(in_columns if style == "latex" else in_a_cell)
+    if "mean" in names and any(row.std is not None for row in rows):
+        lines.append(f"{label}: mean ± standard deviation over seeds.")
     if {"difference", "p"} & {*names} and (tested := _comparisons(row.delta for row in rows)):
         lines.append(
             "Difference to the baseline: mean over common seeds [95% paired t interval]; p of the paired t test, "

@@ -14,11 +14,23 @@ from metaformer_ablate.errors import visible
 
 
 def text_width() -> int:
-    """Columns for text: the terminal's, or enough for every table of the paper on a pipe or in a file.
+    """Columns for text: the terminal's, or enough for every table of the paper on a pipe or in a file."""
+    return max(shutil.get_terminal_size().columns, NARROWEST) if sys.stdout.isatty() else 180
 
-    At least 110, whatever the terminal: rich leaves out the columns that find no room, such as the number of seeds.
-    """
-    return max(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else 180
+
+def needed_width(sheet: Sheet) -> int:
+    """Columns that a sheet takes as text: labels may be folded, from a width of LABEL on, numbers may not."""
+    widths = []
+    for i, (heading, column) in enumerate(zip(sheet.headings, sheet.columns.values(), strict=True)):
+        words = [len(word) for word in heading.split()]
+        cells = [len(line[i]) for line in sheet.lines]
+        longest = max([*cells, *words], default=0)
+        widths.append(min(longest, LABEL) if column.left and not column.whole else longest)
+    return sum(width + 3 for width in widths) + 1  # padding and what stands between
+
+
+NARROWEST = 60  # a terminal that is narrower folds lines by itself
+LABEL = 34
 
 
 def render_text(sheet: Sheet, transposed: bool, width: int | None) -> str:

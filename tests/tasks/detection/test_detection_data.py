@@ -212,7 +212,7 @@ def test_shares_of_the_evaluation_are_the_whole(root: Path) -> None:
 def test_scenes_are_those_of_the_generator() -> None:
     spec = spec_of({"data.image_size": 48}, recipe="scenes_detection")
     data = open_data(spec, DataFolder.choose(None), CPU)
-    assert data.sizes == (4000, 500)
+    assert data.sizes == (2500, 500)
     image, target = data.evaluation[slice(3, 4)][0]
     found = scene(0, "test", 3, 48, SCENES)
     mean, std = (np.array(values)[:, None, None] for values in (data.mean, data.std))
@@ -227,7 +227,7 @@ def test_scenes_are_those_of_the_generator() -> None:
 def test_the_holdout_is_every_tenth_training_scene() -> None:
     spec = spec_of({"data.image_size": 32, "data.evaluate_on": "holdout"}, recipe="scenes_detection")
     data = open_data(spec, DataFolder.choose(None), CPU)
-    assert data.sizes == (3600, 400)
+    assert data.sizes == (2250, 250)
     held = [data.evaluation.examples.truth(i).image_id for i in range(3)]
     assert held == [HOLDOUT_EVERY - 1 + HOLDOUT_EVERY * i for i in range(3)]
     assert [data.train.examples.truth(i).image_id for i in (8, 9)] == [8, 10]

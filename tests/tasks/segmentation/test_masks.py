@@ -222,6 +222,13 @@ def test_batches_follow_from_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     )
 
 
+def test_every_tenth_training_image_is_held_out(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    data = opened(tmp_path, **{"data.evaluate_on": "holdout"})
+    assert data.sizes == (15, 1)
+    assert data.evaluation.pairs.name(0) == "train9.png" and data.train.pairs.name(9) == "train10.png"
+
+
 def test_sizes_that_make_no_batch_are_refused(tmp_path: Path) -> None:
     write_folder(tmp_path)
     with pytest.raises(RequestError, match=r"task\.crop and task.exact_size are null, and images of many sizes"):
