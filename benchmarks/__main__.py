@@ -47,6 +47,7 @@ BENCHMARKS: dict[str, Callable[..., Iterable[dict[str, object]]]] = {
     "gpu": gpu.measure,
     "cifar10": gpu.cifar10,
     "camvid": overfit.camvid,
+    "coco": overfit.coco,
 }
 RESULTS = Path(__file__).parent / "results.json"
 
@@ -71,7 +72,7 @@ def main() -> None:
             if of_gpu:  # the machine may be gone before the last line
                 _write(name, {**about, "results": lines})
         if not lines:  # what there was stays
-            print(f"{name}: not measured: {'no data' if name == 'camvid' else 'no GPU'}")
+            print(f"{name}: not measured: {'no data' if name in ('camvid', 'coco') else 'no GPU'}")
             continue
         _write(name, {**about, "results": lines})
 

@@ -1,19 +1,21 @@
-"""Whether Semantic FPN learns a handful of real frames by heart: net, loss, data and metric together.
+"""Whether dense nets learn a handful of real images by heart: net, loss, data and metric together.
 
-On the 16 training frames of CamVid's sample in `$ABLATE_DATA` (or in its folder `camvid`), which are evaluated too:
-whole frames of 256 x 192, no distortion of colours, a larger net than the recipe's. What is learnt by heart says
-nothing about other frames.
+Semantic FPN on the 16 training frames of CamVid's sample in `$ABLATE_DATA` (or in its folder `camvid`), which are
+evaluated too: whole frames of 256 x 192, no distortion of colours, a larger net than the recipe's. RetinaNet on the 20
+training images of COCO's sample (or in the folder `coco`), short side 256, from random weights, with the small anchors,
+the strides and the GroupNorm of the recipe `scenes_detection`. What is learnt by heart says nothing about other images.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 
+from metaformer_ablate.data import coco_files
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.mask_files import find_location
 from metaformer_ablate.records.store import Store
@@ -22,7 +24,7 @@ from metaformer_ablate.spec.experiment import load_recipe
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.words import override_layer
 
-WORDS = (
+CAMVID = (
     "model.size=t12",
     "task.distortion=false",
     "task.fpn_channels=128",
@@ -33,6 +35,19 @@ WORDS = (
     "train.lr=2e-3",
     "train.warmup_epochs=0.5",
 )
+COCO = (
+    "data.name=coco",
+    "data.image_size=null",
+    "data.train_images=20",
+    "data.test_images=20",
+    "data.workers=1",
+    "task.short_side=256",
+    "task.long_side=384",
+    "model.init_from=null",
+    "train.batch_size=4",
+    "train.lr=2e-3",
+    "train.warmup_epochs=5",
+)
 EVERY = 20  # epochs of the curve
 
 
@@ -42,7 +57,7 @@ def camvid(epochs: int = 400) -> Iterator[dict[str, object]]:
     if place is None:
         return
     files = place.splits["train"]
-    spec = resolve([load_recipe("camvid_semantic_fpn").layer, override_layer((*WORDS, f"train.epochs={epochs}"))])
+    spec = resolve([load_recipe("camvid_semantic_fpn").layer, override_layer((*CAMVID, f"train.epochs={epochs}"))])
     with tempfile.TemporaryDirectory() as made:
         for split in ("train", "val"):
             for kind, folder in (("images", files.images), ("annotations", files.masks)):
@@ -58,5 +73,31 @@ def camvid(epochs: int = 400) -> Iterator[dict[str, object]]:
                     "loss": round(line["val_loss"], 3),
                     "miou": round(line["val_miou"], 2),
                     "pixel_accuracy": round(line["val_pixel_accuracy"], 2),
+                    "seconds": round(line["seconds"]),
+                }
+
+
+def coco(epochs: int = 800, over: Iterable[str] = ()) -> Iterator[dict[str, object]]:
+    """The curve: box AP and AP50 of the images that are trained on, with words over the settings. Nothing where there
+    is no data."""
+    place = coco_files.find_location(Path(os.environ.get("ABLATE_DATA", ".")), "coco")
+    if place is None:
+        return
+    words = override_layer((*COCO, f"train.epochs={epochs}"))
+    spec = resolve([load_recipe("scenes_detection").layer, words, override_layer(over)])
+    with tempfile.TemporaryDirectory() as made:
+        for split in ("train", "val"):
+            (Path(made) / split).symlink_to(place.images["train"].resolve())
+            (Path(made) / f"instances_{split}.json").symlink_to(place.annotations["train"].resolve())
+        runner = Runner(Store(Path(made) / "results"), DataFolder(Path(made), given=True), torch.device("cpu"))
+        record = runner.run(spec)
+        for line in record.history():
+            if line["epoch"] % EVERY == 0 or line["epoch"] == epochs:
+                yield {
+                    "epoch": int(line["epoch"]),
+                    "steps": int(line["step"]),
+                    "train_loss": round(line["train_loss"], 3),
+                    "box_ap": round(line["val_box_ap"], 2),
+                    "box_ap50": round(line["val_box_ap50"], 2),
                     "seconds": round(line["seconds"]),
                 }
