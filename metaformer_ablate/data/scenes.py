@@ -17,6 +17,7 @@ from PIL import Image
 from metaformer_ablate.data import digits
 
 SPLITS = ("train", "test")
+SEED = 0  # of the data sets of scenes: they are the same for all runs
 INK = 96  # of 255: from here on a pixel is the digit's
 OVERLAP = 0.15  # of the smaller of two boxes, at most
 PLACES = 20  # that are tried for a digit; one that fits nowhere is left out

@@ -16,12 +16,10 @@ from torch import Tensor
 from metaformer_ablate.data import run_lengths
 from metaformer_ablate.data.coco_annotations import CocoSplit
 from metaformer_ablate.data.pictures import as_rgb, remark_on
-from metaformer_ablate.data.scenes import SceneRules, scene
+from metaformer_ablate.data.scenes import SEED, SceneRules, scene
 from metaformer_ablate.data.unreadable import Seen
 from metaformer_ablate.system.files import open_regular
 from metaformer_ablate.tasks.detection.transforms import Truth
-
-SCENES_SEED = 0  # the scenes are the same for all runs
 
 # Photographs as they are and digits of more sizes than segmentation has: in its scenes all is found within a minute.
 # Other rules are other data under the same fingerprint: then raise the `semantics` of DetectionSpec.
@@ -122,7 +120,7 @@ class SceneExamples:
     def _composed(self, index: int) -> tuple[Tensor, Truth]:
         number = self.numbers[index]
         if number not in self.kept:
-            found = scene(SCENES_SEED, self.split, number, self.side, SCENES)
+            found = scene(SEED, self.split, number, self.side, SCENES)
             codes, size = run_lengths.encode(found.masks), (self.side, self.side)
             areas = run_lengths.areas(codes, size).astype(np.float64)
             crowds = np.zeros(len(codes), dtype=bool)

@@ -25,7 +25,7 @@ from metaformer_ablate.data.loading import ImageFileLoader, NamedEpochBatches
 from metaformer_ablate.data.mask_files import LAYOUTS, MaskLocation, MaskSplit
 from metaformer_ablate.data.pictures import as_rgb, remark_on
 from metaformer_ablate.data.sampling import RankShare, derive_seed, rank_slices
-from metaformer_ablate.data.scenes import scene
+from metaformer_ablate.data.scenes import SEED, scene
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import Seen, Unreadable
 from metaformer_ablate.errors import RequestError
@@ -42,9 +42,6 @@ GREY = 128
 
 
 MOST_CLASSES = IGNORE  # 255 of a mask counts for nothing
-
-
-SCENES_SEED = 0  # the scenes are the same for all runs
 
 
 Evaluated = tuple[
@@ -128,7 +125,7 @@ class ScenePairs:
 
     def read(self, index: int, seen: Seen) -> tuple[Tensor, Tensor]:
         if index not in self.made:
-            found = scene(SCENES_SEED, self.split, index, self.size)
+            found = scene(SEED, self.split, index, self.size)
             self.made[index] = torch.from_numpy(found.image), torch.from_numpy(found.class_map)
         return self.made[index]
 
