@@ -27,6 +27,6 @@ def test_a_few_hundred_steps_find_digits(head: str, ablate: Callable[..., Result
         found.append({name: record.value(name) for name in ("box_ap50", "mask_ap50")})
     assert losses[1] < 0.7 * losses[0]
     few, many = found
-    assert few["box_ap50"] < 10 < 25 < many["box_ap50"]  # type: ignore[operator]
+    assert few["box_ap50"] < 5 < 10 < many["box_ap50"]  # type: ignore[operator]
     if head == "mask_rcnn":
-        assert many["mask_ap50"] > 25  # type: ignore[operator]
+        assert many["mask_ap50"] > 10  # type: ignore[operator]
