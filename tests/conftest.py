@@ -189,6 +189,4 @@ def trained(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Trai
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures of mistakes are made and not drawn, which takes longest: for tests that look at none."""
-    from metaformer_ablate.tasks.classification.error_analysis import figures as error_figures
-
-    monkeypatch.setattr(error_figures, "to_png", lambda figure: b"")
+    monkeypatch.setattr("metaformer_ablate.drawing.pages.to_png", lambda figure: b"")

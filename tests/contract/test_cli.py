@@ -35,7 +35,7 @@ SHOW_ROW = {"name", "label", "group", "set", "params", "frozen_params", "macs", 
 TABLE = {"experiment", "recipe", "metric", "rows", "warnings"}
 TABLE_ROW = {"name", "label", "group", "params", "frozen_params", "macs", "n", "mean", "std", "ci95", "delta", "paper"}
 TABLE_ROW |= {"status", "notes", "runs"}
-DELTA = {"mean", "ci95", "p", "method"}
+DELTA = {"mean", "ci95", "p", "method", "p_uncorrected", "comparisons", "effect", "better"}
 RUN = {"run_id", "seed", "status"}
 
 ROWS = ["pool3", "pool5", "pool7", "pool9"]

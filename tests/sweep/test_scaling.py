@@ -367,7 +367,7 @@ def test_the_rate_that_the_gpu_benchmark_leaves_takes_the_place_of_the_assumed_o
     monkeypatch.setattr(scaling, "RESULTS", path)
     assert scaling.measured_images() is None
     ways = [way for way in gpu.ways() if not way.compiled and way.name in ("timm as its script has it", "ours")]
-    lines = gpu.compare(Case("t5", "digits", 2), Setting(), "training", ways, floor=1e-6, least=0.0)
+    lines = list(gpu.compare(Case("t5", "digits", 2), Setting(), "training", ways, floor=1e-6, least=0.0))
     path.write_text(json.dumps({"gpu": {"results": lines}}))
     assert scaling.measured_images() is None, "not compiled"
     lines = [line | {"compiled": True} for line in lines]

@@ -484,7 +484,7 @@ def test_a_trial_that_fails_exits_1_and_is_tried_again_when_asked(
         raise ArithmeticError("made to fail")
 
     with monkeypatch.context() as patch:
-        patch.setattr("metaformer_ablate.tasks.classification.module.build_model", fail)
+        patch.setattr("metaformer_ablate.tasks.classification.net.build_model", fail)
         done = ablate("trial", one, *TINY_WORDS, "--wandb")
     assert done.code == 1 and "failed: ArithmeticError: made to fail" in done.out
     assert offline_runs(tmp_path)[0].exit_code == 1

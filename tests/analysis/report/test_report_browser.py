@@ -137,14 +137,14 @@ def test_numbers_sort_as_numbers(visit: Callable[..., Any]) -> None:
         """() => {
           const rows = [...document.querySelector('[id="pooling_size.digits"] table.results').tBodies[0].rows];
           rows.forEach(({ cells }, i) => {
-            cells[8].textContent = ["9.5", "1,000", "80.1", ""][i];
-            delete cells[8].dataset.v;
+            cells[10].textContent = ["9.5", "1,000", "80.1", ""][i];
+            delete cells[10].dataset.v;
           });
         }"""
     )
     table = results(page)
     table.locator("th", has_text="Paper").locator("button").click()
-    assert column(table, 9) == ["9.5", "80.1", "1,000", ""]
+    assert column(table, 11) == ["9.5", "80.1", "1,000", ""]
 
 
 def test_the_filter_leaves_one_recipe(visit: Callable[..., Any]) -> None:

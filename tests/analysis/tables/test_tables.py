@@ -456,7 +456,7 @@ def test_long_labels_are_folded_and_not_cut(tmp_path: Path) -> None:
     assert set(label.split()) <= set(text.split())
     assert "77.2" in text and "frozen" in text
     for row in table.to_json()["rows"]:
-        assert f"{row['mean']:.2f} ± {row['std']:.2f} [" in text
+        assert f"{row['mean']:.2f} ± {row['std']:.2f}" in text
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120, 200])
