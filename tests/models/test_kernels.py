@@ -35,6 +35,7 @@ def test_kernels_are_the_plain_modules_under_the_interpreter() -> None:
 
 @with_triton
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_kernels_are_the_plain_modules_under_the_interpreter_at_length() -> None:
     run_checks("slow", TRITON_INTERPRET="1")
 

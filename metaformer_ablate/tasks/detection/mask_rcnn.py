@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -16,6 +18,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops.poolers import LevelMapper
 
+from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.tasks.detection.matching import RATIOS, Anchors, MaxIouMatcher, match, shared_mean
 from metaformer_ablate.tasks.detection.pyramid import Norm, Padding, Pyramid, Target, to_original
 
@@ -95,6 +98,33 @@ class RegionProposals(RegionProposalNetwork):
             distance.append((codes[positive] - aims[positive]).abs().sum())
             counts.append(max(len(positive), 1) + max(len(negative), 1))
         return shared_mean(entropy, counts, self.loss_images), shared_mean(distance, counts, self.loss_images)
+
+
+class ImageSampler(BalancedPositiveNegativeSampler):
+    """torchvision's, but what it draws for an image follows from the step and that image alone: not from the images
+    before it, which lie elsewhere where several devices share a batch.
+
+    `images` has a number for each image of the step; `draw_for` sets it.
+    """
+
+    images: list[int]
+
+    def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        positive: list[Tensor] = []
+        negative: list[Tensor] = []
+        step = torch.initial_seed()  # which the module sets before each step
+        for image, labels in zip(self.images, matched_idxs, strict=True):
+            devices = [labels.device] if labels.device.type == "cuda" else []
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(derive_seed(step, "regions", image))
+                drawn = super().__call__([labels])
+            positive += drawn[0]
+            negative += drawn[1]
+        return positive, negative
+
+    def draw_for(self, targets: list[Target]) -> None:
+        """Images are told apart by their boxes: two of the same may draw the same."""
+        self.images = [zlib.crc32(target["boxes"].cpu().numpy().tobytes()) for target in targets]
 
 
 class RegionAlign(MultiScaleRoIAlign):
@@ -288,6 +318,9 @@ class MaskRcnn(GeneralizedRCNN):
             BoxAndMaskHeads(pyramid, classes, sizes, norm, loss_images),
             Padding(memory_format),
         )
+        for part in (self.rpn, self.roi_heads):
+            drawn = part.fg_bg_sampler
+            part.fg_bg_sampler = ImageSampler(drawn.batch_size_per_image, drawn.positive_fraction)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether the backbone's blocks are computed once more in the backward pass, to save memory."""
@@ -302,6 +335,9 @@ class MaskRcnn(GeneralizedRCNN):
         """`sizes`: (height, width) of the originals; None: the images are the originals."""
         if targets is not None:
             targets = [target | {"labels": target["labels"] + 1} for target in targets]
+            for sampler in (self.rpn.fg_bg_sampler, self.roi_heads.fg_bg_sampler):
+                assert isinstance(sampler, ImageSampler)
+                sampler.draw_for(targets)
         found = super().forward(images, targets)
         if self.training:
             return found

@@ -12,7 +12,7 @@ from metaformer_ablate.records.store import Store
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["retinanet", "mask_rcnn"])
+@pytest.mark.parametrize("head", ["retinanet", pytest.param("mask_rcnn", marks=pytest.mark.fuzz)])
 def test_a_few_hundred_steps_find_digits(head: str, ablate: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "experiments").mkdir()
     rows = "title: One row\nbaseline: pooling\nrows:\n  pooling: {label: Pooling, set: {}}\n"
@@ -25,7 +25,7 @@ def test_a_few_hundred_steps_find_digits(head: str, ablate: Callable[..., Result
         (record,) = Store(tmp_path / f"results{steps}")
         losses.append(record.history()[-1]["train_loss"])
         found.append({name: record.value(name) for name in ("box_ap50", "mask_ap50")})
-    assert losses[1] < 0.7 * losses[0]
+    assert losses[1] < (0.7 if head == "retinanet" else 0.9) * losses[0]  # one has four losses, two of them small
     few, many = found
     assert few["box_ap50"] < 5 < 10 < many["box_ap50"]  # type: ignore[operator]
     if head == "mask_rcnn":
