@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,22 @@ def sweep(*words: object, cwd: Path, **env: str) -> Iterator[subprocess.Popen[st
         except ProcessLookupError:
             pass
         process.communicate()
+        wait_for_the_end_of_group(process.pid)
+
+
+def wait_for_the_end_of_group(group: int, seconds: float = 60) -> None:
+    """Killed workers end a moment after the sweep that started them: the last of them gives back its memory first."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        members = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+                members += [process.name] if int(fields[2]) == group and fields[0] not in "ZX" else []
+        if not members:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"processes {members} outlive SIGKILL")
 
 
 def wait_for_training(results: Path, runs: int = 1, seconds: float = 300) -> list[ClaimOwner]:
