@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.spec.experiment import load_recipe
 from metaformer_ablate.spec.resolve import resolve
+from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.spec.words import override_layer
 
 CAMVID = (
@@ -63,18 +64,9 @@ def camvid(epochs: int = 400) -> Iterator[dict[str, object]]:
             for kind, folder in (("images", files.images), ("annotations", files.masks)):
                 (Path(made) / kind).mkdir(exist_ok=True)
                 (Path(made) / kind / split).symlink_to(folder.resolve())
-        runner = Runner(Store(Path(made) / "results"), DataFolder(Path(made), given=True), torch.device("cpu"))
-        record = runner.run(spec)
-        for line in record.history():
-            if line["epoch"] % EVERY == 0 or line["epoch"] == epochs:
-                yield {
-                    "epoch": int(line["epoch"]),
-                    "steps": int(line["step"]),
-                    "loss": round(line["val_loss"], 3),
-                    "miou": round(line["val_miou"], 2),
-                    "pixel_accuracy": round(line["val_pixel_accuracy"], 2),
-                    "seconds": round(line["seconds"]),
-                }
+        yield from _curve(
+            spec, Path(made), {"loss": "val_loss", "miou": "val_miou", "pixel_accuracy": "val_pixel_accuracy"}
+        )
 
 
 def coco(epochs: int = 800, over: Iterable[str] = ()) -> Iterator[dict[str, object]]:
@@ -89,15 +81,16 @@ def coco(epochs: int = 800, over: Iterable[str] = ()) -> Iterator[dict[str, obje
         for split in ("train", "val"):
             (Path(made) / split).symlink_to(place.images["train"].resolve())
             (Path(made) / f"instances_{split}.json").symlink_to(place.annotations["train"].resolve())
-        runner = Runner(Store(Path(made) / "results"), DataFolder(Path(made), given=True), torch.device("cpu"))
-        record = runner.run(spec)
-        for line in record.history():
-            if line["epoch"] % EVERY == 0 or line["epoch"] == epochs:
-                yield {
-                    "epoch": int(line["epoch"]),
-                    "steps": int(line["step"]),
-                    "train_loss": round(line["train_loss"], 3),
-                    "box_ap": round(line["val_box_ap"], 2),
-                    "box_ap50": round(line["val_box_ap50"], 2),
-                    "seconds": round(line["seconds"]),
-                }
+        yield from _curve(
+            spec, Path(made), {"train_loss": "train_loss", "box_ap": "val_box_ap", "box_ap50": "val_box_ap50"}
+        )
+
+
+def _curve(spec: RunSpec, folder: Path, columns: Mapping[str, str]) -> Iterator[dict[str, object]]:
+    """A line for each EVERY epochs of a run on the data in a folder: columns of its history under other names."""
+    runner = Runner(Store(folder / "results"), DataFolder(folder, given=True), torch.device("cpu"))
+    history = runner.run(spec).history()
+    for line in history:
+        if line["epoch"] % EVERY == 0 or line is history[-1]:
+            values = {name: round(line[column], 3 if "loss" in name else 2) for name, column in columns.items()}
+            yield {"epoch": int(line["epoch"]), "steps": int(line["step"]), **values, "seconds": round(line["seconds"])}

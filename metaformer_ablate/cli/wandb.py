@@ -146,7 +146,7 @@ def trial_command(
     label = f"{chosen.experiment.name}/{row}"
     if trial.row is None and overrides:  # a point of a product, which is not the baseline any more
         label += f" with {' '.join(overrides)}"
-    job = Job(chosen.spec(row, trial.seed), (label,), *((jobs[0].replaces, jobs[0].first) if jobs else ()))
+    job = replace(jobs[0], rows=(label,)) if jobs else Job(chosen.spec(row, trial.seed), (label,))
     tracked = project is not None or in_agent()
     if not jobs and not tracked:
         return _tell(job, store)

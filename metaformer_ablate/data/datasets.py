@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from metaformer_ablate.errors import RequestError, unknown
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,13 @@ class DatasetInfo:
     plain_background: bool = False  # one thing before an even background, so that its size can be measured
 
     def class_name(self, label: int) -> str:
-        """The name of a label, from 0."""
-        return self.classes[label] if self.classes else f"class {label}"
+        """The name of a label, from 0; its number where the classes are not those of the original."""
+        return self.classes[label] if len(self.classes) == self.num_classes else f"class {label}"
+
+    @property
+    def class_names(self) -> list[str]:
+        """In the order of the labels."""
+        return [self.class_name(label) for label in range(self.num_classes)]
 
 
 # The fine labels, in the order of the file `meta`: alphabetical.
@@ -228,6 +237,17 @@ DATASETS: dict[str, DatasetInfo] = {
         task="segmentation",
     ),
 }
+
+
+def facts_of(data: Mapping[str, Any]) -> DatasetInfo:
+    """The facts of a spec's data set, with the number of classes that it says, if it does.
+
+    Raises RequestError where there is no such data set.
+    """
+    if data["name"] not in DATASETS:
+        raise RequestError(unknown("data set", data["name"], DATASETS))
+    facts = DATASETS[data["name"]]
+    return replace(facts, num_classes=data.get("num_classes") or facts.num_classes)
 
 
 # Of an evaluation on `holdout`, every tenth training image: recipes are chosen there, never on the test split.

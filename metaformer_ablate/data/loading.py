@@ -5,15 +5,56 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
-from metaformer_ablate.data.sampling import EpochBatches
-from metaformer_ablate.data.unreadable import Unreadable
+from metaformer_ablate.data.sampling import EpochBatches, derive_seed
+from metaformer_ablate.data.unreadable import Seen, Unreadable
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.signals import isolate_children
+
+# Images that are tried in place of one that cannot be read. Chance finds a whole one long before.
+STAND_INS = 20
+
+
+T = TypeVar("T")
+
+
+def why_unreadable(error: Exception) -> str:
+    """What is noted of an image that a reader or a decoder has refused so. Raises a MemoryError again."""
+    if isinstance(error, MemoryError):
+        raise error
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def read_or_stand_in(
+    read: Callable[[int], T],
+    name: Callable[[int], str],
+    count: int,
+    index: int,
+    seed: int,
+    seen: Seen,
+    fatal: tuple[type[Exception], ...] = (),
+) -> tuple[int, T]:
+    """What `read` gives of an image of `count` and its index: of `index`, or where that cannot be read of others, drawn
+    from the seed. What cannot be read is noted by name.
+
+    Raises what is `fatal`, and RuntimeError where none of STAND_INS images can be read.
+    """
+    for attempt in range(STAND_INS):
+        try:
+            return index, read(index)
+        except fatal:
+            raise
+        except Exception as error:
+            seen.unreadable[name(index)] = why_unreadable(error)
+        index = derive_seed(seed, "stand-in", attempt) % count
+    raise RuntimeError(
+        f"{STAND_INS} images drawn at random cannot be read, {', '.join(list(seen.unreadable)[:3])}, ..."
+    )
 
 
 class NamedEpochBatches(EpochBatches):

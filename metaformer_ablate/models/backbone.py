@@ -7,7 +7,7 @@ blocks have, and the classifier with its norm is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -71,10 +71,7 @@ class PVTBackbone(Backbone):
 
     def __init__(self, body: PVT, outputs: Sequence[int]):
         super().__init__()
-        last: Any = body.stages[-1]
-        # The class token's place stays in the position embedding, as in the authors' code, and is not read.
-        del last.class_token
-        last.class_token, last.drops_class_position = None, True
+        body.stages[-1].drop_class_token()  # type: ignore[operator]
         del body.norm, body.head
         self.body, self.outputs = body, tuple(outputs)
         convolutions: list[Any] = [stage.patch_embedding for stage in body.stages]
@@ -178,12 +175,8 @@ def load_backbone(net: Backbone, weights: dict[str, Tensor], source: str) -> Non
     """
     target = net.body.state_dict()
     named = our_names(weights) if isinstance(net, MetaFormerBackbone) else dict(weights)
-    if isinstance(net, TimmBackbone):  # timm flattens the names of the stages in `features_only`
-        for name in list(named):
-            for begin in {key.split(".")[0] for key in target}:
-                if name.replace(".", "_").startswith(f"{begin}_") and not name.startswith(f"{begin}."):
-                    named[f"{begin}{name[len(begin) :]}"] = named.pop(name)
-                    break
+    if isinstance(net, TimmBackbone):
+        named = _flattened(named, {name.split(".")[0] for name in target})
     kept = {name: value for name, value in named.items() if name in target or not _of_classifier(name)}
     for name, value in kept.items():
         if name.endswith("pos_embed") and name in target and value.ndim == 4 and value.shape != target[name].shape:
@@ -199,6 +192,13 @@ def _is_grey(value: Tensor, target: Tensor) -> bool:
     """Whether a convolution [n, 1, k, k] stands for one of several channels."""
     one, other = value.shape, target.shape
     return value.ndim == 4 == target.ndim and one[1] == 1 < other[1] and (one[0], *one[2:]) == (other[0], *other[2:])
+
+
+def _flattened(weights: Mapping[str, Tensor], parts: set[str]) -> dict[str, Tensor]:
+    """Weights under the names of timm's `features_only`, which has a part `stages_0` where the model has `stages.0`."""
+    dotted = {f"{part.replace('_', '.')}.": f"{part}." for part in parts if "_" in part}
+    begins = {name: next((begin for begin in dotted if name.startswith(begin)), "") for name in weights}
+    return {dotted.get(begins[name], "") + name.removeprefix(begins[name]): value for name, value in weights.items()}
 
 
 def _of_classifier(name: str) -> bool:

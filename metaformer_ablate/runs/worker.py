@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from metaformer_ablate.data.folder import DataFolder
@@ -63,9 +64,9 @@ class Worker:
             if record is not None and request.replaces != record.checksum:
                 return RunResult(spec.run_id, "recorded")
             if spec.source is not None:
-                first = lambda progress: self._report_source(progress, claim, report)  # noqa: E731
+                alive = partial(_report_source, claim, report)
                 try:
-                    request = with_source(request, lambda other: self._execute(other, stop, first), stop)
+                    request = with_source(request, lambda other: self._execute(other, stop, alive), stop)
                 except SourceFailed as error:
                     data = failed_record(spec, str(error))
                     runner.clear(spec)
@@ -82,12 +83,6 @@ class Worker:
             return self._train(runner, request, spec, options)
         finally:
             claim.release()
-
-    @staticmethod
-    def _report_source(progress: Progress, claim: Claim, report: Callable[[Progress], None]) -> None:
-        """A sign of life of a run whose source is being trained: nothing of the run itself is done by that."""
-        claim.progress = replace(progress, share=0.0)
-        report(claim.progress)
 
     def _runner_for(self, request: RunRequest) -> Runner:
         """The runner of the request before, if it is of the same sweep; or one whose data is yet to be opened."""
@@ -117,6 +112,12 @@ class Worker:
             if tracker is not None and record is not None:
                 tracker.end(record)
         return ended
+
+
+def _report_source(claim: Claim, report: Callable[[Progress], None], progress: Progress) -> None:
+    """A sign of life of a run whose source is being trained: nothing of the run itself is done by that."""
+    claim.progress = replace(progress, share=0.0)
+    report(claim.progress)
 
 
 def execute(

@@ -32,9 +32,9 @@ def spec_of(
 
 def build_net(spec: RunSpec, kernels: str = "torch") -> nn.Module:
     """The net of a spec, its weights as a run of it begins with them."""
-    from metaformer_ablate.models.build import build_model
+    from metaformer_ablate.tasks.classification import net
 
-    return build_model(spec.model, *spec.data.net_shape, seed=spec.seed, kernels=kernels)
+    return net.build_net(spec, kernels)
 
 
 def fake_record(

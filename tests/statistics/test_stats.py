@@ -10,18 +10,15 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from metaformer_ablate.statistics.images import SMALLEST_P, compare_on_images, compare_scores_on_images, mcnemar
 from metaformer_ablate.statistics.stats import (
     PAIRED_T,
-    SMALLEST_P,
     Correlation,
     bootstrap_interval,
-    compare_on_images,
-    compare_scores_on_images,
     detectable,
     half_width,
     holm,
     kendall,
-    mcnemar,
     mid_ranks,
     paired_difference,
     power_of,

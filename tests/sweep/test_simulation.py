@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from metaformer_ablate.statistics.stats import (
-    bootstrap_interval,
-    compare_on_images,
-    holm,
-    mcnemar,
-    paired_difference,
-    summarise,
-)
+from metaformer_ablate.statistics.images import compare_on_images, mcnemar
+from metaformer_ablate.statistics.stats import bootstrap_interval, holm, paired_difference, summarise
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table, TableRow
@@ -67,23 +67,17 @@ def within_range(interval: Sequence[float] | None, within: tuple[float, float]) 
     return None if interval is None else (max(interval[0], within[0]), min(interval[1], within[1]))
 
 
-def format_mean(row: TableRow, digits: int | None = None) -> str:
-    """`97.42 ± 0.63 [95.85, 98.98]`, or the status of a row without a mean."""
+def format_mean(row: TableRow, digits: int | None = None, interval: bool = True) -> str:
+    """`97.42 ± 0.63 [95.85, 98.98]`, or without the interval, or the status of a row without a mean."""
     if row.mean is None:
         return row.status
     digits = row.metric.digits if digits is None else digits
     text = f"{row.mean:.{digits}f}"
     if row.std is not None:
         text += f" ± {row.std:.{digits}f}"
-    if row.ci95 is not None:
+    if interval and row.ci95 is not None:
         text += f" {format_pair(within_range(row.ci95, metric_range(row.metric)), digits)}"
     return text if row.status == "ok" else f"{text} ({row.status})"
-
-
-def format_mean_alone(row: TableRow, digits: int) -> str:
-    """`97.42 ± 0.63`: `format_mean` without the interval."""
-    text = format_mean(row, digits)
-    return re.sub(r" \[.*?\]", "", text)
 
 
 def format_pair(interval: Sequence[float] | None, digits: int, sign: str = "") -> str:
@@ -178,7 +172,7 @@ def columns_of(metric: Metric) -> dict[str, Column]:
                 LatexColumn("SD", lambda row, digits: _optional(row.std, f".{digits}f")),
             ),
         ),
-        "mean": Column(metric.heading, format_mean_alone, whole=True),
+        "mean": Column(metric.heading, partial(format_mean, interval=False), whole=True),
         "bootstrap": Column(
             bootstrap, _bootstrap, whole=True, parts=(LatexColumn(bootstrap, _bootstrap, number=False),)
         ),

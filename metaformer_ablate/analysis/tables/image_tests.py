@@ -10,7 +10,7 @@ from metaformer_ablate.analysis.tables.types import ImageTest
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.statistics import stats
+from metaformer_ablate.statistics import images
 from metaformer_ablate.statistics.stats import holm
 from metaformer_ablate.tasks.base import Task
 
@@ -44,17 +44,17 @@ def test_on_images(runs: Mapping[str, Sequence[RunState]], base: str, store: Sto
         if any(score is None for score in (*scores.values(), *theirs.values())):
             continue
         if all(score.dtype == bool for score in (*scores.values(), *theirs.values())):
-            test = stats.compare_on_images(scores, theirs)
-            found[name] = ImageTest(test.images, test.p, stats.SIGN_FLIP, test.seeds, stats.MCNEMAR)
+            test = images.compare_on_images(scores, theirs)
+            found[name] = ImageTest(test.images, test.p, images.SIGN_FLIP, test.seeds, images.MCNEMAR)
         else:
-            test = stats.compare_scores_on_images(scores, theirs)
-            found[name] = ImageTest(test.images, test.p, stats.SCORES_SUMMED, test.seeds, stats.SCORES)
+            test = images.compare_scores_on_images(scores, theirs)
+            found[name] = ImageTest(test.images, test.p, images.SCORES_SUMMED, test.seeds, images.SCORES)
     corrected = holm([test.p for test in found.values()])
     comparisons = sum(p is not None for p in corrected)
     for name, p in zip(found, corrected, strict=True):
         if p is not None:
-            bound = p <= stats.FLOOR_P
-            told = stats.FLOOR_P if bound else p
+            bound = p <= images.FLOOR_P
+            told = images.FLOOR_P if bound else p
             found[name] = replace(found[name], p=told, comparisons=comparisons, p_is_bound=bound)
     return found
 

@@ -21,9 +21,6 @@ from metaformer_ablate.analysis.tables.types import Table
 FORMATS = ("text", "markdown", "csv", "latex", "html", "json")
 
 
-ROOM = 150  # columns of text that the widest tables of the paper need with all that is usual
-
-
 HUMAN_FORMATS = ("text", "markdown", "latex", "html")
 
 
@@ -47,7 +44,7 @@ def render(
     names = choose_columns(table.metric, columns)
     decimals = table.metric.digits if digits is None else digits
     if columns is None:
-        names = _that_fit(table, names, style, width)
+        names = _usual(table, names, style)
     sheet = make_sheet(table, names, decimals, style)
     if style == "text" and columns is None and not transposed:
         sheet = _narrowed(table, sheet, width or text_width())
@@ -57,11 +54,10 @@ def render(
     return text
 
 
-def _that_fit(table: Table, names: Sequence[str], style: str, width: int | None) -> tuple[str, ...]:
-    """The usual columns with those of the tests that were asked for; where there is little room, without the sizes
-    that stand beside a difference."""
-    narrow = style == "latex" or (style == "text" and (width or text_width()) < ROOM)
-    fitting = [name for name in names if not (narrow and name in ("effect", "better"))]
+def _usual(table: Table, names: Sequence[str], style: str) -> tuple[str, ...]:
+    """The usual columns with those of the tests that were asked for; in LaTeX, which is as narrow as a page, without
+    the sizes that stand beside a difference."""
+    fitting = [name for name in names if not (style == "latex" and name in ("effect", "better"))]
     asked = {"equal": table.equivalent is not None, "images": any(row.images for row in table.rows)}
     at = fitting.index("p") + 1
     return (*fitting[:at], *(name for name, there in asked.items() if there), *fitting[at:])
@@ -70,7 +66,7 @@ def _that_fit(table: Table, names: Sequence[str], style: str, width: int | None)
 def _narrowed(table: Table, sheet: Sheet, width: int) -> Sheet:
     """The sheet without the columns that find no room in a width, the least telling ones first; a line names them."""
     metric, names, gone = table.metric.name, list(sheet.columns), []
-    for name in ("group", "macs", metric, "params", "paper", "n"):
+    for name in ("effect", "better", "group", "macs", metric, "params", "paper", "n"):
         if needed_width(sheet) <= width:
             break
         if name not in names:

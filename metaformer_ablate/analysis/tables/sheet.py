@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from metaformer_ablate.analysis.tables.columns import Column, Row, columns_of
 from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table
 from metaformer_ablate.statistics.effects import probability_better
-from metaformer_ablate.statistics.stats import FLOOR_P, corrected_over
+from metaformer_ablate.statistics.images import FLOOR_P
+from metaformer_ablate.statistics.stats import corrected_over
 
 
 @dataclass

@@ -94,7 +94,7 @@ class Stage(nn.Module):
         self.patch_embedding = nn.Conv2d(in_chans, dim, kernel_size=patch_size, stride=patch_size)
         self.patch_norm = nn.LayerNorm(dim)
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
-        self.drops_class_position = False  # where a backbone has the token taken away, its position stays unread
+        self.drops_class_position = False
         self.position_embedding = nn.Parameter(torch.zeros(1, map_size**2 + int(class_token), dim))
         self.blocks = nn.ModuleList(
             Block(dim, num_heads=num_heads, mlp_ratio=mlp_ratio, sr_ratio=sr_ratio, drop_path=rate)
@@ -111,6 +111,11 @@ class Stage(nn.Module):
         for block in self.blocks:
             x = block(x, size)
         return tokens_to_map(x, size) if self.class_token is None else x
+
+    def drop_class_token(self) -> None:
+        """Takes the class token away. Its place stays in the position embedding, unread, as in the authors' code for
+        dense prediction."""
+        self.class_token, self.drops_class_position = None, True
 
     def positions(self, size: tuple[int, int]) -> Tensor:
         """[1, (1 +) N, C]: the position embedding for a map of (height, width)."""

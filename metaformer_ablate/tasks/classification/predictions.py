@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metaformer_ablate.data.datasets import DATASETS, DatasetInfo
-from metaformer_ablate.errors import RequestError, unknown
+from metaformer_ablate.data.datasets import facts_of
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.base import RecordedRun
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -49,14 +48,6 @@ def per_image(predictions: Arrays) -> NDArray[np.bool_]:
 def same_images(one: Arrays, other: Arrays) -> bool:
     """Whether two evaluations were of the same images in the same order, as far as their labels tell."""
     return np.array_equal(one["label"], other["label"])
-
-
-def facts_of(data: Mapping[str, Any]) -> DatasetInfo:
-    """The facts of a spec's data set, with the number of classes that it says, if it does."""
-    if data["name"] not in DATASETS:
-        raise RequestError(unknown("data set", data["name"], DATASETS))
-    facts = DATASETS[data["name"]]
-    return replace(facts, num_classes=data.get("num_classes") or facts.num_classes)
 
 
 def read_predictions(run: RecordedRun) -> dict[str, NDArray[Any]]:

@@ -16,26 +16,21 @@ from metaformer_ablate.tasks.base import RecordedRun, RunSections
 from metaformer_ablate.tasks.classification.data.augment import Augment
 from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData, load_images
 from metaformer_ablate.tasks.classification.predictions import Arrays, read_predictions, same_images
+from metaformer_ablate.tasks.trained import TrainedNet, made_ready
 
 BATCH = 512  # of the evaluation loader: the same bits as in training need the same batches
 
 
-@dataclass(frozen=True)
-class TrainedRun:
-    """A trained net in evaluation mode, with what its images go through before it sees them."""
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun(TrainedNet):
+    """A trained net with what its images go through before it sees them."""
 
-    run: RecordedRun
-    spec: RunSections
-    net: nn.Module
     augment: Augment
-    device: torch.device
-    bf16: bool = False  # whether it was trained and evaluated in it
 
     def logits(self, images: Tensor) -> Tensor:
         """uint8 images [N, C, H, W] to logits [N, classes] in fp32 on the CPU, computed as in training."""
-        torch.set_num_threads(self.spec.train.threads)
         parts = []
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.bf16):
+        with self.as_trained():
             for start in range(0, len(images), BATCH):
                 batch = images[start : start + BATCH].to(self.device)
                 parts.append(self.net(self.augment.normalise(batch)).float().cpu())
@@ -55,10 +50,8 @@ def trained_run(
     run: RecordedRun, spec: RunSections, net: nn.Module, images: InMemoryData, device: torch.device, bf16: bool
 ) -> TrainedRun:
     """A net with its trained weights, made ready to be asked."""
-    if spec.train.memory_format == "channels_last":
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     augment = Augment(spec.data, spec.data.classes, images.mean, images.std, spec.train.memory_format)
-    return TrainedRun(run, spec, net.to(device).eval(), augment, device, bf16)
+    return TrainedRun(run, spec, made_ready(net, spec, device), device, bf16, augment=augment)
 
 
 def check_weights(trained: TrainedRun, images: InMemoryData, weights: Path, same_chip: bool) -> dict[str, Any]:

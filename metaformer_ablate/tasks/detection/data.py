@@ -6,9 +6,8 @@ of devices, nor a run that is stopped and resumed changes a pixel. Images are ev
 
 from __future__ import annotations
 
-import os
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,26 +15,25 @@ import torch
 from numpy.typing import NDArray
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from metaformer_ablate.data.coco_annotations import CocoSplit
 from metaformer_ablate.data.coco_files import CocoLocation, missing_images
 from metaformer_ablate.data.datasets import HOLDOUT_EVERY
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.data.loading import ImageFileLoader
+from metaformer_ablate.data.loading import read_or_stand_in, why_unreadable
 from metaformer_ablate.data.rules import some
-from metaformer_ablate.data.sampling import RankShare, derive_seed, rank_slices
+from metaformer_ablate.data.sampling import RankShare, derive_seed
 from metaformer_ablate.data.spec import DataSpec
-from metaformer_ablate.data.unreadable import Seen, Unreadable
+from metaformer_ablate.data.unreadable import Seen
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.base import RunSections
 from metaformer_ablate.tasks.detection.batches import PairedBatches
 from metaformer_ablate.tasks.detection.examples import CocoExamples, Examples, SceneExamples
 from metaformer_ablate.tasks.detection.task import DetectionSpec
 from metaformer_ablate.tasks.detection.transforms import Transform, is_box
-from metaformer_ablate.training.spec import TrainSpec
+from metaformer_ablate.tasks.loaders import ReadImages
 
-STAND_INS = 20  # images that are tried in place of one that cannot be read
 GREY = 128
 SMALLEST_SIDE = 32  # pixels: smaller images are not trained on (mmdet's CustomDataset)
 
@@ -61,21 +59,12 @@ class TrainingImages(Dataset):
         for i in indices.tolist():
             seed = derive_seed(self.seed, "image", epoch, i)
             mirrored = self.flip and np.random.RandomState(seed % 2**32).random_sample() < 0.5
-            read, picture = self._open_or_stand_in(i, seed, seen)
+            read, picture = read_or_stand_in(
+                lambda index: self.examples.picture(index, seen), self.examples.name, len(self), i, seed, seen
+            )
             images.append(self.transform.image(picture, mirrored))
             targets.append(self.transform.target(self.examples.truth(read), mirrored))
         return (images, targets), seen
-
-    def _open_or_stand_in(self, index: int, seed: int, seen: Seen) -> tuple[int, Tensor]:
-        for attempt in range(STAND_INS):
-            try:
-                return index, self.examples.picture(index, seen)
-            except Exception as error:
-                seen.unreadable[self.examples.name(index)] = _why(error)
-            index = derive_seed(seed, "stand-in", attempt) % len(self)
-        raise RuntimeError(
-            f"{STAND_INS} images drawn at random cannot be read, {', '.join(list(seen.unreadable)[:3])}, ..."
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +88,7 @@ class EvaluationImages(Dataset):
         try:
             picture = self.examples.picture(index.start, seen)
         except Exception as error:
-            seen.unreadable[self.examples.name(index.start)] = _why(error)
+            seen.unreadable[self.examples.name(index.start)] = why_unreadable(error)
             picture = torch.full((3, *truth.size), GREY, dtype=torch.uint8)
         target: dict[str, Any] = {
             "image_id": np.int64(truth.image_id),
@@ -114,53 +103,17 @@ class EvaluationImages(Dataset):
         return (self.transform.image(picture), target), seen
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        raise error
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 @dataclass(frozen=True)
-class DetectionData:
-    """What is trained on and what is evaluated on; mean and standard deviation (0 to 1) are those of ImageNet."""
+class DetectionData(ReadImages):
+    """Images and what is annotated in them."""
 
-    train: TrainingImages
-    evaluation: EvaluationImages
-    workers: int | None
-    pinned: bool
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
-    notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()  # their names, where the data tells them
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        return len(self.train), len(self.evaluation)
-
-    def train_loader(
-        self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
-    ) -> DataLoader:
-        """The parts of each batch that a device takes, one after another, from a place (epoch, batch) on."""
-        images = replace(self.train, seed=seed)
-        share = RankShare(train.world * train.accumulation, rank * train.accumulation, train.accumulation)
-        order = PairedBatches(len(images), train.batch_size, seed, torch.device("cpu"), *place, share=share)
-        sizes = images.examples.sizes
+    def order(self, batch_size: int, seed: int, place: tuple[int, int], share: RankShare) -> PairedBatches:
+        order = PairedBatches(len(self.train), batch_size, seed, torch.device("cpu"), *place, share=share)
+        sizes = self.train.examples.sizes
         order.wide = torch.from_numpy(sizes[:, 1] > sizes[:, 0])
-        return self._loader(images, order, train, unreadable, "train")
-
-    def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
-        """Every image of a device's share once, in the order of the data set."""
-        slices = rank_slices(len(self.evaluation), 1, rank, train.world)
-        return self._loader(self.evaluation, slices, train, unreadable, "evaluation")
-
-    def _loader(
-        self, images: Dataset, order: Iterable[Any], train: TrainSpec, unreadable: Unreadable, split: str
-    ) -> DataLoader:
-        workers = self.workers
-        if workers is None:
-            workers = max(1, len(os.sched_getaffinity(0)) // train.devices)
-        return ImageFileLoader(images, order, workers, self.pinned, unreadable, split, preload=__name__)
+        return order
 
 
 def _settings(run: RunSections) -> DetectionSpec:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops.poolers import LevelMapper
 
-from metaformer_ablate.data.sampling import derive_seed
-from metaformer_ablate.tasks.detection.matching import RATIOS, Anchors, MaxIouMatcher, match, shared_mean
-from metaformer_ablate.tasks.detection.pyramid import Norm, Padding, Pyramid, Target, to_original
+from metaformer_ablate.tasks.detection.matching import MaxIouMatcher, shared_mean
+from metaformer_ablate.tasks.detection.proposals import ImageSampler, RegionProposals
+from metaformer_ablate.tasks.detection.pyramid import Detector, Norm, Padding, Pyramid, Target
+
+POSITIVE = 0.25  # of the proposals that are trained on, at most
 
 
 @dataclass(frozen=True)
@@ -31,100 +30,6 @@ class Sizes:
     box_samples: int = 512  # proposals per image that are trained on
     fc_width: int = 1024  # of the two hidden layers of the box head
     mask_width: int = 256  # of the convolutions of the mask head
-
-
-class ProposalHead(RPNHead):
-    """Objectness and box codes by level, in float32 whatever the convolutions are in."""
-
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        found_on_levels = super().forward(x)
-        logits, codes = ([found.float() for found in of_levels] for of_levels in found_on_levels)
-        return logits, codes
-
-
-class RegionProposals(RegionProposalNetwork):
-    """Proposals and their losses: binary cross-entropy, and L1 where torchvision has a smooth L1 of beta 1/9.
-
-    A box has its best anchor from IoU 0.3 on. 2,000 proposals of each level go to the NMS in training, 1,000 else.
-    """
-
-    def __init__(self, pyramid: Pyramid, anchor_scale: float, kept: int, loss_images: int | None):
-        super().__init__(
-            Anchors(pyramid.strides, anchor_scale, 1),
-            ProposalHead(pyramid.out_channels, len(RATIOS)),
-            fg_iou_thresh=0.7,
-            bg_iou_thresh=0.3,
-            batch_size_per_image=256,
-            positive_fraction=0.5,
-            pre_nms_top_n={"training": 2000, "testing": 1000},
-            post_nms_top_n={"training": kept, "testing": kept},
-            nms_thresh=0.7,
-        )
-        self.proposal_matcher = MaxIouMatcher(0.7, 0.3, 0.3)
-        self.loss_images = loss_images
-
-    def assign_targets_to_anchors(
-        self, anchors: list[Tensor], targets: list[Target]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Labels [N] (1, 0, or -1 where an anchor is not trained on) and boxes [N, 4], for each image."""
-        labels, boxes = [], []
-        for of_image, target in zip(anchors, targets, strict=True):
-            matches = match(self.proposal_matcher, target["boxes"], of_image, target["padded"])
-            labels.append(
-                torch.where(matches == self.proposal_matcher.BETWEEN_THRESHOLDS, -1.0, (matches >= 0).float())
-            )
-            # Where there is no box the anchor itself: coded and not used.
-            boxes.append(target["boxes"][matches.clamp(min=0)] if len(target["boxes"]) else of_image)
-        return labels, boxes
-
-    def compute_loss(
-        self,
-        objectness: Tensor,
-        pred_bbox_deltas: Tensor,
-        labels: list[Tensor],
-        regression_targets: list[Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        """Both over the anchors that were sampled from a group of images."""
-        of_images = (value.unflatten(0, (len(labels), -1)) for value in (objectness, pred_bbox_deltas))
-        entropy, distance, counts = [], [], []
-        for logits, codes, wanted, aims, *drawn in zip(
-            *of_images, labels, regression_targets, *self.fg_bg_sampler(labels), strict=True
-        ):
-            positive, negative = (which.nonzero().squeeze(1) for which in drawn)
-            chosen = torch.cat([positive, negative])
-            entropy.append(
-                F.binary_cross_entropy_with_logits(logits.flatten()[chosen], wanted[chosen], reduction="sum")
-            )
-            distance.append((codes[positive] - aims[positive]).abs().sum())
-            counts.append(max(len(positive), 1) + max(len(negative), 1))
-        return shared_mean(entropy, counts, self.loss_images), shared_mean(distance, counts, self.loss_images)
-
-
-class ImageSampler(BalancedPositiveNegativeSampler):
-    """torchvision's, but what it draws for an image follows from the step and that image alone: not from the images
-    before it, which lie elsewhere where several devices share a batch.
-
-    `images` has a number for each image of the step; `draw_for` sets it.
-    """
-
-    images: list[int]
-
-    def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        positive: list[Tensor] = []
-        negative: list[Tensor] = []
-        step = torch.initial_seed()  # which the module sets before each step
-        for image, labels in zip(self.images, matched_idxs, strict=True):
-            devices = [labels.device] if labels.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(derive_seed(step, "regions", image))
-                drawn = super().__call__([labels])
-            positive += drawn[0]
-            negative += drawn[1]
-        return positive, negative
-
-    def draw_for(self, targets: list[Target]) -> None:
-        """Images are told apart by their boxes: two of the same may draw the same."""
-        self.images = [zlib.crc32(target["boxes"].cpu().numpy().tobytes()) for target in targets]
 
 
 class RegionAlign(MultiScaleRoIAlign):
@@ -169,7 +74,7 @@ class BoxAndMaskHeads(RoIHeads):
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=sizes.box_samples,
-            positive_fraction=0.25,
+            positive_fraction=POSITIVE,
             bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
             score_thresh=0.05,
             nms_thresh=0.5,
@@ -179,6 +84,7 @@ class BoxAndMaskHeads(RoIHeads):
             mask_predictor=_mask_predictor(sizes.mask_width, with_background),
         )
         self.proposal_matcher = MaxIouMatcher(0.5, 0.5, 0.5)
+        self.fg_bg_sampler = ImageSampler(sizes.box_samples, POSITIVE)
         self.loss_images = loss_images
 
     def assign_targets_to_proposals(
@@ -292,14 +198,14 @@ def _mask_predictor(width: int, classes: int) -> nn.Module:
     return predictor
 
 
-class MaskRcnn(GeneralizedRCNN):
-    """Images and targets to losses in training; else images to what is found in them, at their original sizes.
+class MaskRcnn(Detector, GeneralizedRCNN):
+    """A `Detector` of boxes and masks.
 
     Targets: boxes [N, 4] as x1, y1, x2, y2 in pixels, labels [N] int64 from 0, masks [N, H, W] uint8. Found: boxes,
     scores, labels from 0, masks [n, H, W] bool. Inside, label 0 is the background, as torchvision has it.
     """
 
-    backbone: Pyramid
+    first_label = 1
 
     def __init__(
         self,
@@ -318,29 +224,7 @@ class MaskRcnn(GeneralizedRCNN):
             BoxAndMaskHeads(pyramid, classes, sizes, norm, loss_images),
             Padding(memory_format),
         )
+
+    def begin(self, targets: list[Target]) -> None:
         for part in (self.rpn, self.roi_heads):
-            drawn = part.fg_bg_sampler
-            part.fg_bg_sampler = ImageSampler(drawn.batch_size_per_image, drawn.positive_fraction)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether the backbone's blocks are computed once more in the backward pass, to save memory."""
-        self.backbone.body.set_grad_checkpointing(enable)  # type: ignore[operator]
-
-    def forward(  # type: ignore[override]
-        self,
-        images: list[Tensor],
-        targets: list[Target] | None = None,
-        sizes: list[tuple[int, int]] | None = None,
-    ) -> dict[str, Tensor] | list[Target]:
-        """`sizes`: (height, width) of the originals; None: the images are the originals."""
-        if targets is not None:
-            targets = [target | {"labels": target["labels"] + 1} for target in targets]
-            for sampler in (self.rpn.fg_bg_sampler, self.roi_heads.fg_bg_sampler):
-                assert isinstance(sampler, ImageSampler)
-                sampler.draw_for(targets)
-        found = super().forward(images, targets)
-        if self.training:
-            return found
-        found = [each | {"labels": each["labels"] - 1} for each in found]  # type: ignore[union-attr]
-        shapes = [(image.shape[-2], image.shape[-1]) for image in images]
-        return [to_original(*each) for each in zip(found, shapes, sizes or shapes, strict=True)]
+            part.fg_bg_sampler.draw_for(targets)

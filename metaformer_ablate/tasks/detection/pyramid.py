@@ -109,6 +109,40 @@ class Pyramid(nn.Module):
         return OrderedDict((str(i), found) for i, found in enumerate(self.maps(self.body(images))))
 
 
+class Detector:
+    """Images and targets to losses in training; else images to what is found in them, at their original sizes.
+
+    Stands before a detector of torchvision in the order of inheritance.
+    """
+
+    backbone: Pyramid
+    first_label = 0  # inside the detector: 1 where 0 is the background
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether the backbone's blocks are computed once more in the backward pass, to save memory."""
+        self.backbone.body.set_grad_checkpointing(enable)  # type: ignore[operator]
+
+    def begin(self, targets: list[Target]) -> None:
+        """Called with the targets of a step before anything is computed."""
+
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: list[Target] | None = None,
+        sizes: list[tuple[int, int]] | None = None,
+    ) -> dict[str, Tensor] | list[Target]:
+        """`sizes`: (height, width) of the originals; None: the images are the originals."""
+        if targets is not None:
+            targets = [target | {"labels": target["labels"] + self.first_label} for target in targets]
+            self.begin(targets)
+        found = super().forward(images, targets)  # type: ignore[misc]
+        if self.training:  # type: ignore[attr-defined]
+            return found
+        found = [each | {"labels": each["labels"] - self.first_label} for each in found]
+        shapes = [(image.shape[-2], image.shape[-1]) for image in images]
+        return [to_original(*each) for each in zip(found, shapes, sizes or shapes, strict=True)]
+
+
 def to_original(found: Target, size: tuple[int, int], original: tuple[int, int]) -> Target:
     """What was found in an image of `size`, (height, width), in the pixels of the original; masks [n, H, W] bool.
 

@@ -9,7 +9,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import sigmoid_focal_loss
 
 from metaformer_ablate.tasks.detection.matching import RATIOS, Anchors, MaxIouMatcher, match, shared_mean
-from metaformer_ablate.tasks.detection.pyramid import Norm, Padding, Pyramid, Target, to_original
+from metaformer_ablate.tasks.detection.pyramid import Detector, Norm, Padding, Pyramid, Target
 
 OCTAVES = 3
 
@@ -21,13 +21,11 @@ class Head(RetinaNetHead):
         return {name: value.float() for name, value in super().forward(x).items()}
 
 
-class RetinaNet(TorchvisionRetinaNet):
-    """Images and targets to losses in training; else images to what is found in them, at their original sizes.
+class RetinaNet(Detector, TorchvisionRetinaNet):
+    """A `Detector` of boxes.
 
     Targets: boxes [N, 4] as x1, y1, x2, y2 in pixels, labels [N] int64 from 0. Found: boxes, scores, labels.
     """
-
-    backbone: Pyramid
 
     def __init__(
         self,
@@ -77,20 +75,3 @@ class RetinaNet(TorchvisionRetinaNet):
             "classification": shared_mean(focal, positives, self.loss_images),
             "boxes": shared_mean(distance, positives, self.loss_images),
         }
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether the backbone's blocks are computed once more in the backward pass, to save memory."""
-        self.backbone.body.set_grad_checkpointing(enable)  # type: ignore[operator]
-
-    def forward(  # type: ignore[override]
-        self,
-        images: list[Tensor],
-        targets: list[Target] | None = None,
-        sizes: list[tuple[int, int]] | None = None,
-    ) -> dict[str, Tensor] | list[Target]:
-        """`sizes`: (height, width) of the originals; None: the images are the originals."""
-        found = super().forward(images, targets)
-        if self.training:
-            return found
-        shapes = [(image.shape[-2], image.shape[-1]) for image in images]
-        return [to_original(*each) for each in zip(found, shapes, sizes or shapes, strict=True)]

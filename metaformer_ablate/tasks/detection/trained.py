@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +14,21 @@ from metaformer_ablate.errors import NotAvailable
 from metaformer_ablate.tasks.base import RecordedRun, RunSections
 from metaformer_ablate.tasks.detection.data import DetectionData, open_data
 from metaformer_ablate.tasks.detection.predictions import per_image_parts, read_predictions
+from metaformer_ablate.tasks.trained import TrainedNet, evenly_spaced, made_ready
 
-CHECKED = 16  # images, evenly spaced, by which weights are held to the record
 
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """A trained net in evaluation mode."""
-
-    run: RecordedRun
-    spec: RunSections
-    net: nn.Module
-    device: torch.device
-    bf16: bool = False  # whether it was trained and evaluated in it
+class TrainedRun(TrainedNet):
+    """A trained net that is asked about evaluated images."""
 
     def detections(self, images: DetectionData, index: int) -> dict[str, Tensor]:
         """boxes [n, 4], scores [n], labels [n] and perhaps masks of an evaluated image, as in training.
 
         Raises NotAvailable where the image cannot be read.
         """
-        torch.set_num_threads(self.spec.train.threads)
         (image, target), seen = images.evaluation[slice(index, index + 1)]
         if seen.unreadable:
             raise NotAvailable("; ".join(seen.unreadable.values()))
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.bf16):
+        with self.as_trained():
             (found,) = self.net([image.to(self.device)], sizes=[tuple(target["size"].tolist())])
         return found
 
@@ -61,9 +51,7 @@ def trained_run(
     run: RecordedRun, spec: RunSections, net: nn.Module, images: DetectionData, device: torch.device, bf16: bool
 ) -> TrainedRun:
     """A net with its trained weights, made ready to be asked."""
-    if spec.train.memory_format == "channels_last":
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainedRun(run, spec, net.to(device).eval(), device, bf16)
+    return TrainedRun(run, spec, made_ready(net, spec, device), device, bf16)
 
 
 def check_weights(trained: TrainedRun, images: DetectionData, weights: Path, same_chip: bool) -> dict[str, Any]:
@@ -78,7 +66,7 @@ def check_weights(trained: TrainedRun, images: DetectionData, weights: Path, sam
     parts = list(per_image_parts(recorded))
     number, repeated, detections = len(parts), 0, 0
     apart, pixels = (0.1, 4.0) if trained.bf16 else (0.01, 1.0)
-    chosen = np.unique(np.linspace(0, number - 1, min(CHECKED, number)).astype(int)).tolist()
+    chosen = evenly_spaced(number)
     for index in chosen:
         part, found = parts[index], trained.detections(images, index)
         boxes, scores, labels = (found[name].float().cpu().numpy() for name in ("boxes", "scores", "labels"))

@@ -6,37 +6,31 @@ of devices, nor a run that is stopped and resumed changes a pixel.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from metaformer_ablate.data.datasets import DATASETS, HOLDOUT_EVERY
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.data.loading import ImageFileLoader, NamedEpochBatches
+from metaformer_ablate.data.loading import read_or_stand_in, why_unreadable
 from metaformer_ablate.data.mask_files import LAYOUTS, MaskLocation, MaskSplit
 from metaformer_ablate.data.pictures import as_rgb, remark_on
-from metaformer_ablate.data.sampling import RankShare, derive_seed, rank_slices
+from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.data.scenes import SEED, scene
 from metaformer_ablate.data.spec import DataSpec
-from metaformer_ablate.data.unreadable import Seen, Unreadable
+from metaformer_ablate.data.unreadable import Seen
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.files import open_regular
 from metaformer_ablate.tasks.base import RunSections
+from metaformer_ablate.tasks.loaders import ReadImages
 from metaformer_ablate.tasks.segmentation.task import SegmentationSpec, settings_of
 from metaformer_ablate.tasks.segmentation.transforms import IGNORE, Crop, EvaluationTransform, TrainingTransform
-from metaformer_ablate.training.spec import TrainSpec
-
-STAND_INS = 20  # images that are tried in place of one that cannot be read
-
 
 GREY = 128
 
@@ -147,13 +141,6 @@ class SomePairs:
         return self.pairs.read(int(self.positions[index]), seen)
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        raise error
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 @dataclass(frozen=True, eq=False)
 class TrainingPairs(Dataset):
     """Batches for training. An index is (epoch, indices [n])."""
@@ -173,26 +160,21 @@ class TrainingPairs(Dataset):
         for i in indices.tolist():
             seed = derive_seed(self.seed, "image", epoch, i)
             try:
-                image, mask = self._read_or_stand_in(i, seed, seen)
+                _, (image, mask) = read_or_stand_in(
+                    lambda index: self.pairs.read(index, seen),
+                    self.pairs.name,
+                    len(self),
+                    i,
+                    seed,
+                    seen,
+                    (RequestError,),
+                )
             except RequestError as error:
                 seen.wrong.append(str(error))
                 return None, seen
             found.append(self.transform(image, mask, np.random.default_rng(seed)))
         images, masks = zip(*found, strict=True)
         return (torch.stack(images), torch.stack(masks)), seen
-
-    def _read_or_stand_in(self, index: int, seed: int, seen: Seen) -> tuple[Tensor, Tensor]:
-        for attempt in range(STAND_INS):
-            try:
-                return self.pairs.read(index, seen)
-            except RequestError:
-                raise
-            except Exception as error:
-                seen.unreadable[self.pairs.name(index)] = _why(error)
-            index = derive_seed(seed, "stand-in", attempt) % len(self.pairs)
-        raise RuntimeError(
-            f"{STAND_INS} images drawn at random cannot be read, {', '.join(list(seen.unreadable)[:3])}, ..."
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,49 +199,14 @@ class EvaluationPairs(Dataset):
             seen.wrong.append(str(error))
             return None, seen
         except Exception as error:
-            seen.unreadable[self.pairs.name(index.start)] = _why(error)
+            seen.unreadable[self.pairs.name(index.start)] = why_unreadable(error)
             image = torch.full((3, 256, 256), GREY, dtype=torch.uint8)
             mask = torch.full((256, 256), IGNORE, dtype=torch.uint8)
         return (self.transform(image)[None], mask), seen
 
 
-@dataclass(frozen=True)
-class SegmentationData:
-    """What is trained on and what is evaluated on; mean and standard deviation (0 to 1) are those of ImageNet."""
-
-    train: TrainingPairs
-    evaluation: EvaluationPairs
-    workers: int | None  # None: as many as there are cores
-    pinned: bool
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
-    notes: tuple[str, ...] = ()
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        return len(self.train), len(self.evaluation)
-
-    def train_loader(
-        self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
-    ) -> DataLoader:
-        """The parts of each batch that a device takes, one after another, from a place (epoch, batch) on."""
-        pairs = replace(self.train, seed=seed)
-        share = RankShare(train.world * train.accumulation, rank * train.accumulation, train.accumulation)
-        order = NamedEpochBatches(len(pairs), train.batch_size, seed, torch.device("cpu"), *place, share=share)
-        return self._loader(pairs, order, train, unreadable, "train")
-
-    def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
-        """Every image of a device's share once, in the order of the data set."""
-        slices = rank_slices(len(self.evaluation), 1, rank, train.world)
-        return self._loader(self.evaluation, slices, train, unreadable, "evaluation")
-
-    def _loader(
-        self, pairs: Dataset, order: Iterable[Any], train: TrainSpec, unreadable: Unreadable, split: str
-    ) -> DataLoader:
-        workers = self.workers
-        if workers is None:
-            workers = max(1, len(os.sched_getaffinity(0)) // train.devices)
-        return ImageFileLoader(pairs, order, workers, self.pinned, unreadable, split, preload=__name__)
+class SegmentationData(ReadImages):
+    """Images and their masks."""
 
 
 def transforms_of(task: SegmentationSpec, flip: bool) -> tuple[TrainingTransform, EvaluationTransform]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +17,24 @@ from metaformer_ablate.tasks.base import RecordedRun, RunSections
 from metaformer_ablate.tasks.segmentation.data import SegmentationData, open_data
 from metaformer_ablate.tasks.segmentation.module import count, logits_of
 from metaformer_ablate.tasks.segmentation.predictions import read_predictions
+from metaformer_ablate.tasks.trained import TrainedNet, evenly_spaced, made_ready
 
-CHECKED = 16  # images, evenly spaced, by which weights are held to the record
 
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """A trained net in evaluation mode."""
-
-    run: RecordedRun
-    spec: RunSections
-    net: nn.Module
-    device: torch.device
-    bf16: bool = False  # whether it was trained and evaluated in it
+class TrainedRun(TrainedNet):
+    """A trained net that is asked about evaluated images."""
 
     def logits(self, images: SegmentationData, index: int) -> tuple[Tensor, Tensor]:
         """Logits [1, classes, h, w] of an evaluated image, and its mask [h, w], on the device, as in training.
 
         Raises NotAvailable where the image cannot be read.
         """
-        torch.set_num_threads(self.spec.train.threads)
         item, seen = images.evaluation[slice(index, index + 1)]
         if item is None or seen.unreadable:
             raise NotAvailable("; ".join([*seen.wrong, *seen.unreadable.values()]))
         image, mask = (value.to(self.device) for value in item)
         if self.spec.train.memory_format == "channels_last":
             image = image.to(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.bf16):
+        with self.as_trained():
             return logits_of(self.net, image, mask), mask
 
     def maps(self, images: SegmentationData, index: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -70,9 +60,7 @@ def trained_run(
     run: RecordedRun, spec: RunSections, net: nn.Module, images: SegmentationData, device: torch.device, bf16: bool
 ) -> TrainedRun:
     """A net with its trained weights, made ready to be asked."""
-    if spec.train.memory_format == "channels_last":
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainedRun(run, spec, net.to(device).eval(), device, bf16)
+    return TrainedRun(run, spec, made_ready(net, spec, device), device, bf16)
 
 
 def check_weights(trained: TrainedRun, images: SegmentationData, weights: Path, same_chip: bool) -> dict[str, Any]:
@@ -84,7 +72,7 @@ def check_weights(trained: TrainedRun, images: SegmentationData, weights: Path, 
     """
     recorded = read_predictions(trained.run)
     number, different, pixels = len(recorded["truth"]), 0, 0
-    chosen = np.unique(np.linspace(0, number - 1, min(CHECKED, number)).astype(int)).tolist()
+    chosen = evenly_spaced(number)
     for index in chosen:
         logits, mask = trained.logits(images, index)
         confusion = count(logits, mask, logits.shape[1]).cpu().numpy()

@@ -31,8 +31,9 @@ from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan, differences, plan
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.statistics.images import FLOOR_P
 from metaformer_ablate.statistics.spread import variance_of_images
-from metaformer_ablate.statistics.stats import FLOOR_P, bootstrap_interval, holm, seeds_needed
+from metaformer_ablate.statistics.stats import bootstrap_interval, holm, seeds_needed
 
 Ablate = Callable[..., Result]
 

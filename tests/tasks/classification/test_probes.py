@@ -287,7 +287,7 @@ def test_gradcam_of_every_mixer_is_that_worked_out_by_hand(mixer):
     spec = digits_spec(model__token_mixer=mixer)
     data = load_images(spec.data, FOLDER)
     augment = Augment(spec.data, 10, data.mean, data.std, spec.train.memory_format)
-    run = TrainedRun(None, spec, build_net(spec).eval(), augment, CPU)
+    run = TrainedRun(None, spec, build_net(spec).eval(), CPU, augment=augment)
     images, targets = data.evaluation.images[:5], [3, 1, 4, 1, 5]
     found = gradcam(run, "stages.2", images, targets)
     theirs = by_hand(run, "stages.2", images, targets)
@@ -322,7 +322,7 @@ def test_maps_of_comparators(settings, expected):
     spec = spec_of({**settings, "model.drop_path": 0.0})
     net = build_net(spec).eval()
     augment = Augment(spec.data, 10, (0.5,), (0.5,), "contiguous")
-    run = TrainedRun(None, spec, net, augment, CPU)
+    run = TrainedRun(None, spec, net, CPU, augment=augment)
     images = torch.randint(0, 256, (1, 1, spec.data.image_size, spec.data.image_size), dtype=torch.uint8)
     maps = maps_of(run, images)
     assert {name for name in maps if name != "act1"} == expected

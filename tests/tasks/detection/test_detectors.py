@@ -15,7 +15,8 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 from torchvision.ops import box_iou
 
-from metaformer_ablate.tasks.detection.mask_rcnn import BoxAndMaskHeads, RegionProposals, mask_targets
+from metaformer_ablate.tasks.detection.mask_rcnn import BoxAndMaskHeads, mask_targets
+from metaformer_ablate.tasks.detection.proposals import RegionProposals
 
 Detectors = pytest.mark.parametrize("build", [retinanet, mask_rcnn])
 

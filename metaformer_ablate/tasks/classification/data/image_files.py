@@ -10,37 +10,31 @@ read, in evaluation too, and keeps no count of them.
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from metaformer_ablate.data.datasets import HOLDOUT_EVERY
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.layouts import find_location
-from metaformer_ablate.data.loading import ImageFileLoader, NamedEpochBatches
+from metaformer_ablate.data.loading import read_or_stand_in, why_unreadable
 from metaformer_ablate.data.pictures import as_rgb, remark_on
 from metaformer_ablate.data.readers import Source, check_counts, open_sources
 from metaformer_ablate.data.rules import check_classes
-from metaformer_ablate.data.sampling import RankShare, derive_seed, rank_slices
+from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.data.spec import DataSpec
-from metaformer_ablate.data.unreadable import Seen, Unreadable
+from metaformer_ablate.data.unreadable import Seen
 from metaformer_ablate.tasks.classification.data.augment import Boxes, draw_box
 from metaformer_ablate.tasks.classification.data.transforms import evaluation_transform, training_transform
-from metaformer_ablate.training.spec import TrainSpec
-
-# Images that are tried in place of one that cannot be read. Chance finds a whole one long before.
-STAND_INS = 20
-
+from metaformer_ablate.tasks.loaders import ReadImages
 
 GREY = (128, 128, 128)
 
@@ -96,13 +90,6 @@ class ImageFiles(Dataset):
         return index if self.positions is None else int(self.positions[index])
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        raise error
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 @dataclass(frozen=True, eq=False)
 class TrainingImages(ImageFiles):
     """Batches for training. An index is (epoch, indices [n])."""
@@ -119,7 +106,9 @@ class TrainingImages(ImageFiles):
         with _random_state_kept():
             for row, i in enumerate(indices.tolist()):
                 seed = derive_seed(self.seed, "image", epoch, i)
-                picture, label = self._open_or_stand_in(i, seed, seen)
+                _, (picture, label) = read_or_stand_in(
+                    lambda index: self.open(index, seen.remarks), self.name, len(self), i, seed, seen
+                )
                 random.seed(seed)
                 np.random.seed(seed % 2**32)
                 torch.default_generator.manual_seed(seed)
@@ -131,17 +120,6 @@ class TrainingImages(ImageFiles):
                 labels.append(label)
         table = np.array(boxes, dtype=np.int64).reshape(-1, 6)
         return (torch.stack(images), torch.tensor(labels), table), seen
-
-    def _open_or_stand_in(self, index: int, seed: int, seen: Seen) -> tuple[Image.Image, int]:
-        for attempt in range(STAND_INS):
-            try:
-                return self.open(index, seen.remarks)
-            except Exception as error:
-                seen.unreadable[self.name(index)] = _why(error)
-            index = derive_seed(seed, "stand-in", attempt) % len(self)
-        raise RuntimeError(
-            f"{STAND_INS} images drawn at random cannot be read, {', '.join(list(seen.unreadable)[:3])}, ..."
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,50 +137,17 @@ class EvaluationImages(ImageFiles):
             try:
                 picture, _ = self.open(i, seen.remarks)
             except Exception as error:
-                seen.unreadable[self.name(i)] = _why(error)
+                seen.unreadable[self.name(i)] = why_unreadable(error)
                 picture = Image.new("RGB", (256, 256), GREY)
             images.append(self.transform(picture))
             labels.append(self.label(i))
         return (torch.stack(images), torch.tensor(labels)), seen
 
 
-@dataclass(frozen=True)
-class ImageFileData:
-    """What is trained on and what is evaluated on; mean and standard deviation (0 to 1) are those of ImageNet."""
+class ImageFileData(ReadImages):
+    """Images and labels."""
 
-    train: TrainingImages
-    evaluation: EvaluationImages
-    workers: int | None
-    pinned: bool
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
-    notes: tuple[str, ...] = ()  # what people have to know of the files
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        return len(self.train), len(self.evaluation)
-
-    def train_loader(
-        self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
-    ) -> DataLoader:
-        """The parts of each batch that a device takes, one after another, from a place (epoch, batch) on."""
-        pictures = replace(self.train, seed=seed)
-        share = RankShare(train.world * train.accumulation, rank * train.accumulation, train.accumulation)
-        order = NamedEpochBatches(len(pictures), train.batch_size, seed, torch.device("cpu"), *place, share=share)
-        return self._loader(pictures, order, train, unreadable, "train")
-
-    def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
-        """Every image of a device's share once, in the order of the data set."""
-        slices = rank_slices(len(self.evaluation), EVALUATION_BATCH, rank, train.world)
-        return self._loader(self.evaluation, slices, train, unreadable, "evaluation")
-
-    def _loader(
-        self, images: ImageFiles, order: Iterable[Any], train: TrainSpec, unreadable: Unreadable, split: str
-    ) -> DataLoader:
-        workers = self.workers
-        if workers is None:
-            workers = max(1, len(os.sched_getaffinity(0)) // train.devices)
-        return ImageFileLoader(images, order, workers, self.pinned, unreadable, split, preload=__name__)
+    evaluation_batch = EVALUATION_BATCH
 
 
 def open_image_files(spec: DataSpec, folder: DataFolder, device: torch.device) -> ImageFileData:

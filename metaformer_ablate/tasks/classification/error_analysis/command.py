@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
+from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.errors import RequestError, unknown
-from metaformer_ablate.tasks.base import RecordedRun
-from metaformer_ablate.tasks.classification.error_analysis.comparison import comparison
-from metaformer_ablate.tasks.classification.error_analysis.summary import PROBE_NAMES, summary
-from metaformer_ablate.tasks.classification.error_analysis.text import describe
-from metaformer_ablate.tasks.classification.predictions import facts_of, per_image, read_predictions
+from metaformer_ablate.tasks.classification.error_analysis.summary import PROBE_NAMES
+from metaformer_ablate.tasks.classification.predictions import per_image, read_predictions
+from metaformer_ablate.tasks.error_analysis import analysis
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
     from metaformer_ablate.tasks.classification.trained import TrainedRun
-
-logger = logging.getLogger(__name__)
-
 
 logger = logging.getLogger(__name__)
 
@@ -35,40 +29,11 @@ def check_probes(names: Iterable[str]) -> None:
             raise RequestError(f"--probe: {unknown('probe', name, PROBE_NAMES)}")
 
 
-class ErrorAnalysis:
-    """What a run gets wrong, beside another run where one is given. Begins with what the predictions tell.
+class ErrorAnalysis(analysis.ErrorAnalysis):
+    """Mistakes, calibration, and with weights Grad-CAM and probes."""
 
-    `result` is what errors.json holds, `figures` are matplotlib's by name. Raises RequestError where a run has no
-    predictions, or the two were not evaluated on the same images.
-    """
-
-    of_weights = "Grad-CAM"  # what weights add
-
-    def __init__(self, run: RecordedRun, other: RecordedRun | None = None):
-        from metaformer_ablate.tasks.classification.error_analysis import figures
-
-        self.run, self.other = run, other
-        self.result = summary(run)
-        if other is not None:
-            self.result["against"] = comparison(run, other)
-        self.figures: dict[str, Figure] = figures.figures(self.result)
-        if other is not None:
-            self.figures["against"] = figures.against_classes(self.result)
-
-    @property
-    def warnings(self) -> list[str]:
-        return self.result["warnings"]
-
-    def text(self) -> str:
-        """The result in words."""
-        return describe(self.result)
-
-    def pngs(self) -> Iterator[tuple[str, bytes]]:
-        """Name and bytes of each figure."""
-        from metaformer_ablate.drawing.pages import to_png
-
-        for name, figure in self.figures.items():
-            yield name, to_png(figure)
+    package = __package__
+    of_weights = "Grad-CAM"
 
     def add_images(self, images: InMemoryData) -> None:
         """Adds sheets of mistakes and, before an even background, accuracy by object size."""
@@ -85,10 +50,6 @@ class ErrorAnalysis:
             lines = by_object_size(pixels.transpose(0, 2, 3, 1), found["label"], per_image(found))
             self.result["object_size"] = lines
             self.figures["object_size"] = figures.object_size(lines, self.result)
-
-    def add_weights(self, check: dict[str, Any], of_other: bool = False) -> None:
-        """Adds how closely the weights of the run, or of the other one, repeat its predictions."""
-        (self.result["against"] if of_other else self.result)["weights"] = check
 
     def add_pictures(self, trained: TrainedRun, images: InMemoryData, layer: str | None) -> None:
         """Adds Grad-CAM of the most confident mistakes, if there are mistakes.

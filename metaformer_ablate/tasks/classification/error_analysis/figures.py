@@ -1,4 +1,4 @@
-"""Figures of what analysis/errors.py, probes.py and gradcam.py found. Draws given numbers, computes none."""
+"""Figures of what summary.py and comparison.py found. Draws what it is given."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaformer_ablate.drawing.canvas import COLOURS, GREY
+from metaformer_ablate.drawing.canvas import GREY
 from metaformer_ablate.drawing.pages import FEW_CLASSES, new_figure, styled
+from metaformer_ablate.tasks.error_analysis.figures import (
+    FIRST,
+    MOST_CLASSES,
+    SECOND,
+    about_run,
+    class_lines,
+    matrix,
+    name_lines,
+    of_how_many,
+    where,
+    write_cell,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-FIRST, SECOND = COLOURS[:2]
-
-
-MOST_CLASSES = 100  # more are not drawn, a line each: errors.json has them all
 
 
 def figures(summary: Mapping[str, Any]) -> dict[str, Figure]:
@@ -30,14 +36,6 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Figure]:
     }
 
 
-def about_run(summary: Mapping[str, Any]) -> str:
-    return f"run {summary['run_id']}: {summary['model']}, seed {summary['seed']}, {_where(summary)}"
-
-
-def _where(summary: Mapping[str, Any]) -> str:
-    return f"{summary['dataset']} ({summary['split']})"
-
-
 @styled
 def confusion(summary: Mapping[str, Any]) -> Figure:
     """Share of each class's images that is taken for another, counts in the cells; right ones in grey."""
@@ -47,34 +45,14 @@ def confusion(summary: Mapping[str, Any]) -> Figure:
     of = counts.sum(axis=1, keepdims=True)
     wrong = 100 * counts / np.maximum(of, 1)
     np.fill_diagonal(wrong, np.nan)
-    side = 2.6 + 0.45 * number if few else min(2.6 + 0.11 * number, 14)
-    figure, axes = new_figure(side + 0.8, side)
-    ax = axes[0, 0]
-    shown = ax.imshow(wrong, cmap=_colours(), vmin=0, vmax=max(np.nanmax(wrong), 1e-9))
-    if few:
-        for i, j in np.ndindex(*counts.shape):
-            if counts[i, j]:
-                dark = i != j and wrong[i, j] > 0.6 * np.nanmax(wrong)
-                ax.text(
-                    j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=7, color="white" if dark else "black"
-                )
     names = [c["name"] for c in summary["classes"]]
-    if number <= 200:
-        size = 8 if few else 4.5
-        ax.set_xticks(range(number), names, rotation=90, fontsize=size)
-        ax.set_yticks(range(number), names, fontsize=size)
-    ax.set(xlabel="predicted", ylabel="label", title=f"Confusion, {about_run(summary)}")
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    bar = figure.colorbar(shown, ax=ax, shrink=0.6, label="taken for another (% of the label's images)")
-    bar.outline.set_visible(False)
+    labels = "predicted", "label", "taken for another (% of the label's images)"
+    most = max(np.nanmax(wrong), 1e-9)
+    figure, ax = matrix(summary, wrong, (names, names), labels, most)  # grey: the diagonal
+    for i, j in np.ndindex(*counts.shape) if few else ():
+        if counts[i, j]:
+            write_cell(ax, i, j, f"{counts[i, j]}", i != j and wrong[i, j] > 0.6 * most)
     return figure
-
-
-def _colours() -> Any:
-    import matplotlib
-
-    return matplotlib.colormaps["Blues"].with_extremes(bad="#DDDDDD")  # bad: the diagonal
 
 
 def _intervals(ax: Axes, lines: Sequence[Mapping[str, Any]], positions: Sequence[float], **how: Any) -> None:
@@ -91,13 +69,11 @@ def classes(summary: Mapping[str, Any]) -> Figure:
     lines = sorted((c for c in summary["classes"] if c["images"]), key=lambda c: (c["accuracy"], c["class"]))
     number = len(lines)
     lines = lines[:MOST_CLASSES]
-    figure, axes = new_figure(6.4, 1.1 + (0.24 if len(lines) <= FEW_CLASSES else 0.12) * len(lines))
-    ax = axes[0, 0]
+    figure, ax = class_lines(len(lines), 1.1)
     ax.axvline(summary["accuracy"], color=GREY, linewidth=0.8)
     _intervals(ax, lines, range(len(lines)))
-    ax.set_yticks(range(len(lines)), [c["name"] for c in lines], fontsize=8 if len(lines) <= FEW_CLASSES else 5)
-    ax.set_ylim(len(lines) - 0.4, -0.6)
-    of = f"; the worst {len(lines)} of {number} classes" if number > len(lines) else ""
+    name_lines(ax, lines)
+    of = of_how_many(lines, number)
     ax.set(xlabel=f"right (%), with the 95% Wilson interval; line: all classes{of}", title=about_run(summary))
     return figure
 
@@ -152,8 +128,7 @@ def against_classes(summary: Mapping[str, Any]) -> Figure:
     against = summary["against"]
     lines = sorted(against["classes"], key=lambda c: -abs(c["only_first"] - c["only_second"]))[:MOST_CLASSES]
     lines.sort(key=lambda c: (c["only_first"] - c["only_second"], c["class"]))
-    figure, axes = new_figure(6.8, 1.5 + (0.26 if len(lines) <= FEW_CLASSES else 0.12) * len(lines))
-    ax = axes[0, 0]
+    figure, ax = class_lines(len(lines), 1.5, 0.26)
     y = np.arange(len(lines))
     for key, colour, sign, run in (("only_second", SECOND, -1, "second"), ("only_first", FIRST, 1, "first")):
         label = f"only run {against[run]['run_id']} ({against[run]['model']}) right"
@@ -161,9 +136,8 @@ def against_classes(summary: Mapping[str, Any]) -> Figure:
     net = [c["only_first"] - c["only_second"] for c in lines]
     ax.plot(net, y, "D", color="black", markersize=3.5, label="difference")
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_yticks(y, [c["name"] for c in lines], fontsize=8 if len(lines) <= FEW_CLASSES else 5)
-    ax.set_ylim(len(lines) - 0.4, -0.6)
+    name_lines(ax, lines)
     ax.xaxis.set_major_formatter(lambda value, position: f"{abs(value):g}")
-    ax.set_xlabel(f"images of {_where(summary)}, {summary['images']:,} in all")
+    ax.set_xlabel(f"images of {where(summary)}, {summary['images']:,} in all")
     figure.legend(loc="outside upper left", ncols=1, frameon=False, fontsize=8)
     return figure

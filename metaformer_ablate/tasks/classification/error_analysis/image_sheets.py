@@ -9,7 +9,7 @@ import numpy as np
 
 from metaformer_ablate.drawing.canvas import GREY
 from metaformer_ablate.drawing.pages import FEW_CLASSES, image_grid, new_figure, styled
-from metaformer_ablate.tasks.classification.error_analysis.figures import FIRST, MOST_CLASSES, SECOND, about_run
+from metaformer_ablate.tasks.error_analysis.figures import FIRST, MOST_CLASSES, SECOND, about_run, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,10 +22,7 @@ COLUMNS = 6  # of a sheet
 
 def _picture(ax: Axes, image: NDArray[np.uint8], caption: str = "") -> None:
     """A [C, H, W] image without axes."""
-    grey = image.shape[0] == 1
-    ax.imshow(image[0] if grey else image.transpose(1, 2, 0), cmap="gray" if grey else None, vmin=0, vmax=255)
-    ax.set_title(caption, fontsize=6.5, loc="center", pad=2)
-    ax.set_axis_off()
+    picture(ax, image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0), caption)
 
 
 def _caption(line: Mapping[str, Any]) -> str:

@@ -20,12 +20,13 @@ from torchvision.transforms.v2 import functional as T
 
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.sampling import derive_seed
-from metaformer_ablate.statistics.stats import holm, mcnemar
+from metaformer_ablate.statistics.images import mcnemar
+from metaformer_ablate.statistics.stats import holm
 from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.comparison import MCNEMAR
 from metaformer_ablate.tasks.classification.trained import TrainedRun
-from metaformer_ablate.tasks.compared import model_name
+from metaformer_ablate.tasks.error_analysis.runs import model_name
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaformer_ablate.data.datasets import DatasetInfo
+from metaformer_ablate.data.datasets import DatasetInfo, facts_of
 from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.calibration import calibration
-from metaformer_ablate.tasks.classification.predictions import Arrays, facts_of, per_image, read_predictions
-from metaformer_ablate.tasks.compared import model_name
+from metaformer_ablate.tasks.classification.predictions import Arrays, per_image, read_predictions
+from metaformer_ablate.tasks.error_analysis.runs import about_run, check_metric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,22 +48,11 @@ def summary(run: RecordedRun, *, worst: int = WORST) -> dict[str, Any]:
     confusion = np.bincount(labels * facts.num_classes + predicted, minlength=facts.num_classes**2)
     confusion = confusion.reshape(facts.num_classes, facts.num_classes)
     whole = accuracy(right)
-    recorded = run.value("top1")
-    warnings = []
-    if recorded is not None and abs(recorded - whole["accuracy"]) > 0.005:
-        warnings.append(
-            f"run {run.run_id}: its predictions are {whole['accuracy']:.2f}% right, its record says "
-            f"{recorded:.2f}%: one of them is not of this run"
-        )
+    warnings = check_metric(run, "top1", whole["accuracy"], f"are {whole['accuracy']:.2f}% right")
     smoothing, mixed = spec["train"]["label_smoothing"], spec["data"]["mixup"] or spec["data"]["cutmix"]
     softened = [f"label smoothing {smoothing:g}"] * bool(smoothing) + ["mixed images"] * bool(mixed)
     return {
-        "run_id": run.run_id,
-        "dataset": spec["data"]["name"],
-        "split": spec["data"]["evaluate_on"],
-        "data_fingerprint": run.data["data_fingerprint"],
-        "model": model_name(spec),
-        "seed": spec["seed"],
+        **about_run(run),
         **whole,
         "classes": [
             {**line, "predicted": int(confusion[:, k].sum())} for k, line in enumerate(by_class(right, labels, facts))

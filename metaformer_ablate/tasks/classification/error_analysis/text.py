@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import share
 from metaformer_ablate.tasks.classification.error_analysis.calibration import BINS
+from metaformer_ablate.tasks.error_analysis.words import SHOWN, against, confusions, opening
 
 
 def describe(result: Mapping[str, Any]) -> str:
     """The text summary of `summary` and of what the command added to it."""
     lines = [
-        f"run {result['run_id']} ({result['model']}, seed {result['seed']}) on {result['dataset']} "
-        f"({result['split']}, {result['images']:,} images)",
+        opening(result, f"{result['images']:,} images"),
         "",
         f"Right            {result['correct']:,} of {result['images']:,}: {share(result)}",
         "",
     ]
     shown = sorted(result["classes"], key=lambda c: (c["accuracy"] is None, c["accuracy"] or 0))
-    lines += ["Class by class" if len(shown) <= 20 else "The 20 worst classes"]
+    lines += ["Class by class" if len(shown) <= SHOWN else f"The {SHOWN} worst classes"]
     width = max(len(c["name"]) for c in shown)
-    lines += [f"  {c['name']:<{width}}  {share(c)} of {c['images']:,}" for c in shown[:20]]
+    lines += [f"  {c['name']:<{width}}  {share(c)} of {c['images']:,}" for c in shown[:SHOWN]]
     lines += ["", "Most often mistaken" if result["pairs"] else "No mistakes"]
-    lines += [
-        f"  {pair['label_name']} taken for {pair['predicted_name']}: {pair['count']:,} of {pair['of']:,} "
-        f"({pair['share']:.1f}%)"
-        for pair in result["pairs"]
-    ]
+    lines += confusions(result["pairs"])
     found = result["calibration"]
     chance = found["ece_if_calibrated"]
     lines += [
@@ -60,11 +56,8 @@ def describe(result: Mapping[str, Any]) -> str:
 
 
 def _describe_comparison(found: Mapping[str, Any]) -> list[str]:
-    second = found["second"]
-    differ = "; ".join(f"{path} {_short(a)} / {_short(b)}" for path, (a, b) in found["differ_in"].items())
     lines = [
-        f"Against run {second['run_id']} ({second['model']}, seed {second['seed']}): {share(second)}",
-        f"  they differ in {differ}",
+        *against(found, share(found["second"])),
         f"  both right {found['both_right']:,}, both wrong {found['both_wrong']:,} "
         f"(alike {found['both_wrong_alike']:,}), only the first right {found['only_first']:,}, "
         f"only the second right {found['only_second']:,}",
@@ -76,12 +69,6 @@ def _describe_comparison(found: Mapping[str, Any]) -> list[str]:
         f"  difference {found['difference']:+.2f} points, p = {found['p']:.3g} ({found['method']})",
         f"  the test asks {found['question']}",
     ]
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return str(value[0]) if len(set(map(str, value))) == 1 else "[" + ", ".join(map(str, value)) + "]"
-    return "none" if value is None else str(value)
 
 
 def _describe_probe(name: str, probe: Mapping[str, Any]) -> list[str]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from metaformer_ablate.errors import NotAvailable, RequestError
-from metaformer_ablate.tasks.base import RecordedRun
-from metaformer_ablate.tasks.detection.error_analysis.comparison import comparison
+from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.tasks.detection.error_analysis.kinds import Matched, match
-from metaformer_ablate.tasks.detection.error_analysis.summary import class_names, read_checked, summary
-from metaformer_ablate.tasks.detection.error_analysis.text import describe
+from metaformer_ablate.tasks.detection.error_analysis.summary import read_checked
+from metaformer_ablate.tasks.error_analysis import analysis
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from metaformer_ablate.tasks.detection.data import DetectionData
     from metaformer_ablate.tasks.detection.error_analysis.figures import Thing
     from metaformer_ablate.tasks.detection.trained import TrainedRun
@@ -25,51 +21,21 @@ PICTURES = 12  # on the sheet
 
 def check_probes(names: Iterable[str]) -> None:
     """Raises RequestError: no probes are made for detection."""
-    for name in names:
-        raise RequestError(f"--probe is {name!r}; allowed for runs of detection: none")
+    analysis.refuse_probes("detection", names)
 
 
-class ErrorAnalysis:
-    """What a run gets wrong, beside another run where one is given. Begins with what the predictions tell.
+class ErrorAnalysis(analysis.ErrorAnalysis):
+    """Missed and wrong boxes, and pictures of them."""
 
-    `result` is what errors.json holds, `figures` are matplotlib's by name. Raises RequestError where a run has no
-    predictions, or the two were not evaluated on the same images.
-    """
-
-    of_weights = "check of the weights"  # what weights add: the predictions of the record have the boxes
-
-    def __init__(self, run: RecordedRun, other: RecordedRun | None = None):
-        from metaformer_ablate.tasks.detection.error_analysis import figures
-
-        self.run, self.other = run, other
-        self.result = summary(run)
-        if other is not None:
-            self.result["against"] = comparison(run, other)
-        self.figures: dict[str, Figure] = figures.figures(self.result)
-        if other is not None:
-            self.figures["against"] = figures.against_classes(self.result)
-
-    @property
-    def warnings(self) -> list[str]:
-        return self.result["warnings"]
-
-    def text(self) -> str:
-        """The result in words."""
-        return describe(self.result)
-
-    def pngs(self) -> Iterator[tuple[str, bytes]]:
-        """Name and bytes of each figure."""
-        from metaformer_ablate.drawing.pages import to_png
-
-        for name, figure in self.figures.items():
-            yield name, to_png(figure)
+    package = __package__
+    of_weights = "check of the weights"  # the predictions of the record have the boxes
 
     def add_images(self, images: DetectionData) -> None:
         """Adds the worst images, with boxes and masks of what is right, wrong and missed, and their names."""
         from metaformer_ablate.data.unreadable import Seen
         from metaformer_ablate.tasks.detection.error_analysis import figures
 
-        names = list(images.classes) or class_names(self.run.spec()["data"])
+        names = list(images.classes) or facts_of(self.run.spec()["data"]).class_names
         matched = match(read_checked(self.run, names))
         examples = images.evaluation.examples
         for line in self.result["worst"]:
@@ -86,14 +52,9 @@ class ErrorAnalysis:
         if shown:
             self.figures["pictures"] = figures.pictures(self.result, shown)
 
-    def add_weights(self, check: dict[str, Any], of_other: bool = False) -> None:
-        """Adds how closely the weights of the run, or of the other one, repeat its predictions."""
-        (self.result["against"] if of_other else self.result)["weights"] = check
-
     def add_pictures(self, trained: TrainedRun, images: DetectionData, layer: str | None) -> None:
         """Nothing more: the boxes are in the record. Raises NotAvailable for a layer, which is of Grad-CAM."""
-        if layer is not None:
-            raise NotAvailable("Grad-CAM is of single labels; of detection the boxes themselves are shown")
+        analysis.refuse_layer("detection", "boxes", layer)
 
 
 def things_of(found: Matched, score: float, names: list[str]) -> list[Thing]:

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.tasks.base import RecordedRun
-from metaformer_ablate.tasks.compared import check_same_data, differences, model_name
 from metaformer_ablate.tasks.detection.error_analysis.kinds import Matched, best_score, match
 from metaformer_ablate.tasks.detection.error_analysis.summary import (
     average_precisions,
-    class_names,
     counts,
     read_checked,
 )
 from metaformer_ablate.tasks.detection.predictions import same_images
+from metaformer_ablate.tasks.error_analysis.runs import check_same_images, differences, side_of, specs_of_two
 
 WHY_NO_TEST = (
     "no test: average precision is one number of a data set, and things in one image are not independent; whether the "
@@ -31,34 +30,19 @@ def comparison(run: RecordedRun, other: RecordedRun) -> dict[str, Any]:
 
     Raises RequestError unless both runs were evaluated on the same images.
     """
-    if run.run_id == other.run_id:
-        raise RequestError(f"--against: run {run.run_id} against itself; allowed: another run")
-    specs = run.spec(), other.spec()
-    check_same_data((run, other), specs)
-    names = class_names(specs[0]["data"])
+    specs = specs_of_two(run, other)
+    names = facts_of(specs[0]["data"]).class_names
     arrays = read_checked(run, names), read_checked(other, names)
-    if not same_images(*arrays):
-        raise RequestError(
-            f"--against: runs {run.run_id} and {other.run_id} hold other annotations ({len(arrays[0]['image_id'])} and "
-            f"{len(arrays[1]['image_id'])} images), so they were not evaluated on the same images in the same order"
-        )
+    images = [len(predictions["image_id"]) for predictions in arrays]
+    check_same_images((run, other), same_images(*arrays), "annotations", images)
     matched = [match(predictions) for predictions in arrays]
     scores = [best_score(images) for images in matched]
     metrics, of_class = zip(*(average_precisions(predictions, len(names)) for predictions in arrays), strict=True)
     hit = [[found.found(score) >= 0 for found in images] for images, score in zip(matched, scores, strict=True)]
     first, second = (np.concatenate(found) for found in hit)
-    sides = zip(("first", "second"), (run, other), specs, metrics, matched, scores, strict=True)
+    sides = zip(("first", "second"), (run, other), metrics, matched, scores, strict=True)
     return {
-        **{
-            side: {
-                "run_id": r.run_id,
-                "model": model_name(spec),
-                "seed": spec["seed"],
-                **values,
-                **counts(images, score),
-            }
-            for side, r, spec, values, images, score in sides
-        },
+        **{side: {**side_of(which), **values, **counts(found, score)} for side, which, values, found, score in sides},
         "differ_in": differences(*specs),
         "difference": metrics[0]["box_ap"] - metrics[1]["box_ap"],
         "both": int((first & second).sum()),

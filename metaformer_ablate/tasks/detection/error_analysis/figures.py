@@ -1,4 +1,4 @@
-"""Figures of what summary.py found, and pictures with boxes beside the truth. Draws given numbers, computes none."""
+"""Figures of what summary.py found, and pictures with boxes beside the truth. Draws what it is given."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ import numpy as np
 
 from metaformer_ablate.drawing.canvas import COLOURS, GREY
 from metaformer_ablate.drawing.pages import FEW_CLASSES, image_grid, new_figure, styled
+from metaformer_ablate.tasks.error_analysis.figures import (
+    FIRST,
+    MOST_CLASSES,
+    about_run,
+    class_lines,
+    matrix,
+    name_lines,
+    of_how_many,
+    two_of_each_class,
+    write_cell,
+)
+from metaformer_ablate.tasks.error_analysis.figures import picture as draw_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-FIRST, SECOND, GREEN = COLOURS[:3]
-ORANGE, SKY = COLOURS[1], COLOURS[5]
-MOST_CLASSES = 100  # more are not drawn, a line each: errors.json has them all
+ORANGE, GREEN, SKY = COLOURS[1], COLOURS[2], COLOURS[5]
 COLUMNS = 4  # of the sheet of pictures
 
 
@@ -30,13 +40,6 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Figure]:
         "classes": classes(summary),
         "sizes": sizes(summary),
     }
-
-
-def about_run(summary: Mapping[str, Any]) -> str:
-    return (
-        f"run {summary['run_id']}: {summary['model']}, seed {summary['seed']}, {summary['dataset']} "
-        f"({summary['split']})"
-    )
 
 
 @styled
@@ -57,29 +60,16 @@ def kinds(summary: Mapping[str, Any]) -> Figure:
 @styled
 def confusion(summary: Mapping[str, Any]) -> Figure:
     """Share of each class's things that is taken for each class or missed; below, detections where nothing is."""
-    import matplotlib
-
     counts = np.array(summary["confusion"], dtype=float)
     names = [c["name"] for c in summary["classes"]]
-    number, few = len(names), len(names) <= FEW_CLASSES
-    whole = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shares = 100 * counts / whole
+    number = len(names)
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shares[-1] = np.nan
-    side = 3.0 + 0.45 * number if few else min(3.0 + 0.11 * number, 14)
-    figure, axes = new_figure(side + 0.8, side)
-    ax = axes[0, 0]
-    shown = ax.imshow(shares, cmap=matplotlib.colormaps["Blues"].with_extremes(bad="#EEEEEE"), vmin=0, vmax=100)
-    for (i, j), count in np.ndenumerate(counts) if few else ():
+    labels = "taken for (counts)", "label", "% of the label's things"
+    figure, ax = matrix(summary, shares, ([*names, "missed"], [*names, "nothing there"]), labels)
+    for (i, j), count in np.ndenumerate(counts) if number <= FEW_CLASSES else ():
         if count:
-            white = i < number and shares[i, j] > 60
-            ax.text(j, i, f"{count:.0f}", ha="center", va="center", fontsize=7, color="white" if white else "black")
-    size = 8 if few else 4.5
-    ax.set_xticks(range(number + 1), [*names, "missed"], rotation=90, fontsize=size)
-    ax.set_yticks(range(number + 1), [*names, "nothing there"], fontsize=size)
-    ax.set(xlabel="taken for (counts)", ylabel="label", title=f"Confusion, {about_run(summary)}")
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    figure.colorbar(shown, ax=ax, shrink=0.6, label="% of the label's things").outline.set_visible(False)
+            write_cell(ax, i, j, f"{count:.0f}", i < number and shares[i, j] > 60)
     return figure
 
 
@@ -89,16 +79,13 @@ def classes(summary: Mapping[str, Any]) -> Figure:
     lines = [c for c in summary["classes"] if c["box_ap"] is not None]
     number = len(lines)
     lines = sorted(lines, key=lambda c: (c["box_ap"], c["class"]))[:MOST_CLASSES]
-    few = len(lines) <= FEW_CLASSES
-    figure, axes = new_figure(6.4, 1.4 + (0.24 if few else 0.12) * len(lines))
-    ax = axes[0, 0]
+    figure, ax = class_lines(len(lines), 1.4)
     ax.axvline(summary["metrics"]["box_ap"], color=GREY, linewidth=0.8)
     rows = range(len(lines))
     ax.barh(rows, [c["box_ap50"] for c in lines], color=SKY, height=0.7, label="AP50")
     ax.barh(rows, [c["box_ap"] for c in lines], color=FIRST, height=0.7, label="AP")
-    ax.set_yticks(rows, [c["name"] for c in lines], fontsize=8 if few else 5)
-    ax.set_ylim(len(lines) - 0.4, -0.6)
-    of = f"; the worst {len(lines)} of {number} classes" if number > len(lines) else ""
+    name_lines(ax, lines)
+    of = of_how_many(lines, number)
     ax.set(xlim=(0, 100), xlabel=f"box AP (%); line: AP of all classes{of}", title=about_run(summary))
     figure.legend(loc="outside lower right", ncols=2, fontsize=8)
     return figure
@@ -127,22 +114,7 @@ def sizes(summary: Mapping[str, Any]) -> Figure:
 @styled
 def against_classes(summary: Mapping[str, Any]) -> Figure:
     """AP of each class in both runs."""
-    against = summary["against"]
-    lines = [c for c in against["classes"] if c["first"] is not None and c["second"] is not None]
-    lines = sorted(lines, key=lambda c: (c["first"] - c["second"], c["class"]))[:MOST_CLASSES]
-    few = len(lines) <= FEW_CLASSES
-    figure, axes = new_figure(6.8, 1.5 + (0.26 if few else 0.12) * len(lines))
-    ax = axes[0, 0]
-    for y, line in enumerate(lines):
-        ax.plot([line["first"], line["second"]], [y, y], color=GREY, linewidth=0.8)
-    for key, colour, marker in (("first", FIRST, "o"), ("second", SECOND, "s")):
-        label = f"run {against[key]['run_id']} ({against[key]['model']})"
-        ax.plot([c[key] for c in lines], range(len(lines)), marker, color=colour, markersize=4, label=label)
-    ax.set_yticks(range(len(lines)), [c["name"] for c in lines], fontsize=8 if few else 5)
-    ax.set_ylim(len(lines) - 0.4, -0.6)
-    ax.set_xlabel("box AP (%)")
-    figure.legend(loc="outside upper left", ncols=1, frameon=False, fontsize=8)
-    return figure
+    return two_of_each_class(summary, "box AP (%)")
 
 
 @dataclass(frozen=True)
@@ -182,8 +154,8 @@ def pictures(summary: Mapping[str, Any], shown: Sequence[Shown]) -> Figure:
         ax.set_axis_off()
     for i, picture in enumerate(shown):
         plain, marked = axes.flat[2 * i], axes.flat[2 * i + 1]
-        _picture(plain, picture.image, picture.caption)
-        _picture(marked, _with_masks(picture), "")
+        draw_picture(plain, picture.image, picture.caption)
+        draw_picture(marked, _with_masks(picture), "")
         for thing in picture.things:
             _draw(marked, thing)
     title = (
@@ -218,9 +190,3 @@ def _draw(ax: Axes, thing: Thing) -> None:
     y, side = where[thing.state]
     text = ax.text(left - 0.5, y, thing.text, fontsize=4.5, color="white", va=side, clip_on=True)
     text.set_bbox({"facecolor": colour, "edgecolor": "none", "pad": 0.4})
-
-
-def _picture(ax: Axes, image: NDArray[np.uint8], caption: str) -> None:
-    ax.imshow(image, vmin=0, vmax=255)
-    ax.set_title(caption, fontsize=6.5, loc="center", pad=2)
-    ax.set_axis_off()

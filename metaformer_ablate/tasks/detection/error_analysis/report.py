@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.detection.error_analysis.kinds import best_score, match
 from metaformer_ablate.tasks.detection.error_analysis.summary import (
-    class_names,
     confusions,
     counts,
     frequent_pairs,
@@ -26,7 +26,7 @@ def report_line(run: RecordedRun) -> list[tuple[float | None, str]]:
 
     Raises RequestError where the predictions cannot be read.
     """
-    names = class_names(run.spec()["data"])
+    names = facts_of(run.spec()["data"]).class_names
     images = match(read_checked(run, names))
     score = best_score(images)
     found, pairs = counts(images, score), frequent_pairs(confusions(images, score, len(names)), names)[:3]

@@ -8,25 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metaformer_ablate.data.datasets import DATASETS
-from metaformer_ablate.errors import RequestError, unknown
+from metaformer_ablate.data.datasets import facts_of
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.base import RecordedRun
-from metaformer_ablate.tasks.compared import model_name
 from metaformer_ablate.tasks.detection.error_analysis.kinds import KINDS, PLACE, RIGHT, Matched, best_score, match
 from metaformer_ablate.tasks.detection.predictions import Arrays, read_predictions
+from metaformer_ablate.tasks.error_analysis.runs import about_run, check_metric
 
 WORST = 24  # images in the list
 PAIRS = 10
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}  # COCO's, in pixels
-
-
-def class_names(data: Mapping[str, Any]) -> list[str]:
-    """The names of the classes of a spec's data set; numbers where it has not those of the original."""
-    if data["name"] not in DATASETS:
-        raise RequestError(unknown("data set", data["name"], DATASETS))
-    facts = DATASETS[data["name"]]
-    number = data.get("num_classes") or facts.num_classes
-    return list(facts.classes) if number == len(facts.classes) else [f"class {k}" for k in range(number)]
 
 
 def read_checked(run: RecordedRun, names: Sequence[str]) -> Arrays:
@@ -47,27 +38,15 @@ def summary(run: RecordedRun, *, worst: int = WORST) -> dict[str, Any]:
     `worst` (the images by their F1, the worst first, with the index in the evaluation split) and `warnings`. Raises
     RequestError as `read_checked` does.
     """
-    spec = run.spec()
-    names = class_names(spec["data"])
+    names = facts_of(run.spec()["data"]).class_names
     predictions = read_checked(run, names)
     images = match(predictions)
     score = best_score(images)
     metrics, of_class = average_precisions(predictions, len(names))
-    recorded = run.value("box_ap")
-    warnings = []
-    if recorded is not None and abs(recorded - metrics["box_ap"]) > 0.005:
-        warnings.append(
-            f"run {run.run_id}: its predictions have a box AP of {metrics['box_ap']:.2f}%, its record says "
-            f"{recorded:.2f}%: one of them is not of this run"
-        )
+    warnings = check_metric(run, "box_ap", metrics["box_ap"], f"have a box AP of {metrics['box_ap']:.2f}%")
     confusion = confusions(images, score, len(names))
     return {
-        "run_id": run.run_id,
-        "dataset": spec["data"]["name"],
-        "split": spec["data"]["evaluate_on"],
-        "data_fingerprint": run.data["data_fingerprint"],
-        "model": model_name(spec),
-        "seed": spec["seed"],
+        **about_run(run),
         "images": len(images),
         "metrics": metrics,
         **counts(images, score),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SHOWN = 20  # classes
+from metaformer_ablate.tasks.error_analysis.words import SHOWN, against, confusions, opening, percent, percents
+
 LABELS = {
     "box_ap": "Box AP",
     "box_ap50": "Box AP50",
@@ -20,13 +21,12 @@ def describe(result: Mapping[str, Any]) -> str:
     """The text summary of `summary` and of what the command added to it."""
     metrics = result["metrics"]
     lines = [
-        f"run {result['run_id']} ({result['model']}, seed {result['seed']}) on {result['dataset']} "
-        f"({result['split']}, {result['images']:,} images, {result['truths']:,} things)",
+        opening(result, f"{result['images']:,} images, {result['truths']:,} things"),
         "",
         *(f"{label:<16} {metrics[name]:.2f}%" for name, label in LABELS.items() if name in metrics),
         "",
         f"At scores from {result['score']:.2f} on, where F1 is highest, {result['found']:,} of {result['truths']:,} "
-        f"things are found ({_share(result['recall']).strip()}), and of {result['detections']:,} detections "
+        f"things are found ({percent(result['recall']).strip()}), and of {result['detections']:,} detections "
         f"{result['false']:,} are wrong",
         *(f"  {line['count']:>7,}  {line['kind']}" for line in result["kinds"]),
         "",
@@ -35,24 +35,20 @@ def describe(result: Mapping[str, Any]) -> str:
     lines += ["Class by class: AP, AP50, recall, precision" if len(shown) <= SHOWN else f"The {SHOWN} worst classes"]
     width = max(len(c["name"]) for c in result["classes"])
     for c in shown[:SHOWN]:
-        shares = "  ".join(_share(c[key]) for key in ("box_ap", "box_ap50", "recall", "precision"))
+        shares = percents(c, ("box_ap", "box_ap50", "recall", "precision"))
         lines.append(f"  {c['name']:<{width}}  {shares}  {c['truths']:,} things")
     lines += ["", "Most often taken for another" if result["pairs"] else "Nothing is taken for another"]
-    lines += [
-        f"  {pair['label_name']} taken for {pair['predicted_name']}: {pair['count']:,} of {pair['of']:,} "
-        f"({pair['share']:.1f}%)"
-        for pair in result["pairs"]
-    ]
+    lines += confusions(result["pairs"])
     lines += ["", "By size: AP, recall, side of the boxes that are drawn in percent of the true ones"]
     for line in result["sizes"]:
-        shares = "  ".join(_share(line[key]) for key in ("box_ap", "recall", "size"))
+        shares = percents(line, ("box_ap", "recall", "size"))
         lines.append(f"  {line['size_name']:<6}  {shares}  {line['truths']:,} things, {line['drawn']:,} boxes drawn")
     lines += ["", "Worst images: index, id, F1, found, wrong, missed"]
     for line in result["worst"][:10]:
         missed = ", ".join(line["missed"][:4]) + (", ..." if len(line["missed"]) > 4 else "")
         name = f"  {line['name']}" if "name" in line else ""
         of = f"{line['found']} of {line['truths']}, {line['false']} wrong"
-        lines.append(f"  {line['index']:>6}  {line['image_id']:>8}  {_share(line['f1'])}  {of}  {missed or '-'}{name}")
+        lines.append(f"  {line['index']:>6}  {line['image_id']:>8}  {percent(line['f1'])}  {of}  {missed or '-'}{name}")
     if result.get("against"):
         lines += ["", *_describe_comparison(result["against"])]
     if checked := result.get("weights"):
@@ -65,17 +61,10 @@ def describe(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _share(value: float | None) -> str:
-    return "      -" if value is None else f"{value:6.2f}%"
-
-
 def _describe_comparison(found: Mapping[str, Any]) -> list[str]:
-    second = found["second"]
-    differ = "; ".join(f"{path} {a} / {b}" for path, (a, b) in found["differ_in"].items())
+    value = f"box AP {found['second']['box_ap']:.2f}%, a difference of {found['difference']:+.2f} points"
     return [
-        f"Against run {second['run_id']} ({second['model']}, seed {second['seed']}): box AP {second['box_ap']:.2f}%, a "
-        f"difference of {found['difference']:+.2f} points",
-        f"  they differ in {differ}",
+        *against(found, value),
         f"  both find {found['both']:,} things, only the first {found['only_first']:,}, only the second "
         f"{found['only_second']:,}, neither {found['neither']:,}",
         f"  {found['test']}",

@@ -6,21 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from metaformer_ablate.errors import RequestError
-from metaformer_ablate.statistics.stats import score_signs
+from metaformer_ablate.data.datasets import facts_of
+from metaformer_ablate.statistics.images import score_signs
 from metaformer_ablate.tasks.base import RecordedRun
-from metaformer_ablate.tasks.compared import check_same_data, differences, model_name
-from metaformer_ablate.tasks.segmentation.error_analysis.summary import class_names, plain
+from metaformer_ablate.tasks.error_analysis.runs import QUESTION, check_same_images, differences, side_of, specs_of_two
+from metaformer_ablate.tasks.segmentation.error_analysis.summary import plain
 from metaformer_ablate.tasks.segmentation.metrics import measure, share_of
 from metaformer_ablate.tasks.segmentation.predictions import per_image, read_predictions, same_images
 
 METHOD = "exact sign-flip test, two-sided, over the images of the difference of their mean IoU"
-
-
-QUESTION = (
-    "whether these two trained models differ on images like these; whether their architectures or settings differ is "
-    "another question, which needs several seeds of each (ablate table)"
-)
 
 
 EXAMPLES = 12
@@ -31,23 +25,17 @@ def comparison(run: RecordedRun, other: RecordedRun) -> dict[str, Any]:
 
     Raises RequestError unless both runs were evaluated on the same images.
     """
-    if run.run_id == other.run_id:
-        raise RequestError(f"--against: run {run.run_id} against itself; allowed: another run")
-    first, second = run.spec(), other.spec()
-    check_same_data((run, other), (first, second))
+    first, second = specs_of_two(run, other)
     ours, theirs = read_predictions(run), read_predictions(other)
-    if not same_images(ours, theirs):
-        raise RequestError(
-            f"--against: runs {run.run_id} and {other.run_id} hold other masks ({len(ours['truth'])} and "
-            f"{len(theirs['truth'])} images), so they were not evaluated on the same images in the same order"
-        )
+    images = [len(ours["truth"]), len(theirs["truth"])]
+    check_same_images((run, other), same_images(ours, theirs), "masks", images)
     scores, scores2 = per_image(ours), per_image(theirs)
     gap = scores - scores2
     order = np.argsort(gap, kind="stable")
     metrics = measure(ours["confusion"]), measure(theirs["confusion"])
     return {
-        "first": {"run_id": run.run_id, "model": model_name(first), "seed": first["seed"], **metrics[0]},
-        "second": {"run_id": other.run_id, "model": model_name(second), "seed": second["seed"], **metrics[1]},
+        "first": {**side_of(run), **metrics[0]},
+        "second": {**side_of(other), **metrics[1]},
         "differ_in": differences(first, second),
         "difference": metrics[0]["miou"] - metrics[1]["miou"],
         "first_better": int((gap > 0).sum()),
@@ -56,7 +44,7 @@ def comparison(run: RecordedRun, other: RecordedRun) -> dict[str, Any]:
         "p": score_signs(gap),
         "method": METHOD,
         "question": QUESTION,
-        "classes": _by_class(ours, theirs, class_names(first["data"])),
+        "classes": _by_class(ours, theirs, facts_of(first["data"]).class_names),
         "examples": {
             "first_better": _lines(order[::-1], scores, scores2, gap > 0),
             "second_better": _lines(order, scores, scores2, gap < 0),

@@ -6,15 +6,14 @@ another seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaformer_ablate.data.datasets import DATASETS
-from metaformer_ablate.errors import RequestError, unknown
+from metaformer_ablate.data.datasets import facts_of
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.base import RecordedRun
-from metaformer_ablate.tasks.compared import model_name
+from metaformer_ablate.tasks.error_analysis.runs import about_run, check_metric
 from metaformer_ablate.tasks.segmentation.metrics import Arrays, measure, share_of
 from metaformer_ablate.tasks.segmentation.predictions import per_image, read_predictions
 
@@ -32,15 +31,6 @@ PAIRS = 10
 AREAS = (("small", 0.0, 1.0), ("medium", 1.0, 10.0), ("large", 10.0, 100.0))
 
 
-def class_names(data: Mapping[str, Any]) -> list[str]:
-    """The names of the classes of a spec's data set; numbers where it has not those of the original."""
-    if data["name"] not in DATASETS:
-        raise RequestError(unknown("data set", data["name"], DATASETS))
-    facts = DATASETS[data["name"]]
-    number = data.get("num_classes") or facts.num_classes
-    return list(facts.classes) if number == len(facts.classes) else [f"class {k}" for k in range(number)]
-
-
 def summary(run: RecordedRun, *, worst: int = WORST) -> dict[str, Any]:
     """What a run gets wrong, as plain values: needs its spec and predictions, no data and no weights.
 
@@ -49,26 +39,15 @@ def summary(run: RecordedRun, *, worst: int = WORST) -> dict[str, Any]:
     fills), `worst` (images by their mean IoU, the worst first, with the index in the evaluation split) and `warnings`.
     Raises RequestError as `read_predictions` does.
     """
-    predictions, spec = read_predictions(run), run.spec()
-    names = class_names(spec["data"])
+    predictions = read_predictions(run)
+    names = facts_of(run.spec()["data"]).class_names
     confusion = predictions["confusion"]
     if len(confusion) != len(names):
         raise RequestError(f"{run.folder / 'predictions.npz'}: holds {len(confusion)} classes; allowed: {len(names)}")
     metrics = measure(confusion)
-    recorded = run.value("miou")
-    warnings = []
-    if recorded is not None and abs(recorded - metrics["miou"]) > 0.005:
-        warnings.append(
-            f"run {run.run_id}: its predictions have an mIoU of {metrics['miou']:.2f}%, its record says "
-            f"{recorded:.2f}%: one of them is not of this run"
-        )
+    warnings = check_metric(run, "miou", metrics["miou"], f"have an mIoU of {metrics['miou']:.2f}%")
     return {
-        "run_id": run.run_id,
-        "dataset": spec["data"]["name"],
-        "split": spec["data"]["evaluate_on"],
-        "data_fingerprint": run.data["data_fingerprint"],
-        "model": model_name(spec),
-        "seed": spec["seed"],
+        **about_run(run),
         "images": len(predictions["truth"]),
         "pixels": int(confusion.sum()),
         **metrics,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SHOWN = 20  # classes
+from metaformer_ablate.tasks.error_analysis.words import SHOWN, against, confusions, opening, percent, percents
 
 
 def describe(result: Mapping[str, Any]) -> str:
     """The text summary of `summary` and of what the command added to it."""
     lines = [
-        f"run {result['run_id']} ({result['model']}, seed {result['seed']}) on {result['dataset']} "
-        f"({result['split']}, {result['images']:,} images, {result['pixels']:,} pixels)",
+        opening(result, f"{result['images']:,} images, {result['pixels']:,} pixels"),
         "",
         f"mIoU             {result['miou']:.2f}%",
         f"Pixel accuracy   {result['pixel_accuracy']:.2f}%",
@@ -23,22 +22,18 @@ def describe(result: Mapping[str, Any]) -> str:
     lines += ["Class by class: IoU, recall, precision, predicted size" if len(shown) <= SHOWN else f"The {SHOWN} worst"]
     width = max(len(c["name"]) for c in result["classes"])
     for c in shown[:SHOWN]:
-        shares = "  ".join(_share(c[key]) for key in ("iou", "recall", "precision", "size"))
+        shares = percents(c, ("iou", "recall", "precision", "size"))
         lines.append(f"  {c['name']:<{width}}  {shares}  in {c['images']:,} images")
     lines += ["", "Most often taken for another" if result["pairs"] else "No mistakes"]
-    lines += [
-        f"  {pair['label_name']} taken for {pair['predicted_name']}: {pair['pixels']:,} of {pair['of']:,} pixels "
-        f"({pair['share']:.1f}%)"
-        for pair in result["pairs"]
-    ]
+    lines += confusions(result["pairs"], "pixels", " pixels")
     lines += ["", "By the share of its image that a class fills: IoU, recall, predicted size"]
     for line in result["areas"]:
-        shares = "  ".join(_share(line[key]) for key in ("iou", "recall", "size"))
+        shares = percents(line, ("iou", "recall", "size"))
         lines.append(f"  {line['area']:<6} ({line['above']:g} to {line['to']:g}%)  {shares}  {line['count']:,} of them")
     lines += ["", "Worst images: index, mean IoU, pixel accuracy, most missed"]
     for line in result["worst"][:10]:
         name = f"  {line['name']}" if "name" in line else ""
-        accuracy = _share(line["pixel_accuracy"])
+        accuracy = percent(line["pixel_accuracy"])
         lines.append(f"  {line['index']:>6}  {line['iou']:6.2f}%  {accuracy}  {line['most_missed'] or '-'}{name}")
     if result.get("against"):
         lines += ["", *_describe_comparison(result["against"])]
@@ -51,16 +46,9 @@ def describe(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _share(value: float | None) -> str:
-    return "      -" if value is None else f"{value:6.2f}%"
-
-
 def _describe_comparison(found: Mapping[str, Any]) -> list[str]:
-    second = found["second"]
-    differ = "; ".join(f"{path} {a} / {b}" for path, (a, b) in found["differ_in"].items())
     lines = [
-        f"Against run {second['run_id']} ({second['model']}, seed {second['seed']}): mIoU {second['miou']:.2f}%",
-        f"  they differ in {differ}",
+        *against(found, f"mIoU {found['second']['miou']:.2f}%"),
         f"  the first better on {found['first_better']:,} images, the second on {found['second_better']:,}; mean "
         f"IoU of an image differs by {found['mean_gap']:+.2f} points",
     ]
