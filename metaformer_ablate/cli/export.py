@@ -17,8 +17,16 @@ logger = logging.getLogger(__name__)
 @click.argument("run", metavar="RUN")
 @click.option("--format", "chosen", default="all", metavar="NAME", help="all, safetensors or onnx (default: all).")
 @click.option("--out", metavar="DIR", help="Folder for the files and export.json (default: export-RUN).")
-@options("results", "data", "json")
-def export_command(run: str, chosen: str, out: str | None, results: str | None, data: str | None, as_json: bool) -> int:
+@options("results", "data", "class", "json")
+def export_command(
+    run: str,
+    chosen: str,
+    out: str | None,
+    results: str | None,
+    data: str | None,
+    own_class: tuple[str, ...],
+    as_json: bool,
+) -> int:
     """A trained model's weights as safetensors, under timm's names where timm has the model, and as ONNX.
 
     Needs the weights, which training with --keep-checkpoints leaves. Where the images are at hand, the weights have to
@@ -35,7 +43,7 @@ def export_command(run: str, chosen: str, out: str | None, results: str | None, 
     check_formats(formats)
     target = folder_of(out or f"export-{record.run_id}")
     try:
-        about = export(record, DataFolder.choose(data), target, formats)
+        about = export(record, DataFolder.choose(data), target, formats, own_class)
     except NotExported as error:
         logger.error(str(error))
         return 1
@@ -44,9 +52,8 @@ def export_command(run: str, chosen: str, out: str | None, results: str | None, 
     if as_json:
         click.echo(json.dumps(about, indent=1))
         return 0
-    named = (
-        f"in the names of timm's {about['timm']}" if about["timm"] else "in names of our own: timm has no such model"
-    )
+    ours = "in the names of its class" if "class" in about["spec"]["model"] else "in names of our own"
+    named = f"in the names of timm's {about['timm']}" if about["timm"] else f"{ours}: timm has no such model"
     for name, facts in about["files"].items():
         what = f"{facts['tensors']} tensors {named}" if "tensors" in facts else f"opset {facts['opset']}"
         click.echo(f"{target / name}: {facts['bytes']:,} bytes, {what}")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.registry import get_task
+
+if TYPE_CHECKING:
+    from metaformer_ablate.models.class_arguments import Argument
 
 # Under every recipe the rows train, and each differs from the baseline in one setting.
 _TEMPLATE = """\
@@ -42,9 +46,37 @@ rows:
 """
 
 
+# Of a model of one's own: every row is of its class, and differs from the baseline in one argument.
+_OF_CLASS = """\
+# What is asked: which of the parts of {class_name} matter?
+# Rows:  ablate show {name}
+# Run:   ablate run {name} --seeds 3
+# Then:  ablate table {name}, ablate plot {name}
+title: "{title}"
+# The row that the others are compared with, seed by seed.
+baseline: as_it_is
+# What all rows set. The class is built as {class_name}(**model.args, num_classes=N, in_chans=C), its weights drawn
+# from the seed, and maps images [B, C, H, W] to logits [B, N]. The path is from the folder one stands in.
+set:
+  model.class: {target}
+{arguments}
+rows:
+  # A name for commands; label and group as the table shows them; what the row changes, and nothing else.
+  as_it_is:
+    label: {class_name}
+    group: Baseline
+    set: {{}}
+  # The next row changes one argument:
+  # other:
+  #   label: {class_name}, {changed} changed
+  #   set: {{model.args.{changed}: {value}}}
+"""
+
+
 @click.command("init")
 @click.argument("name", metavar="NAME")
-def init_command(name: str) -> None:
+@click.option("--model", "target", metavar="FILE.py:CLASS", help="Of a PyTorch model of one's own, in place of ours.")
+def init_command(name: str, target: str | None) -> None:
     """A new experiment file, commented, that runs as it is: ./experiments/NAME.yaml."""
     from metaformer_ablate.spec.experiment import find_all
 
@@ -58,11 +90,49 @@ def init_command(name: str) -> None:
         raise RequestError(f"{path} is there already; choose another name or edit it")
     if (there := find_all("experiment").get(name)) is not None:
         raise RequestError(f"the package has an experiment {name!r} ({there}); choose another name")
+    title = name.replace("_", " ").capitalize()
+    text, next_step = _TEMPLATE.format(name=name, title=title, key=get_task().reported.name), ""
+    if target is not None:
+        text, next_step = _of_class(name, title, target)
     try:
         path.parent.mkdir(exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
-            title, key = name.replace("_", " ").capitalize(), get_task().reported.name
-            file.write(_TEMPLATE.format(name=name, title=title, key=key))
+            file.write(text)
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None
-    click.echo(f"{path}: a baseline and two rows. Next: ablate show {name}, then ablate run {name} --seeds 3")
+    rows = "a baseline and two rows" if target is None else f"a baseline of {target}"
+    click.echo(f"{path}: {rows}. Next: {next_step}ablate show {name}, then ablate run {name} --seeds 3")
+
+
+def _of_class(name: str, title: str, target: str) -> tuple[str, str]:
+    """The experiment of a class of the user's own, and what is to be done before it runs, if anything."""
+    from metaformer_ablate.models.class_arguments import GIVEN, Argument
+    from metaformer_ablate.spec.own_class import constructor_of
+
+    constructor = constructor_of(target)
+    class_name = target.rpartition(":")[2]
+    own = [argument for argument in constructor.arguments if argument.name not in GIVEN]
+    lacking = [argument.name for argument in own if argument.default is None]
+    lines = ["  # Its arguments, as the class has them; a line without its # sets another value for all rows:"]
+    lines = (
+        [*lines, *map(_argument_line, own)] if own else ["  # It has no arguments of its own that rows could change."]
+    )
+    first = next((argument for argument in own if argument.default in ("True", "False")), None) or (own or [None])[0]
+    changed = first or Argument("width", "64")
+    value = {"True": "false", "False": "true"}.get(str(changed.default), "...")
+    text = _OF_CLASS.format(
+        name=name,
+        title=title,
+        class_name=class_name,
+        target=target,
+        arguments="\n".join(lines),
+        changed=changed.name,
+        value=value,
+    )
+    return text, f"set {', '.join(f'model.args.{each}' for each in lacking)} in it, then " if lacking else ""
+
+
+def _argument_line(argument: Argument) -> str:
+    yaml = {"True": "true", "False": "false", "None": "null"}.get(str(argument.default), argument.default)
+    told = f"    # {argument.annotation}" if argument.annotation else ""
+    return f"  # model.args.{argument.name}: {yaml if yaml is not None else '...    # it has no default: set it'}{told}"

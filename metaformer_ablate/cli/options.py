@@ -103,6 +103,9 @@ _CHECKPOINTS = {
 _WANDB = "Log to Weights & Biases (default project: $WANDB_PROJECT, else metaformer_ablate)."
 
 
+_CLASS = "Where the class of a run's model is, if no experiment here names it (model.class)."
+
+
 _WORKERS = "Runs at once, each in a process; N on one GPU share it; 0: in this one (default: by cores, or one a GPU)."
 
 
@@ -118,6 +121,7 @@ def options(*names: str) -> Callable[[Any], Any]:
         "data": click.option(
             "--data", metavar="DIR", help="Folder of data sets (default: $ABLATE_DATA, else a cache)."
         ),
+        "class": click.option("--class", "own_class", multiple=True, metavar="FILE.py:CLASS", help=_CLASS),
         "device": click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N."),
         "execution": _execution,
         **_CHECKPOINTS,
@@ -216,11 +220,14 @@ def make_ready(jobs: Sequence[Job], store: Store, folder: DataFolder) -> None:
 
 def _tell_of_code(jobs: Sequence[Job]) -> None:
     from metaformer_ablate.models.class_file import tell_of_code
+    from metaformer_ablate.models.class_source import find_source, split_target
     from metaformer_ablate.models.registry import COMPONENTS
 
-    for job in jobs:
-        for part in COMPONENTS.find(job.spec.model.own_names()).values():
-            tell_of_code(part.target.rpartition(":")[0])
+    for model in (job.spec.model for job in jobs):
+        for part in COMPONENTS.find(model.own_names()).values():
+            tell_of_code(part.target.rpartition(":")[0], "parts.yaml")
+        if model.class_place is not None:
+            tell_of_code(find_source(split_target(model.class_place)[0], "model.class").path, "model.class")
 
 
 def seeds_of(option: str | None) -> tuple[int, ...] | None:

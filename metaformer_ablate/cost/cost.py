@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from metaformer_ablate.cost.counting import Cost, count_parts
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.settings.typed_files import read_json
@@ -29,7 +30,8 @@ def count(spec: RunSpec, image_size: int | None = None) -> Cost:
         # Weights to start from are of the spec's own resolution; those of another run may not be there yet.
         sized = sized.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})})
     net = part.build_net(sized)
-    cost = count_parts(net, part.cost_parts(net, sized), all_norms=spec.model.timm is not None)
+    not_ours = spec.model.timm is not None or spec.model.own_class is not None
+    cost = count_parts(net, part.cost_parts(net, sized), all_norms=not_ours)
     write_cache(_cache_path(spec, image_size), json.dumps(asdict(cost)))
     return cost
 
@@ -58,7 +60,12 @@ def macs_at_224(spec: RunSpec) -> int | None:
     for (height, width), mixer in zip(spec.model.stage_sizes(224), spec.model.stages()[2], strict=True):
         if COMPONENTS.mixers[mixer].fixed_resolution and height * width > 3136:  # the first stage of the paper's models
             return None
-    return count(spec, 224).macs
+    try:
+        return count(spec, 224).macs
+    except RequestError:
+        if spec.model.own_class is None:
+            raise
+        return None  # what sizes a class of the user's own takes, only trying it tells
 
 
 @cache

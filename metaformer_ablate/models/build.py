@@ -38,9 +38,9 @@ def build_model(
     fused = fused_blocks(kernels)
     net = build_seeded(model, shape, seed, lambda: _build(model, channels, num_classes, image_size, seed, fused))
     if model.init_from is not None:
-        from metaformer_ablate.models.weights import load_weights
+        from metaformer_ablate.models.starting import start_from
 
-        load_weights(net, model.init_from)
+        start_from(net, model, num_classes)
     apply_freezing(net, model)
     return net
 
@@ -98,11 +98,15 @@ def _build(
     seed: int,
     fused: Mapping[tuple[str | None, str], type[MetaFormerBlock]],
 ) -> nn.Module:
+    if model.own_class is not None:
+        from metaformer_ablate.models.own_model import build_own
+
+        return build_own(model, seed, (channels, image_size, image_size), num_classes)
     if (name := model.timm or model.comparator) is not None:
         from metaformer_ablate.models.comparators.build import build_comparator, build_timm
 
-        build = build_timm if model.timm else build_comparator
         shape = {"in_chans": channels, "num_classes": num_classes, "image_size": image_size}
-        return build(name, **shape, drop_path=model.drop_path or 0.0)
+        shape |= {"drop_path": model.drop_path or 0.0}
+        return build_timm(name, model.args or {}, **shape) if model.timm else build_comparator(name, **shape)
     sizes = model.stage_sizes(image_size)
     return MetaFormer(model, in_chans=channels, num_classes=num_classes, sizes=sizes, seed=seed, fused=fused)

@@ -9,10 +9,9 @@ A component may also say `reads`, `window`, `mixes` and `fixed_resolution`, as t
 `uncounted`: operators that need not be counted. Every process reads the file for itself, so workers know what the
 command knows.
 
-The resolved spec names such a part by its class too: `roll@3f2a91c04b7d`, with the digest of the file that holds it. So
-a changed class is another run, a record tells which class it is of, and a sweep never trains half of its runs with what
-was edited since it began. Modules that the file imports are not in the digest, which is why it cannot import its
-neighbours.
+The resolved spec names such a part by its class too: `roll@3f2a91c04b7d`, with the digest of the file that holds it and
+of what that imports from its own folder (class_source.py). So a changed class is another run, a record tells which
+class it is of, and a sweep never trains half of its runs with what was edited since it began.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.errors import RequestError, nearest, shown
-from metaformer_ablate.models.class_file import described, read_source, source_digest
+from metaformer_ablate.models.class_file import described, files_of
+from metaformer_ablate.models.class_source import find_source
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS, Component, own_name, readable
 from metaformer_ablate.settings.yaml_reader import YamlFile, kind
 from metaformer_ablate.system.files import read_regular
@@ -72,7 +72,7 @@ def own_components() -> dict[str, dict[str, Component]]:
             raise RequestError(f"ABLATE_PARTS is {str(path)!r}, which cannot be read: {error.strerror}") from None
         for section, name, target, options in _declared(path, text):
             file, _, class_name = target.rpartition(":")
-            digest = source_digest(read_source(path.parent / file, f"{path}: {section}.{name}"), class_name)
+            digest = find_source(str(path.parent / file), f"{path}: {section}.{name}").digest(class_name)
             part = Component(f"{path.parent / file}:{class_name}", digest=digest, **options)
             found[section][own_name(name, digest)] = part
     return found
@@ -142,7 +142,8 @@ def _short(parts: Iterable[str]) -> str:
 
 
 def _files(parts: dict[str, Component]) -> list[str]:
-    return [part.target.rpartition(":")[0] for part in parts.values()]
+    sources = [find_source(part.target.rpartition(":")[0], part.target) for part in parts.values()]
+    return [file for source in sources for file in files_of(source)]
 
 
 def _one_tensor(output: Any) -> Any:
@@ -170,8 +171,22 @@ def check_own_parts(net: nn.Module, parts: dict[str, Component], image: tuple[in
         if here != list(output.shape):
             raise RequestError(f"{name}: maps {here} to {list(output.shape)}; allowed: the same shape")
 
-    of = _short(parts)
     hooks = [module.register_forward_hook(keep) for module in net.modules() if type(module) in names]
+    try:
+        alone_as_beside(net, image, f"the model with {_short(parts)}", _files(parts))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def alone_as_beside(net: nn.Module, image: tuple[int, int, int], name: str, files: Iterable[str]) -> None:
+    """Passes two random images [C, H, W] through a net of code in `files`.
+
+    Raises RequestError, about `name`, unless it runs, numbers stay finite, and in eval mode an image gives the same
+    logits alone as beside another.
+    """
+    import torch
+
     was_training = net.training
     net.eval()
     images = torch.rand(2, *image, generator=torch.Generator().manual_seed(0))
@@ -181,12 +196,10 @@ def check_own_parts(net: nn.Module, parts: dict[str, Component], image: tuple[in
     except RequestError:
         raise
     except (Exception, SystemExit) as error:
-        raise RequestError(f"the model with {of} cannot run: {described(error, _files(parts))}") from None
+        raise RequestError(f"{name} cannot run: {described(error, files)}") from None
     finally:
         net.train(was_training)
-        for hook in hooks:
-            hook.remove()
     if not torch.isfinite(both).all():
-        raise RequestError(f"the model with {of} gives logits that are not finite")
+        raise RequestError(f"{name} gives logits that are not finite")
     if not torch.allclose(both[:1], alone, rtol=1e-3, atol=1e-4 * float(both.abs().max())):
-        raise RequestError(f"the model with {of} gives an image other logits alone than beside another, in eval mode")
+        raise RequestError(f"{name} gives an image other logits alone than beside another, in eval mode")

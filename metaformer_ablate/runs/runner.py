@@ -11,6 +11,7 @@ import torch
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.starting import start_of
 from metaformer_ablate.records.checkpoints import Checkpoints
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
@@ -110,6 +111,8 @@ class Runner:
                 metric.name: last[f"val_{metric.name}"] for metric in task.metrics if f"val_{metric.name}" in last
             }
             record |= {"status": "ok", "metrics": metrics, "at_chance": module.at_chance(metrics)}
+            if (start := start_of(module.net)) is not None:
+                record["start"] = start
             predictions = module.predictions
         except Diverged as error:
             record |= {"status": "diverged", "reason": str(error)}

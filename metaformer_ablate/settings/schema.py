@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from metaformer_ablate.errors import unknown
 
@@ -68,7 +69,13 @@ Pair = Annotated[tuple[T, ...], BeforeValidator(_tuple), Field(min_length=2, max
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # A setting whose name is a word of Python's has it as its alias: `key_of`.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
+
+
+def key_of(name: str, info: FieldInfo) -> str:
+    """What a spec calls a field."""
+    return info.alias or name
 
 
 def setting(default: Any, allowed: str) -> Any:
@@ -76,9 +83,9 @@ def setting(default: Any, allowed: str) -> Any:
     return Field(default=default, description=allowed)
 
 
-def later_setting(allowed: str) -> Any:
+def later_setting(allowed: str, alias: str | None = None) -> Any:
     """A field that was added after there were records. Null means as before, and is left out of what the id is of."""
-    return Field(default=None, exclude_if=lambda value: value is None, description=allowed)
+    return Field(default=None, exclude_if=lambda value: value is None, description=allowed, alias=alias)
 
 
 def execution_setting(default: Any, allowed: str) -> Any:
