@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from metaformer_ablate.records.status import RunState
     from metaformer_ablate.spec.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("show")
@@ -32,7 +35,7 @@ def show_command(
     """The rows of an experiment: what each sets, its cost, the paper's numbers, which runs exist. Trains nothing."""
     from metaformer_ablate.cost.cost import count
     from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.records.status import as_dict, seeds_with_records
+    from metaformer_ablate.records.status import as_dict, seeds_with_records, stray_seeds
     from metaformer_ablate.spec.plan import map_notes, plan, row_notes
     from metaformer_ablate.sweep.jobs import estimate_in_words, estimate_seconds, plan_jobs
 
@@ -74,8 +77,14 @@ def show_command(
         "estimated_seconds": round(estimate_seconds(jobs, states, lambda spec: count(spec).macs), 1),
     }
     warn_problems(store)
+    if seeds is None and (stray := stray_seeds(_states_by_row(chosen, wanted, by_id))) is not None:
+        logger.warning(stray)
     estimate = estimate_in_words(tree["estimated_seconds"], states)
     click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree, estimate)), nl=as_json)
+
+
+def _states_by_row(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, list[RunState]]:
+    return {row: [by_id[run_id] for run_id in spec.ids(seeds)] for row, spec in chosen.specs.items()}
 
 
 def _interactions(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, Any]:

@@ -80,7 +80,13 @@ class Worker:
                 stop=stop,
                 claim=claim,
             )
-            return self._train(runner, request, spec, options)
+            ended = self._train(runner, request, spec, options)
+            if ended.outcome == "stopped":
+                claim.leave_note()
+            return ended
+        except Interrupted:
+            claim.leave_note()
+            raise
         finally:
             claim.release()
 

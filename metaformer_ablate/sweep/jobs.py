@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from metaformer_ablate.cost.cost import cached_cost
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.claims import Claims
 from metaformer_ablate.records.record import Record
@@ -24,10 +25,6 @@ ASSUMED_MACS_PER_SECOND = 3e9
 
 
 ASSUMED_SECONDS_PER_STEP = 0.01
-
-
-# The rough rate is off by tens where a GPU computes: what it says of more than this is not told.
-TELLING_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True)
@@ -83,14 +80,36 @@ def _pace(record: Record | None) -> float | None:
     return record.data["seconds"] / (record.data["images_seen"] * record.data["macs"])
 
 
+def images_of(spec: RunSpec) -> int:
+    """Images that a run is trained on, each as often as it is seen."""
+    train = spec.train
+    return train.all_steps(spec.data.split_sizes()[0] // train.batch_size) * train.batch_size
+
+
+def work_of(jobs: Sequence[Job]) -> dict[str, float]:
+    """How much each job is of a sweep, by run id: images, times the multiply-adds of one where all are known."""
+    costs = {job.spec.run_id: cached_cost(job.spec) for job in jobs}
+    known = {run_id: cost.macs for run_id, cost in costs.items() if cost is not None and cost.macs}
+    each = known if len(known) == len(costs) else dict.fromkeys(costs, 1)
+    return {job.spec.run_id: float(images_of(job.spec) * each[job.spec.run_id]) for job in jobs}
+
+
+def measured_seconds(jobs: Sequence[Job], states: Sequence[RunState]) -> float | None:
+    """How long the jobs will take one after another, by records of the same plan; None where none tells. No torch."""
+    costs = {spec.run_id: cached_cost(spec) for job in jobs for spec in (*job.first, job.spec)}
+    known = {run_id: cost.macs for run_id, cost in costs.items() if cost is not None}
+    if not jobs or len(known) < len(costs) or all(state.pace is None for state in states):
+        return None
+    return estimate_seconds(jobs, states, lambda spec: known[spec.run_id])
+
+
 def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Callable[[RunSpec], int]) -> float:
     """How long the jobs will take one after another, from the records of the same plan or else from a rough rate."""
     rates = [state.pace for state in states if state.pace is not None]
     total = 0.0
     for job in jobs:
         for spec in (*job.first, job.spec):
-            train = spec.train
-            images = train.all_steps(spec.data.split_sizes()[0] // train.batch_size) * train.batch_size
+            train, images = spec.train, images_of(spec)
             if rates and spec is job.spec:
                 total += median(rates) * images * macs(spec)
             else:
@@ -99,12 +118,11 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
     return total
 
 
-def estimate_in_words(seconds: float, states: Iterable[RunState], at_once: int = 1) -> str:
-    """`about 3 min with 2 at once`; hours and more are unknown where no record of the plan tells what a run takes."""
-    with_them = f" with {at_once} at once" if at_once > 1 else ""
-    if seconds > TELLING_SECONDS and not any(state.pace is not None for state in states):
+def estimate_in_words(seconds: float, states: Iterable[RunState]) -> str:
+    """`about 3 min`; nothing is told where no record of the plan says what a run takes, for a guess is off by tens."""
+    if not any(state.pace is not None for state in states):
         return "the time is known once one of them has been trained"
-    return f"about {duration(seconds)}{with_them}"
+    return f"about {duration(seconds)}"
 
 
 def make_request(

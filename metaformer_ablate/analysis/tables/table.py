@@ -27,7 +27,7 @@ from metaformer_ablate.analysis.tables.types import (
 )
 from metaformer_ablate.cost.cost import cached_cost
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.records.status import RunState, no_records_hint, run_states, seeds_with_records
+from metaformer_ablate.records.status import RunState, no_records_hint, run_states, seeds_with_records, stray_seeds
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan, row_notes
 from metaformer_ablate.statistics import stats
@@ -78,7 +78,8 @@ def build_table(
     )
     findings = audit(plan, runs, chosen)
     resolution = detectable_difference(list(pairs.values()), chosen.difference_unit)
-    warnings = _warnings(rows, store, no_records_hint(plan, store, found))
+    hints = [no_records_hint(plan, store, found), None if seeds is not None else stray_seeds(runs)]
+    warnings = _warnings(rows, store, [hint for hint in hints if hint])
     together = _states(plan, store, folder, found, combined=True)
     interactions = build_interactions(plan, runs, together, chosen) if plan.combinations else None
     return Table(
@@ -243,8 +244,8 @@ def _run_notes(states: Sequence[RunState]) -> list[str]:
     return notes
 
 
-def _warnings(rows: Sequence[TableRow], store: Store, hint: str | None) -> list[str]:
-    warnings = [*store.problems.values(), *([hint] if hint else [])]
+def _warnings(rows: Sequence[TableRow], store: Store, hints: Sequence[str]) -> list[str]:
+    warnings = [*store.problems.values(), *hints]
     done = [row for row in rows if row.n]
     if done and min(row.n for row in done) == 1:
         warnings.append("one seed: a difference between rows cannot be told from chance; run more with --seeds 3")

@@ -21,6 +21,7 @@ from metaformer_ablate.tasks.error_analysis.figures import (
     where,
     write_cell,
 )
+from metaformer_ablate.tasks.error_analysis.runs import briefly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,7 +132,7 @@ def against_classes(summary: Mapping[str, Any]) -> Figure:
     figure, ax = class_lines(len(lines), 1.5, 0.26)
     y = np.arange(len(lines))
     for key, colour, sign, run in (("only_second", SECOND, -1, "second"), ("only_first", FIRST, 1, "first")):
-        label = f"only run {against[run]['run_id']} ({against[run]['model']}) right"
+        label = f"only {briefly(against[run])} right"
         ax.barh(y, [sign * c[key] for c in lines], color=colour, height=0.7, label=label)
     net = [c["only_first"] - c["only_second"] for c in lines]
     ax.plot(net, y, "D", color="black", markersize=3.5, label="difference")

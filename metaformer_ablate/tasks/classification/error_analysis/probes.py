@@ -26,7 +26,7 @@ from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.comparison import MCNEMAR
 from metaformer_ablate.tasks.classification.trained import TrainedRun
-from metaformer_ablate.tasks.error_analysis.runs import model_name
+from metaformer_ablate.tasks.error_analysis.runs import side_of
 
 
 @dataclass(frozen=True)
@@ -187,9 +187,7 @@ def curve(name: str, runs: Sequence[tuple[TrainedRun, InMemoryData]]) -> dict[st
     against = _paired(probe, *rights) if len(rights) == 2 else None
     described = [
         {
-            "run_id": trained.run.run_id,
-            "model": model_name(trained.run.spec()),
-            "seed": trained.spec.seed,
+            **side_of(trained.run),
             "points": [
                 {
                     "severity": severity,

@@ -7,6 +7,7 @@ from typing import Any
 
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import share
 from metaformer_ablate.tasks.classification.error_analysis.calibration import BINS
+from metaformer_ablate.tasks.error_analysis.runs import called
 from metaformer_ablate.tasks.error_analysis.words import SHOWN, against, confusions, opening
 
 
@@ -74,7 +75,7 @@ def _describe_comparison(found: Mapping[str, Any]) -> list[str]:
 def _describe_probe(name: str, probe: Mapping[str, Any]) -> list[str]:
     lines = [f"Probe {name}: {probe['about']}"]
     for number, run in enumerate(probe["runs"]):
-        lines += [f"  run {run['run_id']} ({run['model']}, seed {run['seed']})"]
+        lines += [f"  {called(run)}"]
         for point, paired in zip(run["points"], probe["against"] or [None] * len(run["points"]), strict=True):
             text = f"    {point['severity']:>6g}  {share(point)}"
             if number and paired:
