@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.cli.options import folder_of, options, store_of
+from metaformer_ablate.cli.options import folder_of, options, say, store_of
 from metaformer_ablate.errors import NotAvailable
 
 if TYPE_CHECKING:
@@ -75,7 +75,10 @@ def errors_command(
     for name, png in analysis.pngs():
         (target / f"{name}.png").write_bytes(png)
     (target / "errors.json").write_text(text, encoding="utf-8")
-    click.echo(text if as_json else analysis.text(), nl=False)
+    if as_json:
+        click.echo(text, nl=False)
+    else:
+        say(analysis.text().rstrip("\n"))
     logger.info(f"{target}: errors.json and {len(analysis.figures)} figures ({', '.join(analysis.figures)})")
     return 0 if complete else 1
 

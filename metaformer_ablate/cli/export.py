@@ -7,7 +7,7 @@ import logging
 
 import click
 
-from metaformer_ablate.cli.options import folder_of, options, store_of
+from metaformer_ablate.cli.options import folder_of, options, say, store_of
 from metaformer_ablate.errors import RequestError
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ def export_command(run: str, chosen: str, out: str | None, results: str | None, 
         click.echo(json.dumps(about, indent=1))
         return 0
     named = f"under timm's names ({about['timm']})" if about["timm"] else "under our own names: timm has no such model"
-    click.echo(f"run {record.run_id}" + (f": {record.name}" if record.name else ""))
+    say(f"run {record.run_id}" + (f": {record.name}" if record.name else ""))
     for name, facts in about["files"].items():
         what = f"{facts['tensors']} tensors {named}" if "tensors" in facts else f"opset {facts['opset']}"
-        click.echo(f"{target / name}: {facts['bytes']:,} bytes, {what}")
+        say(f"{target / name}: {facts['bytes']:,} bytes, {what}")
     return 0

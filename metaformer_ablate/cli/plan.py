@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.cli.options import INTEGER, one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.options import INTEGER, one_name, options, say, seeds_of, store_of, warn_problems
 from metaformer_ablate.errors import RequestError, visible, visible_lines
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def cost_command(
         click.echo(json.dumps({"name": name, "recipe": recipe, "rows": rows}, indent=1))
         return
     for line in rows:
-        click.echo(_cost_text(line, str(recipe)))
+        say(_cost_text(line, str(recipe)))
 
 
 def _cost_text(line: dict[str, Any], recipe: str) -> str:

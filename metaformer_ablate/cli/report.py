@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.options import one_name, options, say, seeds_of, store_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def report_command(
         raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from None
     _tell_problems(store, report)
     counts = f"{count(report.runs, 'run')} in {count(len(report.tables), 'table')}"
-    click.echo(f"{out}: {counts}, {len(page.encode()) / 1e6:.1f} MB")
+    say(f"{out}: {counts}, {len(page.encode()) / 1e6:.1f} MB")
     return 0
 
 
@@ -106,4 +106,4 @@ def _write_checklist(
     except OSError as error:
         raise RequestError(f"--checklist {out}: cannot be written: {error.strerror}") from None
     warn_problems(store)
-    click.echo(f"{out}: the checklist of {chosen.experiment.name} under {chosen.recipe.name}")
+    say(f"{out}: the checklist of {chosen.experiment.name} under {chosen.recipe.name}")

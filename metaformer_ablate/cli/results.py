@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from metaformer_ablate.cli.options import options, store_of
-from metaformer_ablate.errors import RequestError, visible
+from metaformer_ablate.cli.options import options, say, store_of
+from metaformer_ablate.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +76,11 @@ def reproduce_command(
     if as_json:
         click.echo(json.dumps(tree, indent=1))
     else:
-        click.echo(f"run {record.run_id}: {'identical' if tree['identical'] else 'not identical'}")
+        say(f"run {record.run_id}: {'identical' if tree['identical'] else 'not identical'}")
         for key in ("differences", "environment"):
             for line in tree[key]:
                 what = "differs" if key == "differences" else "could explain it" if tree["differences"] else "differs"
-                click.echo(f"  {line['what']}: {line['then']} then, {line['now']} now ({what})")
+                say(f"  {line['what']}: {line['then']} then, {line['now']} now ({what})")
     return 0 if tree["identical"] else 1
 
 
@@ -103,7 +103,7 @@ def rm_command(runs: tuple[str, ...], results: str | None, as_json: bool) -> Non
         click.echo(json.dumps({"moved": moved, "undo": undo}, indent=1))
         return
     lines = [f"{run_id} moved to {place}" for run_id, place in moved.items()]
-    click.echo("\n".join(map(visible, [*lines, f"Undo: {undo}"])))
+    say("\n".join([*lines, f"Undo: {undo}"]))
 
 
 def _results_words(results: str | None) -> list[str]:
@@ -131,9 +131,9 @@ def merge_command(folders: tuple[str, ...], results: str | None, as_json: bool) 
         click.echo(json.dumps({**asdict(done), "problems": list(done.problems.values())}, indent=1))
     else:
         rest = f"; {len(done.left_out)} files were left out" if done.left_out else ""
-        click.echo(f"{len(done.brought)} runs brought in, {len(done.there)} were there already{rest}")
+        say(f"{len(done.brought)} runs brought in, {len(done.there)} were there already{rest}")
         for path in done.left_out:
-            click.echo(visible(f"left out, for it is no regular file of a record: {path}"))
+            say(f"left out, for it is no regular file of a record: {path}")
         for run_id in done.conflicts:
-            click.echo(f"{run_id} differs from ours, which stays; `ablate reproduce` tells which one comes out again")
+            say(f"{run_id} differs from ours, which stays; `ablate reproduce` tells which one comes out again")
     return 1 if done.conflicts or done.problems else 0

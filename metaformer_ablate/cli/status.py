@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.cli.options import options, seeds_of, split_words, store_of, warn_problems
-from metaformer_ablate.errors import RequestError, visible
-from metaformer_ablate.system.console import folded, out_width
+from metaformer_ablate.cli.options import options, say, seeds_of, split_words, store_of, warn_problems
+from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,8 +71,7 @@ def status_command(
     if as_json:
         click.echo(json.dumps(tree, indent=1))
         return
-    for line in _lines(tree, {**owners, **held}, whole=not experiments):
-        click.echo(folded(visible(line), out_width(), "  "))
+    say("\n".join(_lines(tree, {**owners, **held}, whole=not experiments)))
 
 
 def _names_of_plans(plans: Sequence[Plan], seeds: Sequence[int]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from metaformer_ablate.cli.options import (
     warn_problems,
 )
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.system.console import out_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +104,8 @@ def run_command(
         tree = {"tables": trees, "runs": list(runs.values()), "to_run": len(jobs) if dry_run else 0}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))
     elif not dry_run:
-        click.echo("\n".join(render(table, "text") for table in tables), nl=False)
+        whole = out_width() is None
+        click.echo("\n".join(render(table, "text", notes=whole) for table in tables), nl=False)
     trained = {job.spec.run_id for job in jobs}
     for run in runs.values():
         if run["status"] == "failed" or run["run_id"] in trained:

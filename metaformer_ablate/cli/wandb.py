@@ -18,6 +18,7 @@ from metaformer_ablate.cli.options import (
     not_negative,
     one_name,
     options,
+    say,
     seeds_of,
     store_of,
     warn_problems,
@@ -205,7 +206,7 @@ def _tell(job: Job, store: Store) -> int:
     from metaformer_ablate.sweep.progress import describe_result
 
     record = store.find(job.spec.run_id)
-    click.echo(f"{record.run_id} {job.name}: {describe_result(record)}")
+    say(f"{record.run_id} {job.name}: {describe_result(record)}")
     return 1 if record.status == "failed" else 0
 
 
@@ -247,5 +248,5 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
                 tracker.end(record)
     sent = sum(is_sent(store, record, how) for record in left)
     to = how["project"] if how["mode"] == "online" else "W&B's offline files, for `wandb sync`"
-    click.echo(f"{sent} records written to {to}; {len(records) - len(left)} were there")
+    say(f"{sent} records written to {to}; {len(records) - len(left)} were there")
     return 0 if sent == len(left) else 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metaformer_ablate.analysis.tables.columns import Column, Row, columns_of
 from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table
@@ -27,6 +28,7 @@ class Sheet:
     footnotes: Sequence[tuple[int, str]]
     explanations: Sequence[str]
     run_ids: Sequence[Sequence[str]] = ()  # behind each row
+    narrow: Sequence[tuple[str, Column | None]] = ()  # what gives way where room is scarce, to a shorter column or none
 
     @property
     def headings(self) -> list[str]:
@@ -35,6 +37,14 @@ class Sheet:
     @property
     def notes(self) -> list[str]:
         return [*(f"[{number}] {note}" for number, note in self.footnotes), *self.explanations]
+
+    def with_short_notes(self) -> Sheet:
+        """The sheet with the first sentence of each note, and a line that says so where any has more."""
+        footnotes = [(number, _first_sentence(note)) for number, note in self.footnotes]
+        explanations = [_first_sentence(note) for note in self.explanations]
+        if footnotes != list(self.footnotes) or explanations != list(self.explanations):
+            explanations.append("Notes are shortened; `ablate table` with --notes shows them whole.")
+        return replace(self, footnotes=footnotes, explanations=explanations)
 
     @property
     def lines(self) -> list[list[str]]:
@@ -60,6 +70,10 @@ class Sheet:
             groups[-1][1].append(i)
         apart = len({name for name, _ in groups}) < len(groups)
         return None if "group" not in self.columns or len(self.columns) == 1 or apart else groups
+
+
+def _first_sentence(note: str) -> str:
+    return re.split(r"(?<=[\w\])%])\. (?=[A-Z0-9])", note, maxsplit=1)[0].removesuffix(".") + "."
 
 
 def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> Sheet:
