@@ -161,7 +161,7 @@ def _add_from_weights(analysis: Any, folder: DataFolder, images: Any, asked: Ask
             analysis.add_weights(check, of_other=True)
             runs.append((other_trained, images_of_other))
         except NotAvailable as error:
-            logger.info(f"probes without run {other.run_id}: {error}")
+            logger.info(f"no probes of run {other.run_id}: {error}")
             complete = False
     analysis.add_probes(asked.probes, runs)
     return complete

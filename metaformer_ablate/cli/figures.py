@@ -55,8 +55,8 @@ def plot_command(
     style = _format(style, kind, out)
     name, overrides = one_name(words, "experiment")
     chosen = plan(name, recipe or "digits", overrides)
-    store = store_of(results)
-    table = build_table(chosen, store, DataFolder.choose(data), seeds_of(seeds), metric=metric, spread=False)
+    store, wanted = store_of(results), seeds_of(seeds)
+    table = build_table(chosen, store, DataFolder.choose(data), wanted, metric=metric, spread=False)
     kinds = _with_paper(kinds, kind, table)
     figures = {}
     for one in kinds:
@@ -64,7 +64,7 @@ def plot_command(
         figures[one] = figure_data(one, table, **of_kind)
     warn_problems(store)
     if not (shown := any(map(has_numbers, figures.values()))):
-        logger.info(f"nothing to draw: {nothing_there(chosen, store)}")
+        logger.info(f"nothing to draw: {nothing_there(chosen, store, wanted)}")
     if as_json:
         numbers = {one: figure.to_json() for one, figure in figures.items()}
         tree = {"experiment": table.experiment, "recipe": table.recipe, "figures": numbers}

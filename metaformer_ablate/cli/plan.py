@@ -120,7 +120,7 @@ def _field_text(field: dict[str, float]) -> str:
         f"Without mixing, a token of the last stage sees {field['pixels']} of {field['image_size']} pixels per side "
         f"(share {field['share']:.2f}; 0.28 in the paper's net)."
     )
-    return text + (" Above one half: token mixers have little left to add." if field["share"] > 0.5 else "")
+    return text + (" That is more than half: token mixers have little left to add." if field["share"] > 0.5 else "")
 
 
 def _show_text(chosen: Plan, tree: dict[str, Any], estimate: str) -> str:
@@ -249,7 +249,7 @@ def _cost_text(line: dict[str, Any], recipe: str) -> str:
     _, height, width = line["image"]
     text = [f"{line['name']} at {height} x {width} (recipe {recipe})"]
     text += [f"  parameters          {line['params']:,} trained{frozen} ({scales:,} without LayerScale, as in table 1)"]
-    text += [f"  multiply-adds       {line['macs']:,} an image{at_224}"]
+    text += [f"  multiply-adds       {line['macs']:,} per image{at_224}"]
     text += [f"    {part:<30}{macs:,} in all" for part, macs in line["macs_by_part"].items()]
     text += [f"    {operator:<30}{macs:,}" for operator, macs in line["macs_by_operator"].items()]
     text += ["  not counted         " + ", ".join(f"{op} ({calls} calls)" for op, calls in line["uncounted"].items())]

@@ -53,7 +53,7 @@ def reproduce_command(
         changed = f"run {record.run_id} has semantics {spec.semantics}, and this code {SEMANTICS}"
         if keep is not None:
             raise RequestError(f"--keep {keep}: {changed}: its new record would not be what its id says")
-        logger.warning(f"{changed}, which trains the same spec otherwise; CHANGELOG.md says how")
+        logger.warning(f"{changed}, which trains the same spec differently; CHANGELOG.md says how")
     with TemporaryDirectory(prefix="ablate-reproduce-") as scratch, StopRequest().catching() as stop:
         again = Store(Path(keep or scratch))
         again.check_writable()
@@ -133,7 +133,7 @@ def merge_command(folders: tuple[str, ...], results: str | None, as_json: bool) 
         rest = f"; {len(done.left_out)} files were left out" if done.left_out else ""
         say(f"{len(done.brought)} runs brought in, {len(done.there)} were there already{rest}")
         for path in done.left_out:
-            say(f"left out, for it is no regular file of a record: {path}")
+            say(f"left out, as it is not a regular file of a record: {path}")
         for run_id in done.conflicts:
-            say(f"{run_id} differs from ours, which stays; `ablate reproduce` tells which one comes out again")
+            say(f"{run_id} differs from ours, which is kept; `ablate reproduce {run_id}` tells whether ours repeats")
     return 1 if done.conflicts or done.problems else 0

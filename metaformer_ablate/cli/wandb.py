@@ -228,7 +228,7 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
     tracking = Tracking()
     how = tracking.resolve(project, entity)
     if how is None:
-        logger.info("nothing is sent: W&B is not there or switched off")
+        logger.info("nothing is sent: wandb is not installed, or W&B is switched off")
         return 1
     left = [record for record in records if not is_sent(store, record, how)]
     specs = {}

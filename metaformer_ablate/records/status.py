@@ -96,13 +96,13 @@ def as_option(seeds: Sequence[int]) -> str:
     return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
 
 
-def nothing_there(plan: Plan, store: Store) -> str:
+def nothing_there(plan: Plan, store: Store, seeds: Sequence[int] | None = None) -> str:
     """Why there is nothing to show of a plan, and what there is."""
     called = f"{plan.experiment.name} under {' '.join([plan.recipe.name, *plan.overrides])}"
     if not store.ids():
         return f"there are no runs in {store.path}; `ablate run {plan.experiment.name}` trains those of {called}"
     unfinished = f"no run of {called} has a result yet; `ablate status` tells how far they are"
-    return no_records_hint(plan, store) or unfinished
+    return no_records_hint(plan, store, seeds) or unfinished
 
 
 def no_records_hint(plan: Plan, store: Store, seeds: Sequence[int] | None = None) -> str | None:

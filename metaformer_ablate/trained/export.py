@@ -158,7 +158,7 @@ def _load(record: Record, folder: DataFolder, notes: list[str]) -> _Trained:
         try:
             images = load_images_of(record, folder)
         except NotAvailable as error:
-            notes.append(f"the weights were not held to the record's predictions: {error}")
+            notes.append(f"the weights were not checked against the record's predictions: {error}")
             spec, net = load_net(record)
         else:
             run, check = load_trained(record, images, torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from metaformer_ablate.records.claims import Claims, Progress
 from metaformer_ablate.records.names import names_of
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import plan
-from metaformer_ablate.sweep.scheduler import Sweep
+from metaformer_ablate.system.processes import of_this_process
 
 Ablate = Callable[..., Result]
 
@@ -53,7 +54,10 @@ def test_a_figure_of_nothing_is_not_drawn(ablate: Ablate, store: Store, tmp_path
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_a_figure_against_no_paper_is_refused_and_left_out(ablate: Ablate, tmp_path: Path) -> None:
+def test_a_figure_against_no_paper_is_refused_and_left_out(
+    ablate: Ablate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert ablate("init", "mine").code == 0
     for row, top1 in (("pooling", 90.0), ("identity", 91.0)):
         fake_record(Store(tmp_path / "results"), plan("mine").spec(row, 0), top1)
@@ -196,14 +200,10 @@ def test_status_agrees_with_itself(ablate: Ablate, store: Store, in_kolkata: Non
     (store.folder(stopped.run_id) / LAST).write_bytes(b"a checkpoint")
     other.leave_note()
     other.release()
-    sweep = Sweep([], lambda job: None, Idle(), store)  # type: ignore[arg-type, return-value]
-    sweep._begun_at = datetime.now(UTC).replace(hour=12, minute=40, second=0).isoformat(timespec="seconds")
-    sweep._last_poll = -1.0
-    sweep.finished, sweep.failed = 1, 1
-    sweep.waiting.extend(["a", "b"])  # type: ignore[list-item]
-    sweep.running.update({"x": None, "y": None})  # type: ignore[dict-item]
-    monkeypatched = sweep._sign
-    sweep_poll(sweep)
+    since = datetime.now(UTC).replace(hour=12, minute=40, second=0).isoformat(timespec="seconds")
+    counts = {"since": since, "finished": 1, "failed": 1, "running": 2, "left": 2}
+    sign = claims.folder / "sweep-here-1.json"
+    sign.write_text(json.dumps(of_this_process() | counts))
     lines = ablate("status").out.splitlines()
     assert lines[0] == "results: 1 failed, 1 interrupted; 1 running, 1 starting, 1 not begun"
     assert re.fullmatch(r"sweep on \S+ \(pid \d+\) since .*18:10: 1 of its 5 runs finished, 1 of them failed", lines[1])
@@ -214,11 +214,13 @@ def test_status_agrees_with_itself(ablate: Ablate, store: Store, in_kolkata: Non
         f"interrupted {stopped.run_id} pooling_size/pool5 seed 0 at epoch 3/12 (25%), top-1 81.00%: "
         f"`ablate run` goes on from its checkpoint"
     )
-    assert lines[4].startswith(f"failed {failed.run_id} pooling_size/pool7 seed 0: it failed; log ")
-    tree = ablate("status", "--json").json
-    assert tree["names"] == {spec.run_id: f"pooling_size/{row} seed 0"
-                             for row, spec in (("pool3", running), ("pool5", stopped), ("pool7", failed))}  # fmt: skip
-    monkeypatched.unlink()
+    assert lines[4].startswith(f"failed {failed.run_id} table5/pool7 seed 0: it failed; log "), "the larger table"
+    assert ablate("status", "--json").json["names"] == {
+        running.run_id: "pooling_size/pool3 seed 0",
+        stopped.run_id: "pooling_size/pool5 seed 0",
+        failed.run_id: "table5/pool7 seed 0",
+    }
+    sign.unlink()
     of_plan = ablate("status", "pooling_size", "--seeds", "2").out.splitlines()
     assert of_plan[0] == "results: 1 failed, 1 interrupted; 1 running, 5 not begun"
     again = claims.take(stopped.run_id)
@@ -227,22 +229,10 @@ def test_status_agrees_with_itself(ablate: Ablate, store: Store, in_kolkata: Non
         each.release()
 
 
-class Idle:
-    """A launcher of a sweep that is looked at and not run."""
-
-    queues, capacity = False, 2
-
-
-def sweep_poll(sweep: Sweep) -> None:
-    """Has a sweep write its sign, with what is under way as it stands."""
-    running, sweep.running = sweep.running, type("Counted", (dict,), {"items": lambda self: []})(sweep.running)
-    sweep._poll_claims()
-    sweep.running = running
-
-
 def test_counts_of_the_report_are_those_of_the_page(ablate: Ablate, trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.results, tmp_path / "results")
-    fill(Store(tmp_path / "results"), ("pool3", 0))  # the baseline of other experiments too, which are no tables
+    # The baseline of other experiments too, which are no tables.
+    fill(Store(tmp_path / "results"), ("pool3", 0), ("pool5", 0))
     done = ablate("report")
     assert done.code == 0, done.err
     told = re.fullmatch(r"report\.html: (\d+ runs?) in (\d+ tables?), .*\n", done.out)

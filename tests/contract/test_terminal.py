@@ -62,7 +62,7 @@ def test_notes_are_shortened_in_a_terminal_and_whole_on_request(
     words = f"table pooling_size {OF_STUDY}"
     short, whole = (in_terminal(f"{words}{more}", 80, monkeypatch) for more in ("", " --notes"))
     piped = ablate(*words.split()).out
-    question = "It asks whether the rows would differ if trained again."
+    question = "The test asks whether the rows would differ if trained again."
     assert question not in flat(short) and question in flat(whole) and question in flat(piped)
     assert "`ablate table` with --notes shows them whole" in flat(short) and "--notes" not in whole
     assert len(short) < len(whole)

@@ -109,21 +109,23 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
         lines.append(f"{label}: mean ± standard deviation over seeds.")
     if {"difference", "p"} & {*names} and (tested := _comparisons(row.delta for row in rows)):
         lines.append(
-            "Difference to the baseline: mean over common seeds [95% paired t interval]; p of the paired t test, "
-            f"{corrected_over(tested)}. It asks whether the rows would differ if trained again."
+            "Difference from the baseline: mean over common seeds [95% paired t interval]; p: paired t test, "
+            f"{corrected_over(tested)}. The test asks whether the rows would differ if trained again."
         )
     if {"effect", "better"} & {*names} and (pairs := _most_pairs(table)):
         lines.append(
-            "Effect: the difference over its deviation (Hedges' g, of pairs). Better: share of the seeds in which the "
-            f"row is better, a tie as half; 0 of {pairs} seeds has the 95% interval [0.00, {_upper_end(pairs):.2f}]."
+            "Effect: the difference divided by its standard deviation (Hedges' g of the pairs). Better: share of the "
+            f"seeds in which the row beats the baseline, a tie counts half; 0 of {pairs} seeds has the 95% interval "
+            f"[0.00, {_upper_end(pairs):.2f}]."
         )
     if "bootstrap" in names and (method := next((r.bootstrap.method for r in rows if r.bootstrap), None)):
         lines.append(f"Bootstrap: 95% interval of the mean, {method}.")
     if "images" in names and (tested := _comparisons(row.images for row in rows)):
         lines.append(
             f"p (images): exact sign-flip test over images (McNemar's for one seed), {corrected_over(tested)}; "
-            f"<{FLOOR_P:.0e} is its floor, below which rounding would decide. "
-            "It asks whether these trained models differ on such images, not whether the rows would if trained again."
+            f"below {FLOOR_P:.0e} rounding errors would decide, so less is shown as <{FLOOR_P:.0e}. "
+            "The test asks whether these trained models differ on such images, not whether the rows would if trained "
+            "again."
         )
     if "difference" in names or "p" in names:
         lines += [found["text"] for found in (table.resolution, table.spread) if found]

@@ -218,7 +218,7 @@ def _absurd(metric: Metric, mean: Interval | None, delta: Delta | None) -> list[
     outside = mean and (mean[0] < low or mean[1] > high)
     if not outside and not (difference and (difference[0] < least or difference[1] > most)):
         return []
-    return [f"too few seeds: an interval leaves the scale of {low:g} to {high:g} and is cut where it ends"]
+    return [f"too few seeds: an interval reaches beyond the scale of {low:g} to {high:g} and is cut off there"]
 
 
 def _row_status(states: Sequence[RunState]) -> str:
@@ -252,5 +252,5 @@ def _warnings(rows: Sequence[TableRow], store: Store, hints: Sequence[str]) -> l
     if len({row.n for row in done}) > 1:
         warnings.append("rows have different numbers of seeds; differences are over the seeds that both rows have")
     if any(run.status == "stale" for row in rows for run in row.runs):
-        warnings.append("stale runs saw other data than today's; they are shown and not counted")
+        warnings.append("stale runs were trained on other data than today's; they are shown but not counted")
     return warnings

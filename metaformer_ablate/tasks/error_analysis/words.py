@@ -27,7 +27,7 @@ def percents(line: Mapping[str, Any], keys: Sequence[str]) -> str:
 def confusions(pairs: Iterable[Mapping[str, Any]], count: str = "count", unit: str = "") -> list[str]:
     """A line for each pair of classes of which one is taken for the other."""
     return [
-        f"  {pair['label_name']} taken for {pair['predicted_name']}: {pair[count]:,} of {pair['of']:,}{unit} "
+        f"  {pair['label_name']} misclassified as {pair['predicted_name']}: {pair[count]:,} of {pair['of']:,}{unit} "
         f"({pair['share']:.1f}%)"
         for pair in pairs
     ]

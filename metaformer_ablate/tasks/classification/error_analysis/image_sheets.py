@@ -61,8 +61,8 @@ def against_sheets(against: Mapping[str, Any], images: NDArray[np.uint8]) -> dic
         lines = against["examples"][key]
         winner, loser = against[right], against[wrong]
         title = (
-            f"{against[key]:,} images that only {briefly(winner)} gets right; shown: the {len(lines)} of which\n"
-            f"{briefly(loser)} is surest (label → its prediction, its confidence)"
+            f"{against[key]:,} images that only {briefly(winner)} gets right; shown: the {len(lines)} of\n"
+            f"which {briefly(loser)} is most confident (label → its prediction, its confidence)"
         )
         found[key] = sheet(lines, images[[line["index"] for line in lines]], title)
     return found
@@ -107,7 +107,7 @@ def gradcam(
                 ax.set_title(f"nothing for {line[f'{key}_name']}", fontsize=6.5, loc="center", pad=2)
     size = " x ".join(map(str, found["map"]))
     figure.suptitle(
-        f"Grad-CAM of {found['layer']} ({size} positions) on confident mistakes; bright: speaks for the class, "
+        f"Grad-CAM of {found['layer']} ({size} positions) on confident mistakes; bright: evidence for the class, "
         f"each map over its own largest\n{about_run(summary)}",
         x=0.01,
         ha="left",
@@ -138,7 +138,7 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
         ax.plot(severities, [p["accuracy"] for p in points], marker=marker, markersize=4, color=colour, label=label)
     ax.axvline(found["clean"], color=GREY, linewidth=0.8, linestyle=":")
     ax.axhline(100 / number, color=GREY, linewidth=0.8, linestyle=":")
-    ax.set(xlabel=f"{name}: {found['unit']}", ylabel="right (%), band: 95% Wilson interval")
+    ax.set(xlabel=f"{name}: {found['unit']}", ylabel="accuracy (%), band: 95% Wilson interval")
     ax.set_ylim(bottom=0, top=100)
     ax.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.12))
     pictures = list(shown)

@@ -132,7 +132,7 @@ PROBES: dict[str, Probe] = {
         scale,
     ),
     "resolution": Probe(
-        "the picture made smaller and large again: the detail that scale loses, without the change of size",
+        "the picture made smaller and then as large as before: it loses detail, and no size",
         "size in between (1: as it is)",
         (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
         1.0,
@@ -146,14 +146,14 @@ PROBES: dict[str, Probe] = {
         crop,
     ),
     "shift": Probe(
-        "moved to the right, down, left or up, a quarter of the images each",
+        "moved right, down, left or up, for a quarter of the images each",
         "share of the side",
         (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
         0.0,
         shift,
     ),
     "rotate": Probe(
-        "turned about the middle, to the left or to the right, half of the images each",
+        "rotated about the middle, left or right for half of the images each",
         "degrees",
         (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0),
         0.0,
