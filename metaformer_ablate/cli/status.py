@@ -54,9 +54,10 @@ def status_command(
         held = {run_id: owner for run_id, owner in held.items() if run_id in planned}
         counts = {status: [i for i in ids if i in planned] for status, ids in counts.items()}
     counts["interrupted"] = [run_id for run_id in counts.get("interrupted", []) if run_id not in held]
-    owners = {run_id: claims.last_owner(run_id) for run_id in counts["interrupted"]}
-    failed, failed_names = _failed(store, counts.get("failed", []), names)
-    names = {run_id: owner.name for run_id, owner in owners.items() if owner} | failed_names | names
+    owners = {run_id: claims.last_owner(run_id) for run_id in (*counts["interrupted"], *counts.get("failed", []))}
+    names = {run_id: owner.name for run_id, owner in owners.items() if owner and owner.name} | names
+    failed, looked_up = _failed(store, counts.get("failed", []), names)
+    names |= looked_up
     tree = {
         "results": str(store.path),
         "runs": {status: len(ids) for status, ids in sorted(counts.items()) if ids},
@@ -87,7 +88,7 @@ def _names_of_plans(plans: Sequence[Plan], seeds: Sequence[int]) -> dict[str, st
 def _failed(
     store: Store, run_ids: Sequence[str], known: Mapping[str, str]
 ) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """What is said of failed runs, and the names of those that have none yet."""
+    """What is said of failed runs, and names for those that none is known of."""
     from metaformer_ablate.records.names import with_names
 
     records = {run_id: store.read(run_id) for run_id in run_ids}
@@ -96,7 +97,7 @@ def _failed(
     for run_id, record in records.items():
         reason = record.data["reason"] if record is not None else "its record is damaged"
         told.append({"run_id": run_id, "reason": reason, "log": str(store.folder(run_id) / "log.txt")})
-    return told, {record.run_id: record.name for record in with_names(unnamed) if record.name}
+    return told, {record.run_id: record.name for record in with_names(unnamed, closest=False) if record.name}
 
 
 def _running(owner: ClaimOwner) -> dict[str, Any]:

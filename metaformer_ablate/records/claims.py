@@ -186,10 +186,9 @@ class Claim:
         return not self.lost
 
     def leave_note(self) -> None:
-        """Leaves word of a run that stops here, which is all that there is of it beside its checkpoint."""
-        note = self.claims.note_of(self.run_id)
+        """Leaves word of a run that stops here or fails: what it was called and how far it came."""
         with suppress(OSError):
-            note.parent.mkdir(exist_ok=True)
+            (note := self.claims.note_of(self.run_id)).parent.mkdir(exist_ok=True)
             note.write_text(self._text())
 
     def release(self) -> None:
@@ -227,8 +226,8 @@ class Claims:
         return found
 
     def note_of(self, run_id: str) -> Path:
-        """Where a run that was stopped has left word; whoever takes it up next removes that."""
-        return self.folder.parent / ".stopped" / run_id
+        """Where a run that was stopped or failed has left word; whoever takes it up next removes that."""
+        return self.folder.parent / ".notes" / run_id
 
     def last_owner(self, run_id: str) -> ClaimOwner | None:
         """Who had a run last, alive or not; None where nothing tells."""
@@ -289,8 +288,7 @@ class Claims:
             return None
         if top is not None:
             self.forget(run_id, top.generation)
-        with suppress(OSError):
-            self.note_of(run_id).unlink(missing_ok=True)
+        self.note_of(run_id).unlink(missing_ok=True)
         return claim
 
     def forget(self, run_id: str, generation: int) -> None:

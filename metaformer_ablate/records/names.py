@@ -60,13 +60,14 @@ def names_of(specs: Sequence[RunSpec], closest: bool = True) -> dict[str, RunNam
     return found
 
 
-def with_names(records: Sequence[Record]) -> list[Record]:
-    """Records with the names of their runs; None where no row is known of one, or its spec is of other code."""
+def with_names(records: Sequence[Record], closest: bool = True) -> list[Record]:
+    """Records with the names of their runs, as `names_of` gives them; None where no row is known of one, or its spec is
+    of other code."""
     specs = {}
     for record in records:
         with suppress(RequestError):
             specs[record.run_id] = read_spec(record)
-    names = {run_id: str(name) for run_id, name in names_of(list(specs.values())).items() if name.rows}
+    names = {run_id: str(name) for run_id, name in names_of(list(specs.values()), closest).items() if name.rows}
     return [replace(record, name=names.get(record.run_id)) for record in records]
 
 

@@ -81,7 +81,8 @@ class Worker:
                 claim=claim,
             )
             ended = self._train(runner, request, spec, options)
-            if ended.outcome == "stopped":
+            record = runner.store.read(spec.run_id)
+            if ended.outcome == "stopped" or (record is not None and record.status == "failed"):
                 claim.leave_note()
             return ended
         except Interrupted:
