@@ -73,7 +73,8 @@ class Sheet:
 
 
 def _first_sentence(note: str) -> str:
-    return re.split(r"(?<=[\w\])%])\. (?=[A-Z0-9])", note, maxsplit=1)[0].removesuffix(".") + "."
+    first, *rest = re.split(r"(?<=[\w\])%]\.) (?=[A-Z0-9])", note, maxsplit=1)
+    return first if rest else note
 
 
 def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> Sheet:
