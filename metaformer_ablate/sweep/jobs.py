@@ -118,11 +118,11 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
     return total
 
 
-def estimate_in_words(seconds: float, states: Iterable[RunState]) -> str:
-    """`about 3 min`; nothing is told where no record of the plan says what a run takes, for a guess is off by tens."""
+def estimate_in_words(seconds: float, states: Iterable[RunState], at_once: int = 1) -> str:
+    """`about 3 min with 2 at once`; no time where no record of the plan says what a run takes: a guess is off by tens."""
     if not any(state.pace is not None for state in states):
         return "the time is known once one of them has been trained"
-    return f"about {duration(seconds)}"
+    return f"about {duration(seconds)}" + (f" with {at_once} at once" if at_once > 1 else "")
 
 
 def make_request(

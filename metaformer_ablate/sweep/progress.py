@@ -158,7 +158,7 @@ class PlainLines(_Clock):
     def close(self) -> None: ...
 
 
-class LiveBar(_Clock):
+class LiveLine(_Clock):
     """For a terminal: a bar for the sweep, a line below it for each run under way, and above it a line that stays for
     each run that has ended. The bar counts the seconds, also while a worker does nothing yet but load what it needs."""
 
@@ -228,6 +228,6 @@ def fitted(parts: Sequence[str], width: int) -> str:
     return text
 
 
-def listener_for(stream: TextIO) -> LiveBar | PlainLines:
+def listener_for(stream: TextIO) -> LiveLine | PlainLines:
     """What shows a sweep on standard error: a live view on a terminal, plain lines elsewhere."""
-    return LiveBar() if stream.isatty() else PlainLines()
+    return LiveLine() if stream.isatty() else PlainLines()

@@ -12,3 +12,4 @@ def test_the_time_is_told_once_a_run_of_the_plan_was_measured() -> None:
     for seconds in (200, 1e9):  # a guess of minutes is as little worth as one of years
         assert estimate_in_words(seconds, unmeasured) == "the time is known once one of them has been trained"
     assert estimate_in_words(200, measured) == "about 3 min"
+    assert estimate_in_words(200, measured, at_once=2) == "about 3 min with 2 at once"

@@ -8,7 +8,7 @@ from specs import spec_of
 
 from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.sweep.jobs import Job, images_of
-from metaformer_ablate.sweep.progress import LiveBar, PlainLines, fitted
+from metaformer_ablate.sweep.progress import LiveLine, PlainLines, fitted
 
 
 class Ended:
@@ -74,7 +74,7 @@ def test_records_of_the_same_plan_tell_the_time_at_once() -> None:
 def test_the_view_fits_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("LINES", "24")
-    many, bar = jobs(40), LiveBar()
+    many, bar = jobs(40), LiveLine()
     bar.at_once = 30
     bar.begin(many)
     try:
