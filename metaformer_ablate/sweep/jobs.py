@@ -119,7 +119,7 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
 
 
 def estimate_in_words(seconds: float, states: Iterable[RunState], at_once: int = 1) -> str:
-    """`about 3 min with 2 at once`; no time where no record of the plan says what a run takes: a guess is off by tens."""
+    """`about 3 min with 2 at once`; no time where no record of the plan tells what a run takes: a guess is far off."""
     if not any(state.pace is not None for state in states):
         return "the time is known once one of them has been trained"
     return f"about {duration(seconds)}" + (f" with {at_once} at once" if at_once > 1 else "")
