@@ -161,10 +161,10 @@ def _train(
     launcher: Launcher | None = None
     with StopRequest().catching() as stop:
         try:
-            listener.begin(jobs, _announce(jobs, states))
             specs = [job.spec for job in jobs]
             given = {"specs": specs, "device": device, "stop": stop, "tracking": tracking, **execution.options()}
             launcher = choose(execution.launcher, **given)
+            listener.begin(jobs, _announce(jobs, states))
             listener.at_once = max(1, min(launcher.capacity, len(jobs)))
             saved = {key: getattr(execution, key) for key in ("keep_checkpoints", "checkpoint_seconds")}
             make = partial(make_request, store=store, folder=folder, device=device, wandb=wandb, **saved)

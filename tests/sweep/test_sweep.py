@@ -343,7 +343,7 @@ def test_a_record_of_other_semantics_is_said_to_be_one(ablate: Ablate, tmp_path:
     record = fake_record(Store(tmp_path / "results"), spec, 12.5)
     told = f"run {spec.run_id} has semantics {SEMANTICS - 1}, and this code {SEMANTICS}"
     done = ablate("reproduce", record.run_id, "--json")
-    assert done.code == 1 and f"warning: {told}, which trains the same spec otherwise" in done.err
+    assert done.code == 1 and f"warning: {told}, which trains the same spec differently" in done.err
     assert {"what": "semantics", "then": SEMANTICS - 1, "now": SEMANTICS} in done.json["environment"]
     assert ablate("reproduce", record.run_id, "--keep", "kept").sentence.startswith(f"--keep kept: {told}")
 

@@ -124,7 +124,7 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
     if "images" in names and (tested := _comparisons(row.images for row in rows)):
         lines.append(
             f"p (images): exact sign-flip test over images (McNemar's for one seed), {corrected_over(tested)}; "
-            f"below {FLOOR_P:.0e} rounding errors would decide, so less is shown as <{FLOOR_P:.0e}. "
+            f"<{FLOOR_P:.0e} is its floor, below which rounding errors would decide. "
             "The test asks whether these trained models differ on such images, not whether the rows would if trained "
             "again."
         )

@@ -20,14 +20,14 @@ def model_name(spec: Mapping[str, Any]) -> str:
 
 def called(which: Mapping[str, Any]) -> str:
     """What to call a run, of `about_run` or `side_of`: its row and seed, or its model where no row is known of it."""
-    if which["name"]:
+    if "name" in which:
         return f"{which['name']} (run {which['run_id']})"
     return f"run {which['run_id']} ({which['model']}, seed {which['seed']})"
 
 
 def briefly(which: Mapping[str, Any]) -> str:
     """The same for a legend, where the run's id takes too much room."""
-    return which["name"] or called(which)
+    return which.get("name") or called(which)
 
 
 def check_same_data(runs: Sequence[RecordedRun], specs: Sequence[Mapping[str, Any]]) -> None:
@@ -60,11 +60,12 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str
 
 
 def about_run(run: RecordedRun) -> dict[str, Any]:
-    """Which run it is, as errors.json says it: run_id, name, dataset, split, data_fingerprint, model and seed."""
+    """Which run it is, as errors.json says it: run_id, name (where it is known), dataset, split, data_fingerprint,
+    model and seed."""
     spec = run.spec()
     return {
         "run_id": run.run_id,
-        "name": run.name,
+        **({} if run.name is None else {"name": run.name}),
         "dataset": spec["data"]["name"],
         "split": spec["data"]["evaluate_on"],
         "data_fingerprint": run.data["data_fingerprint"],

@@ -514,7 +514,7 @@ def test_every_number_can_be_traced_to_its_runs(ablate: Ablate, table: Table, st
     text = ablate("table", "made_up.yaml", "--runs").out
     for run in listed:
         assert run["run_id"] in text
-    assert "pool3: mean 96.9167 of 3" in text
+    assert "pool3: mean 96.9167 over 3 seeds" in text
 
 
 def test_only_planned_runs_are_read(
