@@ -33,7 +33,7 @@ rows:
     label: Pooling -> Identity mapping
     group: Token mixers
     set: {{model.token_mixer: identity}}
-  # Or one a stage: a hybrid.
+  # Or one per stage: a hybrid.
   attention_last:
     label: Pooling -> Attention in the last stage
     group: Hybrid stages

@@ -34,7 +34,7 @@ class RunState:
     seed: int
     status: str
     record: Record | None
-    pace: float | None = None  # seconds an image and multiply-add, where `plan_jobs` left the record out
+    pace: float | None = None  # seconds per image and multiply-add, where `plan_jobs` left the record out
 
     def value(self, metric: str) -> float | None:
         """A metric of the run's record by name; None unless the run is ok."""
@@ -44,9 +44,9 @@ class RunState:
 def run_states(
     spec: RunSpec, seeds: Iterable[int], store: Store, fingerprint: str | None, held: Container[str] = ()
 ) -> list[RunState]:
-    """Looks a row's runs up, one a seed. A record of other data than today's is stale: shown, not reused.
+    """Looks a row's runs up, one per seed. A record of other data than today's is stale: shown, not reused.
 
-    `held` are the runs that somebody trains (`Claims.held`). Costs a hash a seed and not a resolved spec.
+    `held` are the runs that somebody trains (`Claims.held`). Costs a hash per seed and not a resolved spec.
     """
     seeds = list(seeds)
     ids = zip(spec.ids(seeds), seeds, strict=True)

@@ -19,8 +19,8 @@ from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.console import duration
 
-# Where no record tells how long a run takes: multiply-adds a second in training, forward and backward together, and
-# seconds a step that no size explains. Rough, from the small recipes on one thread of a server CPU.
+# Where no record tells how long a run takes: multiply-adds per second in training, forward and backward together, and
+# seconds per step that no size explains. Rough, from the small recipes on one thread of a server CPU.
 ASSUMED_MACS_PER_SECOND = 3e9
 
 
@@ -74,7 +74,7 @@ def plan_jobs(
 
 
 def _pace(record: Record | None) -> float | None:
-    """Seconds an image and multiply-add of a run that was trained."""
+    """Seconds per image and multiply-add of a run that was trained."""
     if record is None or not record.data.get("images_seen") or not record.data["macs"]:
         return None
     return record.data["seconds"] / (record.data["images_seen"] * record.data["macs"])

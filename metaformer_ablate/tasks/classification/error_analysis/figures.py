@@ -66,7 +66,7 @@ def _intervals(ax: Axes, lines: Sequence[Mapping[str, Any]], positions: Sequence
 
 @styled
 def classes(summary: Mapping[str, Any]) -> Figure:
-    """Accuracy a class, the worst first, with its interval; the line is the accuracy over all images."""
+    """Accuracy per class, the worst first, with its interval; the line is the accuracy over all images."""
     lines = sorted((c for c in summary["classes"] if c["images"]), key=lambda c: (c["accuracy"], c["class"]))
     number = len(lines)
     lines = lines[:MOST_CLASSES]
