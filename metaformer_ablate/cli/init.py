@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from metaformer_ablate.cli.options import say
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.registry import get_task
 
@@ -36,7 +37,7 @@ rows:
     label: Pooling -> Identity mapping
     group: Token mixers
     set: {{model.token_mixer: identity}}
-  # Or one a stage: a hybrid.
+  # Or one per stage: a hybrid.
   attention_last:
     label: Pooling -> Attention in the last stage
     group: Hybrid stages
@@ -101,7 +102,7 @@ def init_command(name: str, target: str | None) -> None:
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None
     rows = "a baseline and two rows" if target is None else f"a baseline of {target}"
-    click.echo(f"{path}: {rows}. Next: {next_step}ablate show {name}, then ablate run {name} --seeds 3")
+    say(f"{path}: {rows}. Next: {next_step}ablate show {name}, then ablate run {name} --seeds 3")
 
 
 def _of_class(name: str, title: str, target: str) -> tuple[str, str]:
