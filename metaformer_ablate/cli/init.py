@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,6 +136,11 @@ def _of_class(name: str, title: str, target: str) -> tuple[str, str]:
 
 
 def _argument_line(argument: Argument) -> str:
-    yaml = {"True": "true", "False": "false", "None": "null"}.get(str(argument.default), argument.default)
-    told = f"    # {argument.annotation}" if argument.annotation else ""
-    return f"  # model.args.{argument.name}: {yaml if yaml is not None else '...    # it has no default: set it'}{told}"
+    """A comment of the file: `# model.args.width: 64    # int`."""
+    said = [argument.annotation] if argument.annotation else []
+    try:
+        value = json.dumps(ast.literal_eval(argument.default or ""))
+    except (ValueError, TypeError, SyntaxError):  # none, or one that only running the code would tell
+        value = "..."
+        said.append(f"its default is {argument.default}" if argument.default else "it has no default: set it")
+    return f"  # model.args.{argument.name}: {value}" + (f"    # {', '.join(said)}" if said else "")

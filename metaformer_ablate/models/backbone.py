@@ -20,7 +20,7 @@ from metaformer_ablate.models.comparators.pvt import PVT
 from metaformer_ablate.models.freezing import apply_freezing
 from metaformer_ablate.models.metaformer import MetaFormer, PositionEmbedding, build_norm
 from metaformer_ablate.models.spec import PRETRAINING_SIZE, ModelSpec
-from metaformer_ablate.models.starting import fitted_in_channels, fitted_in_size, weights_of
+from metaformer_ablate.models.starting import fitted_first, fitted_in_size, weights_of
 from metaformer_ablate.models.weights import fit, our_names
 
 
@@ -179,16 +179,12 @@ def load_backbone(net: Backbone, weights: dict[str, Tensor], source: str) -> Non
         named = _flattened(named, {name.split(".")[0] for name in target})
     kept = {name: value for name, value in named.items() if name in target or not _of_classifier(name)}
     for name, value in kept.items():
-        if name in target and (fitted := _fitted(name, value, target[name])) is not None:
+        if name in target and (fitted := fitted_in_size(name, value, target[name])) is not None:
             kept[name] = fitted
+    kept |= fitted_first(kept, target)
     if isinstance(net, PVTBackbone):
         kept = {name: value for name, value in kept.items() if not name.endswith("class_token")}
     net.body.load_state_dict(fit(kept, target, source))
-
-
-def _fitted(name: str, value: Tensor, target: Tensor) -> Tensor | None:
-    in_size = fitted_in_size(name, value, target)
-    return fitted_in_channels(value, target) if in_size is None else in_size
 
 
 def _flattened(weights: Mapping[str, Tensor], parts: set[str]) -> dict[str, Tensor]:

@@ -88,6 +88,8 @@ def of_source(source: OwnSource, class_name: str) -> Constructor | None:
         if (place := _find_class(source, module, name)) is None:
             return Constructor(tuple(arguments.values()), whole=False) if arguments else None
         module, found = place
+        if found.decorator_list:  # a dataclass gets its __init__ from one
+            break
         init = next((f for f in found.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
         if init is not None:
             for argument in _arguments(init.args):

@@ -180,8 +180,9 @@ def import_statements(source: bytes) -> tuple[tuple[int, str, tuple[str, ...]], 
     return tuple(found)
 
 
+@lru_cache(maxsize=256)
 def parsed(source: bytes) -> ast.Module | None:
-    """The syntax tree of a source; None of one that is no Python, which loading it says better."""
+    """The syntax tree of a source, to be read only; None of one that is no Python, which loading it says better."""
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

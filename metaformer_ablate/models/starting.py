@@ -56,12 +56,10 @@ def start_from(net: nn.Module, model: ModelSpec, num_classes: int) -> None:
         if name in target and (fitted := fitted_in_size(name, value, target[name])) is not None:
             interpolated.append(name)
             weights[name] = fitted
-    first = next((name for name, value in target.items() if value.ndim == 4), "")
-    if first in weights and (fitted := fitted_in_channels(weights[first], target[first])) is not None:
-        start["channels"] = [first]
-        weights[first] = fitted
+    first = fitted_first(weights, target)
+    weights |= first
     net.load_state_dict(fit(weights, target, source))
-    start |= {"interpolated": interpolated} if interpolated else {}
+    start |= {key: names for key, names in (("interpolated", interpolated), ("channels", list(first))) if names}
     setattr(net, _MARK, start)
 
 
@@ -71,10 +69,19 @@ def start_of(net: nn.Module) -> dict[str, Any] | None:
     return next((found for m in net.modules() if (found := getattr(m, _MARK, None)) is not None), None)
 
 
+def start_in_words(net: nn.Module) -> str | None:
+    """What of a file's weights a net does not start with as it is; None where it starts with all, or from no file."""
+    start = start_of(net) or {}
+    said = [f"its averaged weights ({start['weights']})"] if start.get("weights", "as trained") != "as trained" else []
+    said += [f"{key}: {', '.join(start[key])}" for key in ("new", "interpolated", "channels") if key in start]
+    return "; ".join(said) or None
+
+
 def _as_timm_reads(net: nn.Module, weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """Weights of one of timm's models by timm's own rules: other names, position embeddings of another size."""
-    rules = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
-    if not type(net).__module__.startswith("timm.") or rules is None:
+    module = type(net).__module__
+    rules = getattr(sys.modules[module], "checkpoint_filter_fn", None) if module.startswith("timm.") else None
+    if rules is None:
         return weights
     try:
         return dict(rules(dict(weights), net))
@@ -128,17 +135,19 @@ def fitted_in_size(name: str, value: Tensor, target: Tensor) -> Tensor | None:
     return None
 
 
-def fitted_in_channels(value: Tensor, target: Tensor) -> Tensor | None:
-    """A first convolution [n, c, k, k] for images of other channels; None where nothing is to be done.
+def fitted_first(weights: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """{name: the first convolution [n, c, k, k] of `target`} where its weights are of images of other channels; {}
+    where nothing is to be done.
 
     Of grey images each of several channels has an equal share; to grey ones the channels are summed.
     """
-    one, other = value.shape, target.shape
-    if value.ndim != 4 or target.ndim != 4 or (one[0], *one[2:]) != (other[0], *other[2:]) or one == other:
-        return None
-    if one[1] == 1:
-        return value.expand_as(target) / other[1]
-    return value.sum(1, keepdim=True) if other[1] == 1 else None
+    name = next((name for name, value in target.items() if value.ndim == 4), "")
+    if name not in weights or weights[name].ndim != 4:
+        return {}
+    value, one, other = weights[name], weights[name].shape, target[name].shape
+    if (one[0], *one[2:]) != (other[0], *other[2:]) or one == other or 1 not in (one[1], other[1]):
+        return {}
+    return {name: value.expand(other) / other[1] if one[1] == 1 else value.sum(1, keepdim=True)}
 
 
 def weights_of(path: str, averaged: str | None, target: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.starting import start_of
+from metaformer_ablate.models.starting import start_in_words, start_of
 from metaformer_ablate.records.checkpoints import Checkpoints
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
@@ -171,6 +171,8 @@ class Runner:
         """The module that the task makes of a run, as it is to compute, and whether its net has batch norm."""
         train, task = spec.train, task_of(spec)
         net = task.part("net").build_net(spec, kernels=computing.kernels)
+        if (said := start_in_words(net)) is not None:
+            self._log_once(logging.INFO, f"note: of model.init_from a run starts with {said}")
         batch_norm = has_batch_norm(net, train)
         check_hardware(spec, self.device.type, batch_norm)
         if train.grad_checkpointing:

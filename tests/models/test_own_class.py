@@ -217,6 +217,30 @@ def test_a_class_that_is_no_net_is_refused(home: Path, before: str, after: str, 
     assert "metaformer_ablate_own" not in str(raised.value)
 
 
+def test_a_constructor_that_the_source_does_not_show_is_asked_of_the_class(home: Path) -> None:
+    text = """
+import dataclasses
+from torch import nn
+
+@dataclasses.dataclass(eq=False)
+class Data(nn.Module):
+    width: int = 4
+    num_classes: int = 10
+
+    def __post_init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(self.width), nn.Linear(self.width, self.num_classes))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+    (home / "data_net.py").write_text(text)
+    spec = own("model.args.wdith=3", target="data_net.py:Data")
+    with pytest.raises(RequestError, match=r"model.args.wdith: unknown argument of Data \(did you mean 'width'\?\)"):
+        build_net(spec)
+    assert build_net(own("model.args.width=3", target="data_net.py:Data")).layers[2].in_features == 3
+
+
 def test_weights_drawn_with_numpy_follow_the_seed(home: Path) -> None:
     edit(home / "my_net.py", "import torch\n", "import random\nimport numpy\nimport torch\n")
     edit(home / "my_net.py", "self.drop =", "self.drawn = numpy.random.rand() + random.random()\n        self.drop =")

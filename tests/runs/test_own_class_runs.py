@@ -131,8 +131,12 @@ def test_init_of_what_is_no_net(
 
 def test_an_argument_without_a_default_is_to_be_set_first(home: Path, ablate: Callable[..., Result]) -> None:
     edit(home / "my_net.py", "width: int = 8", "width: int")
+    edit(home / "my_net.py", "depth: int = 1", "depth: int = 1, kernel=(3, 3), act=nn.ReLU")
     made = ablate("init", "my_study", "--model", "my_net.py:MyNet")
     assert "Next: set model.args.width in it, then ablate show" in made.out
+    text = (home / "experiments" / "my_study.yaml").read_text()
+    assert "# model.args.width: ...    # int, it has no default: set it" in text
+    assert "# model.args.kernel: [3, 3]" in text and "# model.args.act: ...    # its default is nn.ReLU" in text
     assert "model.args.width is not set, and MyNet has no default for it" in ablate("show", "my_study", *WORDS).sentence
 
 
