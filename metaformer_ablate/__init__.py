@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `__getattr__` gives the
     from metaformer_ablate.api.results import load_results
     from metaformer_ablate.api.table import ResultTable
     from metaformer_ablate.errors import RequestError
+    from metaformer_ablate.models.mixers import Site
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "RecipeData",
     "RequestError",
     "ResultTable",
+    "Site",
     "count",
     "create_model",
     "lightning",
@@ -48,6 +50,7 @@ _HOMES = {
     "RecipeData": "api.lightning",
     "RequestError": "errors",
     "ResultTable": "api.table",
+    "Site": "models.mixers",
     "count": "api.models",
     "create_model": "api.models",
     "lightning": "api.lightning",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from metaformer_ablate.analysis.figures.data import FigureData
 from metaformer_ablate.analysis.figures.kinds import KINDS, draw, figure_data
 from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.api.overrides import Overrides, override_layer
 from metaformer_ablate.api.table import ResultTable, check_points
 from metaformer_ablate.cost.cost import count
 from metaformer_ablate.cost.counting import Cost
@@ -18,8 +19,7 @@ from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError, unknown
 from metaformer_ablate.records.status import RunState, frame_of_plan, run_states, seeds_with_records
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.settings.layers import Layer
-from metaformer_ablate.spec.known import flatten
+from metaformer_ablate.spec.experiment import forget_files
 from metaformer_ablate.spec.plan import Plan, parse_seeds, plan
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.signals import Interrupted
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from metaformer_ablate.api.lightning import RecipeData
     from metaformer_ablate.tasks.module import TaskModule
 
-Overrides: TypeAlias = Mapping[str, Any] | Sequence[str]
 Seeds: TypeAlias = int | Sequence[int]
 
 
@@ -58,16 +57,10 @@ def load_experiment(
 
     Raises RequestError (a ValueError) in one sentence for whatever is unknown, of a wrong type or contradictory.
     """
+    forget_files()
     chosen = plan(name, recipe, override_layer(overrides) if isinstance(overrides, Mapping) else list(overrides))
     store = Store.choose(None if results is None else str(results), called="results")
     return Experiment(chosen, store, DataFolder.choose(None if data is None else str(data), called="data"))
-
-
-def override_layer(overrides: Mapping[str, Any]) -> Layer:
-    """Settings by dotted path or nested, as a layer over a recipe and an experiment. A tuple is a list to the spec."""
-    values = flatten(overrides, lambda path: "overrides")
-    listed = {path: list(value) if isinstance(value, tuple) else value for path, value in values.items()}
-    return Layer(listed, lambda path: "overrides", strict=True)
 
 
 def seeds_of(seeds: Seeds | None) -> tuple[int, ...] | None:

@@ -9,14 +9,13 @@ import pytorch_lightning as pl
 from torch import nn
 from torch.utils.data import DataLoader
 
-from metaformer_ablate.api.experiment import Overrides, override_layer
+from metaformer_ablate.api.overrides import Overrides, override_layer
 from metaformer_ablate.api.training import fetch_data
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.unreadable import Unreadable
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.runs.prepare import build_module
 from metaformer_ablate.runs.trainer import trainer_arguments
-from metaformer_ablate.spec import words
 from metaformer_ablate.spec.experiment import load_recipe
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -58,8 +57,7 @@ def lightning(
 
     Raises RequestError for what is unknown or contradictory, and where data cannot be had.
     """
-    over = override_layer(overrides) if isinstance(overrides, Mapping) else words.override_layer(overrides)
-    spec = resolve([load_recipe(recipe).layer, over], seed=seed)
+    spec = resolve([load_recipe(recipe).layer, override_layer(overrides)], seed=seed)
     return pair(spec, DataFolder.choose(data, called="data"), device, net)
 
 

@@ -6,7 +6,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metaformer_ablate.api.experiment import Overrides, load_experiment
+from metaformer_ablate.api.experiment import load_experiment
+from metaformer_ablate.api.overrides import Overrides
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.store import Store
 

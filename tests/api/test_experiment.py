@@ -54,14 +54,15 @@ def test_the_table_is_that_of_the_command(trained: Trained, ablate: Ablate) -> N
 
 
 def test_a_figure_is_that_of_the_command(trained: Trained, ablate: Ablate, tmp_path: Path) -> None:
-    figure = of(trained).plot("cost", x="params")
+    study = ma.load_experiment("pooling_size", overrides=TINY_WORDS, results=trained.results)
+    figure = study.plot("cost", x="params")
     assert isinstance(figure, Figure)
     out = tmp_path / "cost.png"
     ablate("plot", *trained.arguments, "--kind", "cost", "--x", "params", "--out", str(out))
     assert to_bytes(figure, "png") == out.read_bytes()
     assert figure._repr_png_().startswith(b"\x89PNG")
     numbers = ablate("plot", *trained.arguments, "--json").json["figures"]
-    drawn = of(trained).figure_data()
+    drawn = study.figure_data()
     assert json.loads(json.dumps({kind: data.to_json() for kind, data in drawn.items()})) == numbers
 
 
@@ -112,7 +113,7 @@ def test_a_failed_run_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ),
         (
             lambda: ma.load_experiment("pooling_size", overrides={"train.epochs": "two"}),
-            "overrides: row 'pool3': train.epochs is 'two'; allowed: an integer of at least 1",
+            "overrides: row 'pool3': train.epochs is 'two' (a string); allowed: an integer of at least 1",
         ),
         (lambda: ma.load_experiment("pooling_size", results=__file__), f"results is {__file__!r}, which is not a"),
         (lambda: ma.load_experiment("pooling_size", data="nowhere"), "data is 'nowhere', which is not a folder"),
