@@ -108,7 +108,7 @@ def test_a_setting_that_is_null_is_in_no_id() -> None:
                 "data.mixup=0",
                 "data.cutmix=0",
             ],
-            "train.class_weights is 'balanced' (a string); allowed where 64 parts of a batch are read apart: null, or data.mixup",
+            "train.class_weights is 'balanced' (a string); allowed where 64 parts of a batch are read apart: null",
         ),
     ],
 )
