@@ -7,7 +7,7 @@ import io
 from matplotlib.figure import Figure
 from PIL import Image
 
-SCREEN_DPI = 110
+SCREEN_DPI = 100
 
 
 class ShownFigure(Figure):
@@ -16,7 +16,7 @@ class ShownFigure(Figure):
     def _repr_png_(self) -> bytes:
         stream = io.BytesIO()
         self.savefig(stream, format="png", dpi=SCREEN_DPI, metadata={"Software": None})
-        # Of 64 colours a file is a third as large, and a notebook keeps it.
+        # Of 48 colours a file is a third as large, and a notebook keeps it.
         small = io.BytesIO()
-        Image.open(stream).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+        Image.open(stream).convert("RGB").quantize(48).save(small, format="png", optimize=True)
         return small.getvalue()
