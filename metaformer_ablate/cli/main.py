@@ -111,6 +111,7 @@ COMMANDS = {
     "explain": "tables",
     "plot": "figures",
     "report": "report",
+    "register": "register",
     "init": "init",
     "cost": "plan",
     "status": "results",

@@ -10,7 +10,7 @@ from typing import Any
 
 from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.models.registry import COMPONENTS
-from metaformer_ablate.settings.layers import Layer
+from metaformer_ablate.settings.layers import Layer, digest
 from metaformer_ablate.spec.experiment import Experiment, Recipe, Row, load_experiment, load_recipe
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import SECTION_NAMES, RunSpec
@@ -43,6 +43,12 @@ class Plan:
     not_applicable: dict[str, str] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()  # words of the command line
     combinations: tuple[Combination, ...] = ()  # the interactions that the experiment asks for
+
+    @property
+    def key(self) -> str:
+        """`experiment.recipe`, and of overrides a digest: names the files that belong to the plan."""
+        overrides = [digest(sorted(self.overrides))[:6]] if self.overrides else []
+        return ".".join([self.experiment.name, self.recipe.name, *overrides])
 
     def everything(self) -> list[tuple[str, RunSpec]]:
         """Name and spec of each row and of each combination."""

@@ -12,6 +12,9 @@ from metaformer_ablate.statistics.stats import FISHER_Z, LEVEL, holm, kendall, p
 FEWEST_ROWS = 3
 
 
+CLEAR = 1.0  # points that a pair of rows lies apart in the paper to be called clear
+
+
 @dataclass(frozen=True)
 class RankedColumn:
     """A metric by row. `seeds` holds what the means are of, {row: {seed: value}}; None for printed numbers."""
@@ -66,6 +69,24 @@ def agreement(one: RankedColumn, other: RankedColumn, sign: int = 1) -> dict[str
         "left_out": [{"name": row, "reason": why} for row, why in left_out.items() if row in either],
     }
     return {**found, "text": _in_words(found)}
+
+
+def clear_pairs(one: RankedColumn, other: RankedColumn, apart: float = CLEAR) -> float | None:
+    """The share of the pairs of rows that lie `apart` or more in the other column whose order one column has, too.
+
+    A tie is not in order. None where no such pair is in both.
+    """
+    names = [row for row in one.values if row in other.values]
+    pairs = [pair for pair in combinations(names, 2) if _apart(other, *pair) >= apart - 1e-9]
+    in_order = sum(
+        (one.values[first] - one.values[second]) * (other.values[first] - other.values[second]) > 0
+        for first, second in pairs
+    )
+    return in_order / len(pairs) if pairs else None
+
+
+def _apart(column: RankedColumn, first: str, second: str) -> float:
+    return abs(column.values[first] - column.values[second])
 
 
 def _ordered_pairs(names: Sequence[str], one: RankedColumn, other: RankedColumn, sign: int) -> list[dict[str, Any]]:

@@ -161,6 +161,7 @@ def _notes(table: Table, here: str, marks: dict[str, int]) -> Html:
         lines.append(words + (f"; its p is {corrected_over(tested)}." if tested else "."))
     lines += [found["text"] for found in (table.resolution, table.spread) if found]
     lines += table.agreement["text"] if table.agreement else []
+    lines += table.registration["text"] if table.registration else []
     listed = [element("ol", *notes, class_="notes")] if notes else []
     return element("div", *listed, *(element("p", line, class_="quiet") for line in lines), class_="below")
 

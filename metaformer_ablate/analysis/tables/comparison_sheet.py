@@ -18,7 +18,7 @@ MOST_PAIRS = 6  # that a line names; JSON has all of them
 
 
 def render_comparison(comparison: Comparison, style: str, digits: int | None = None) -> str:
-    """A comparison in one of the formats of a table. Of three or more recipes the agreements have a part of their own."""
+    """A comparison in one of the formats of a table. Of three or more recipes, agreements have a part of their own."""
     if style == "json":
         return json.dumps(comparison.to_json(), indent=1, allow_nan=False) + "\n"
     if style == "csv":

@@ -116,6 +116,7 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
     lines += [table.power["text"]] if table.power else []
     lines += [table.equivalent["text"]] if table.equivalent else []
     lines += table.agreement["text"] if table.agreement and "paper" in names else []
+    lines += table.registration["text"] if table.registration else []
     told = tuple(f"audit [{finding.number}]" for finding in table.audit)  # as footnotes
     return lines + [f"Warning: {warning}" for warning in table.warnings if not warning.startswith(told)]
 

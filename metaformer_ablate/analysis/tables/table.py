@@ -15,6 +15,7 @@ from metaformer_ablate.analysis.tables.equivalence import test_equivalence, with
 from metaformer_ablate.analysis.tables.image_tests import test_on_images
 from metaformer_ablate.analysis.tables.interactions import build_interactions
 from metaformer_ablate.analysis.tables.ranking import measured_column, paper_column
+from metaformer_ablate.analysis.tables.registration import try_registered_study
 from metaformer_ablate.analysis.tables.spread import spread_of
 from metaformer_ablate.analysis.tables.types import (
     Bootstrap,
@@ -79,6 +80,7 @@ def build_table(
     findings = audit(plan, runs, chosen)
     resolution = detectable_difference(list(pairs.values()), chosen.difference_unit)
     warnings = _warnings(rows, store, no_records_hint(plan, store, found))
+    registration, mind = try_registered_study(plan, store, folder, rows, task)
     together = _states(plan, store, folder, found, combined=True)
     interactions = build_interactions(plan, runs, together, chosen) if plan.combinations else None
     return Table(
@@ -89,7 +91,7 @@ def build_table(
         task=task,
         metric=chosen,
         rows=rows,
-        warnings=(*warnings, *(finding.warning for finding in findings)),
+        warnings=(*warnings, *mind, *(finding.warning for finding in findings)),
         audit=findings,
         resolution=resolution,
         spread=spread_of(runs, base, pairs, resolution, task, chosen) if spread else None,
@@ -97,6 +99,7 @@ def build_table(
         power=None if power is None else required_seeds(power, list(pairs.values()), chosen.difference_unit),
         equivalent=None if equivalent is None else within_margin(equal, equivalent, resolution, chosen),
         interactions=interactions,
+        registration=registration,
     )
 
 

@@ -180,6 +180,7 @@ class Table:
     power: Mapping[str, Any] | None = None  # the seeds that an asked-for difference needs
     equivalent: Mapping[str, Any] | None = None  # the rows within an asked-for margin of the baseline
     interactions: Sequence[Any] | None = None  # of the pairs of rows that the experiment names
+    registration: Mapping[str, Any] | None = None  # what was written down beforehand, and what became of it
 
     @property
     def title(self) -> str:
@@ -222,7 +223,8 @@ class Table:
                 for name in ("rows", "warnings", "audit", "resolution", "spread", "agreement")
             },
         }
-        asked = {"power": self.power, "equivalent": self.equivalent, "interactions": self.interactions}
+        names = ("power", "equivalent", "interactions", "registration")
+        asked = {name: getattr(self, name) for name in names}
         return tree | {name: plain(value) for name, value in asked.items() if value is not None}
 
     def flat(self) -> list[dict[str, Any]]:
