@@ -10,7 +10,6 @@ from metaformer_ablate.analysis.figures.data import FigureData
 from metaformer_ablate.analysis.figures.style import LINE_HEIGHT, Page, plain_label, row_styles, wrapped
 from metaformer_ablate.analysis.tables.comparison import Comparison
 from metaformer_ablate.drawing.canvas import GREY, styled
-from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +38,7 @@ class SlopeData(FigureData):
 
 
 def slope_data(comparison: Comparison) -> SlopeData:
-    """Raises RequestError where no row has a number under every recipe."""
+    """The ranks of a comparison, without the rows that have none."""
     rows, left_out = [], []
     for row in comparison.rows:
         ranks = [result.rank for result in row.results if result.rank is not None]
@@ -47,8 +46,6 @@ def slope_data(comparison: Comparison) -> SlopeData:
             left_out.append(row.name)
         else:
             rows.append(SlopeRow(name=row.name, label=row.label, group=row.group, ranks=tuple(ranks)))
-    if not rows:
-        raise RequestError(f"--plot: no row of {comparison.experiment} has a number under every recipe")
     recipes = comparison.recipes
     return SlopeData(
         kind="slope",
@@ -71,7 +68,7 @@ def draw_slopes(data: SlopeData) -> Figure:
     caption = [
         f"Rank of each row's mean {data.metric.phrase}, 1 for the {best}; rows of the same value share a rank.",
         "Black: the baseline. Crossing lines: rows that the recipes order differently.",
-        f"Left out, without a number under every recipe: {', '.join(data.left_out)}." if data.left_out else "",
+        f"Without a number under every recipe, so not drawn: {', '.join(data.left_out)}." if data.left_out else "",
     ]
     with styled():
         page = Page(data, 0.7 + LINE_HEIGHT * 1.5 * len(rows), caption)
@@ -94,7 +91,7 @@ def draw_slopes(data: SlopeData) -> Figure:
                     size=6.5,
                     color=styles[row.name]["color"],
                 )
-        axes.set_ylim(len(rows) + 0.5, 0.5)
+        axes.set_ylim(max(len(rows), 1) + 0.5, 0.5)
         axes.set_xticks(range(last + 1), [wrapped(recipe.replace(":", ": "), 20) for recipe in data.recipes])
         axes.set_yticks([])
         for side in ("left", "bottom"):

@@ -32,7 +32,7 @@ def registered_study(
     The verdicts are over the registered runs, whatever a table shows. Raises RequestError for a file that is none.
     """
     path = path_of(plan)
-    registration = read_registration(path)
+    registration = None if plan.choices else read_registration(path)
     if registration is None:
         return None
     metric = task.metric(registration.metric)

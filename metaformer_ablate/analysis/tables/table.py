@@ -86,7 +86,7 @@ def build_table(
     return Table(
         experiment=plan.experiment.name,
         recipe=plan.recipe.name,
-        overrides=plan.overrides,
+        overrides=(*plan.overrides, *(["--tuned"] if plan.choices else [])),
         baseline=base,
         task=task,
         metric=chosen,

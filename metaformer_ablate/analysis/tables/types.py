@@ -181,10 +181,11 @@ class Table:
     equivalent: Mapping[str, Any] | None = None  # the rows within an asked-for margin of the baseline
     interactions: Sequence[Any] | None = None  # of the pairs of rows that the experiment names
     registration: Mapping[str, Any] | None = None  # what was written down beforehand, and what became of it
+    tuning: Any | None = None  # where each row has its own best value: the same-value rows, and the trials
 
     @property
     def title(self) -> str:
-        return f"{self.experiment} under {self.recipe}"
+        return f"{self.experiment} under {self.recipe}" + (", each row at its own best value" if self.tuning else "")
 
     @property
     def baseline_row(self) -> TableRow:
@@ -223,7 +224,7 @@ class Table:
                 for name in ("rows", "warnings", "audit", "resolution", "spread", "agreement")
             },
         }
-        names = ("power", "equivalent", "interactions", "registration")
+        names = ("power", "equivalent", "interactions", "registration", "tuning")
         asked = {name: getattr(self, name) for name in names}
         return tree | {name: plain(value) for name, value in asked.items() if value is not None}
 

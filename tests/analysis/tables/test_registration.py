@@ -79,7 +79,7 @@ def test_the_plan_and_what_comes_of_it(folder: Path, ablate: Ablate) -> None:
     assert "none < pool3: held, -5.03 [" in said(folder, ablate, "--seeds", "2"), "whatever seeds are shown"
     ablate("report", cwd=folder)
     page = read((folder / "report.html").read_text(encoding="utf-8"))
-    assert "none < pool3: held, -5.03 [" in " ".join(page.text().split())
+    assert "none < pool3: held, -5.03 [" in " ".join(page.text.split())
 
 
 def test_runs_that_were_there_before_are_counted(folder: Path, ablate: Ablate) -> None:
