@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.options import experiment_of, one_name, options, seeds_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
@@ -42,29 +42,22 @@ def plot_command(
     as_json: bool,
 ) -> None:
     """Figures of an experiment, from its records alone; prints the files. With --json their numbers instead."""
-    from metaformer_ablate.analysis.figures.kinds import KINDS, figure_data
-    from metaformer_ablate.analysis.tables.table import build_table
-    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.analysis.figures.kinds import KINDS
     from metaformer_ablate.records.status import no_records_hint
-    from metaformer_ablate.spec.plan import plan
 
     given = {name: value for name, value in (("x", x), ("y", y)) if value is not None}
     kinds = _kinds(kind, given)
     style = _format(style, kind, out)
     name, overrides = one_name(words, "experiment")
-    chosen = plan(name, recipe or "digits", overrides)
-    store, wanted_seeds = store_of(results), seeds_of(seeds)
-    table = build_table(chosen, store, DataFolder.choose(data), wanted_seeds, metric=metric, spread=False)
-    figures = {}
-    for one in kinds:
-        of_kind = {key: value for key, value in given.items() if key in KINDS[one].options}
-        figures[one] = figure_data(one, table, **of_kind)
+    experiment = experiment_of(name, recipe, overrides, results, data)
+    store, wanted_seeds = experiment.store, seeds_of(seeds)
+    figures = experiment.figure_data(kinds, seeds=wanted_seeds, metric=metric, **given)
     warn_problems(store)
-    if (hint := no_records_hint(chosen, store, wanted_seeds)) is not None:
+    if (hint := no_records_hint(experiment.plan, store, wanted_seeds)) is not None:
         logger.warning(hint)
     if as_json:
         numbers = {one: figure.to_json() for one, figure in figures.items()}
-        tree = {"experiment": table.experiment, "recipe": table.recipe, "figures": numbers}
+        tree = {"experiment": experiment.name, "recipe": experiment.recipe, "figures": numbers}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))
     if as_json and out is None:
         return

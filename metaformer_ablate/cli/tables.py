@@ -13,6 +13,7 @@ import click
 from metaformer_ablate.cli.options import (
     INTEGER,
     NUMBER,
+    experiment_of,
     one_name,
     options,
     seeds_of,
@@ -79,34 +80,31 @@ def table_command(
     as_json: bool,
 ) -> int:
     """The table of an experiment, from its records alone."""
-    from metaformer_ablate.analysis.tables.columns import choose_columns, sort_rows
-    from metaformer_ablate.analysis.tables.render import render
-    from metaformer_ablate.analysis.tables.table import build_table, plan_task
-    from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.spec.plan import plan
+    from metaformer_ablate.analysis.tables.columns import choose_columns
+    from metaformer_ablate.analysis.tables.table import plan_task
+    from metaformer_ablate.api.table import check_points
 
     allowed = ("text", "csv", "json") if list_runs else None
     shaping = {"--columns": columns is not None, "--digits": digits is not None, "--transposed": transposed}
     style = _style("json" if as_json else style, digits, shaping, allowed)
-    for option, points in {"--power": power, "--equivalent": equivalent}.items():
-        if points is not None and not 0 < points <= 100:
-            raise RequestError(f"{option} is {points:g}; allowed: a difference in points, above 0 and at most 100")
+    check_points("--power", power)
+    check_points("--equivalent", equivalent)
     name, overrides = one_name(words, "experiment")
-    chosen = plan(name, recipe or "digits", overrides)
+    experiment = experiment_of(name, recipe, overrides, results, data)
     shown = None if columns is None else [word.strip() for word in columns.split(",")]
-    chosen_columns = shown and choose_columns(plan_task(chosen).metric(metric), shown)
-    store = store_of(results)
-    images = images or "images" in (chosen_columns or ())
-    table = build_table(chosen, store, DataFolder.choose(data), seeds_of(seeds), images, power, metric, equivalent)
-    warn_problems(store)
-    table = table if sort is None else sort_rows(table, sort)
+    if shown is not None:
+        choose_columns(plan_task(experiment.plan).metric(metric), shown)
+    asked: dict[str, Any] = {"images": images or "images" in (shown or ()), "power": power, "equivalent": equivalent}
+    table = experiment.table(metric, seeds=seeds_of(seeds), **asked)
+    warn_problems(experiment.store)
+    table = table if sort is None else table.sorted(sort)
     if list_runs:
         from metaformer_ablate.analysis.tables.runs import list_runs as runs_of
         from metaformer_ablate.analysis.tables.runs import render_runs
 
         text = render_runs(table, runs_of(table), style)
     else:
-        text = render(table, style, columns=chosen_columns, digits=digits, transposed=transposed)
+        text = table.to_text(style, shown, digits, transposed)
     _write(text, out)
     return _strict(len(table.audit)) if strict else 0
 

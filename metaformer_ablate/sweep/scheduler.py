@@ -45,6 +45,8 @@ class ProgressListener:
 
     def note(self, text: str) -> None: ...
 
+    def close(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class Limits:
