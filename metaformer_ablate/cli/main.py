@@ -112,6 +112,7 @@ COMMANDS = {
     "plot": "figures",
     "report": "report",
     "register": "register",
+    "tune": "tune",
     "init": "init",
     "cost": "plan",
     "status": "results",

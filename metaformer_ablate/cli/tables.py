@@ -42,7 +42,7 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 
 
 @click.command("table")
 @click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
-@options("recipe", "seeds", "results", "data")
+@options("recipe", "tuned", "seeds", "results", "data")
 @_format
 @click.option("--columns", metavar="LIST", help="Columns and their order: row,params,n,difference,p,...")
 @_digits
@@ -62,6 +62,7 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 
 def table_command(
     words: tuple[str, ...],
     recipe: str | None,
+    tuned: bool,
     seeds: str | None,
     results: str | None,
     data: str | None,
@@ -90,7 +91,7 @@ def table_command(
     check_points("--power", power)
     check_points("--equivalent", equivalent)
     name, overrides = one_name(words, "experiment")
-    experiment = experiment_of(name, recipe, overrides, results, data)
+    experiment = experiment_of(name, recipe, overrides, results, data, tuned)
     shown = None if columns is None else [word.strip() for word in columns.split(",")]
     if shown is not None:
         choose_columns(plan_task(experiment.plan).metric(metric), shown)
@@ -111,7 +112,7 @@ def table_command(
 
 @click.command("compare")
 @click.argument("words", nargs=-1, metavar="RECIPE RECIPE... EXPERIMENT [KEY.PATH=VALUE]...")
-@options("seeds", "results", "data")
+@options("tuned", "seeds", "results", "data")
 @_format
 @_digits
 @click.option("--plot", metavar="FILE", help="Also: the ranks as a slope chart (.png, .svg or .pdf).")
@@ -119,6 +120,7 @@ def table_command(
 @options("metric", "json")
 def compare_command(
     words: tuple[str, ...],
+    tuned: bool,
     seeds: str | None,
     results: str | None,
     data: str | None,
@@ -141,7 +143,7 @@ def compare_command(
     recipes, name, overrides = _compared(words)
     store = store_of(results)
     folder = DataFolder.choose(data)
-    comparison = build_comparison(name, recipes, overrides, store, folder, seeds_of(seeds), metric)
+    comparison = build_comparison(name, recipes, overrides, store, folder, seeds_of(seeds), metric, tuned)
     warn_problems(store)
     if plot is not None:
         _plot_slopes(comparison, plot)

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @click.command("run")
 @click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...")
-@options("recipe", "seeds", "results", "data", "device", "execution")
+@options("recipe", "tuned", "seeds", "results", "data", "device", "execution")
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
 @click.option("--retry-failed", is_flag=True, help="Train failed runs again; diverged ones are results.")
 @click.option("--max-hours", type=NUMBER, metavar="H", help="Begin no run after H hours.")
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 def run_command(
     words: tuple[str, ...],
     recipe: str | None,
+    tuned: bool,
     seeds: str | None,
     results: str | None,
     data: str | None,
@@ -66,6 +67,9 @@ def run_command(
     wanted = seeds_of(seeds) or (0,)
     store, folder = store_of(results), DataFolder.choose(data)
     experiments = [Experiment(chosen, store, folder) for chosen in plans]
+    if tuned:
+        experiments = [experiment.tuned() for experiment in experiments]
+        plans = [experiment.plan for experiment in experiments]
     if dry_run:
         _tell_plan(experiments, wanted, retry_failed, as_json)
         return 0

@@ -66,8 +66,8 @@ def path_of(plan: Plan, store: Store) -> Path:
     return store.path / "tuned" / f"{plan.key}.yaml"
 
 
-def trial_plans(base: Plan, source: str, grid: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], Plan]]:
-    """Every point of a grid and the plan of its trials; `source` is what the experiment was asked for as.
+def trial_plans(base: Plan, grid: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], Plan]]:
+    """Every point of a grid and the plan of its trials.
 
     Raises RequestError where the trials would undo what an override or a row sets.
     """
@@ -80,7 +80,7 @@ def trial_plans(base: Plan, source: str, grid: Mapping[str, Sequence[Any]]) -> l
     found = []
     for point in points({key: list(values) for key, values in grid.items()}):
         words = [*base.overrides, *HELD_OUT, *as_words(point)]
-        found.append((point, plan(source, base.recipe.name, words)))
+        found.append((point, plan(base.experiment, base.recipe, words)))
     return found
 
 
@@ -127,7 +127,7 @@ def write_tuning(path: Path, tuning: Tuning) -> None:
     write_study_file(path, tuning, _COMMENT)
 
 
-def tuned_plan(source: str, base: Plan, store: Store) -> tuple[Plan, Tuning]:
+def tuned_plan(base: Plan, store: Store) -> tuple[Plan, Tuning]:
     """The plan with each row at its own best value, and the trials behind it.
 
     Raises RequestError where nothing was chosen, and where the trials are of other runs than the plan's would be today.
@@ -137,18 +137,17 @@ def tuned_plan(source: str, base: Plan, store: Store) -> tuple[Plan, Tuning]:
     if tuning is None:
         words = " ".join([base.experiment.name, "--recipe", base.recipe.name, *base.overrides])
         raise RequestError(f"--tuned: there is no {path}; `ablate tune {words} --over KEY=A,B,C` chooses and writes it")
-    _check_of_today(path, tuning, base, source)
-    overrides = list(base.overrides)
-    return plan(source, base.recipe.name, overrides, choices=tuning.choices), tuning
+    _check_of_today(path, tuning, base)
+    return plan(base.experiment, base.recipe, list(base.overrides), choices=tuning.choices), tuning
 
 
-def _check_of_today(path: Path, tuning: Tuning, base: Plan, source: str) -> None:
+def _check_of_today(path: Path, tuning: Tuning, base: Plan) -> None:
     """Raises RequestError unless the runs of every trial are those that the experiment and the recipe make today."""
     names = {name for name, _ in base.everything()}
     if other := sorted(names ^ tuning.rows.keys()):
         raise RequestError(f"{path}: was chosen for other rows than {base.experiment.name} has: {', '.join(other)}")
     wrong = set()
-    for point, chosen in trial_plans(base, source, tuning.over):
+    for point, chosen in trial_plans(base, tuning.over):
         for name, spec in chosen.everything():
             trial = next((each for each in tuning.rows[name].trials if each.set == point), None)
             if trial is None or trial.runs != list(spec.ids(tuning.seeds)):

@@ -65,8 +65,8 @@ Choices = Mapping[str, Mapping[str, Any]]
 
 
 def plan(
-    experiment: str,
-    recipe: str = "digits",
+    experiment: str | Experiment,
+    recipe: str | Recipe = "digits",
     overrides: Sequence[str] | Layer = (),
     *,
     baseline_only: bool = False,
@@ -74,10 +74,11 @@ def plan(
 ) -> Plan:
     """Resolves every row of an experiment, or its baseline, under a recipe with words or a layer of overrides.
 
-    `choices` are settings of single rows over those of the file, as `ablate tune` found them. Two rows that resolve to
-    the same spec are an error.
+    Names are looked up, paths are taken as they are. `choices` are settings of single rows over those of the file, as
+    `ablate tune` found them. Two rows that resolve to the same spec are an error.
     """
-    untouched, under = load_experiment(experiment), load_recipe(recipe)
+    untouched = load_experiment(experiment) if isinstance(experiment, str) else experiment
+    under = load_recipe(recipe) if isinstance(recipe, str) else recipe
     choices = choices or {}
     rows = {name: _with_choice(row, under, choices) for name, row in untouched.rows.items()}
     chosen = replace(untouched, rows=rows)

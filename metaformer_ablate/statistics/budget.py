@@ -1,9 +1,9 @@
 """The best of so many trials: what a budget of trials can be expected to find.
 
 Dodge et al. (EMNLP 2019, "Show your work") ask for the expected best result as a function of the budget; their
-estimator draws with replacement and is too low. Tang et al. (ACL 2020, "Showing your work doesn't always work") give the unbiased
-one: the mean of the best over all subsets of the trials. Of trials on a grid it is the expected best of so many trials
-drawn from that grid, and says nothing of values beyond it.
+estimator draws with replacement and is too low. Tang et al. (ACL 2020, "Showing your work doesn't always work") give
+the unbiased one: the mean of the best over all subsets of the trials. Of trials on a grid it is the expected best of so
+many trials drawn from that grid, and says nothing of values beyond it.
 """
 
 from __future__ import annotations

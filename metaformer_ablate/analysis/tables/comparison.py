@@ -14,6 +14,7 @@ from metaformer_ablate.analysis.tables.types import Table, TableRow, metric_json
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.records.store import Store
+from metaformer_ablate.records.tuning import tuned_plan
 from metaformer_ablate.spec.plan import Plan, plan
 from metaformer_ablate.statistics.agreement import agreement
 from metaformer_ablate.statistics.consensus import LeftOut, left_out_one_by_one, mean_ranks, ranks_of
@@ -103,15 +104,19 @@ def build_comparison(
     folder: DataFolder,
     seeds: Sequence[int] | None = None,
     metric: str | None = None,
+    tuned: bool = False,
 ) -> Comparison:
     """What two or more recipes say of the rows of an experiment.
 
     A recipe may have overrides of its own, `NAME:key=value,key=value`; PAPER stands for the printed numbers. Ranks are
     among the rows that all have a number for, 1 for the best value, ties sharing the mean of theirs. `overrides` apply
-    to every recipe. Rows where a seed diverged have no rank: the mean of the others is one of the fortunate. Raises
-    RequestError for fewer than two, for the same runs twice, and for recipes of different tasks.
+    to every recipe. With `tuned` each row of a recipe has its own best value there. Rows where a seed diverged have no
+    rank: the mean of the others is one of the fortunate. Raises RequestError for fewer than two, for the same runs
+    twice, for recipes of different tasks, and for `tuned` where nothing was chosen.
     """
     plans = _plans(experiment, recipes, overrides)
+    if tuned:
+        plans = {recipe: tuned_plan(chosen, store)[0] for recipe, chosen in plans.items()}
     tables = {
         name: build_table(chosen, store, folder, seeds, metric=metric, spread=False) for name, chosen in plans.items()
     }

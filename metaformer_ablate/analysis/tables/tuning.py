@@ -14,7 +14,7 @@ from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Delta, Table, TableRow, plain
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.records.tuning import Tuning
+from metaformer_ablate.records.tuning import Tuning, path_of
 from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.statistics.budget import expected_best
 from metaformer_ablate.statistics.stats import corrected_over, holm, paired_difference
@@ -72,7 +72,6 @@ class TuningPart:
 def build_tuned_table(
     plans: tuple[Plan, Plan],
     tuning: Tuning,
-    file: str,
     store: Store,
     folder: DataFolder,
     seeds: Sequence[int] | None = None,
@@ -100,7 +99,7 @@ def build_tuned_table(
     part = TuningPart(
         metric=metric,
         title=same.title,
-        file=file,
+        file=str(path_of(plans[0], store)),
         over=tuning.over,
         seeds=tuning.seeds,
         trials=max((len(row.trials) for row in tuning.rows.values()), default=0),
