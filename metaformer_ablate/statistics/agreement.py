@@ -23,6 +23,7 @@ class RankedColumn:
     values: Mapping[str, float]
     seeds: Mapping[str, Mapping[int, float]] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)  # row: why its number is not to be compared
+    first: int | None = None  # as of `paired_difference`
 
     def difference(self, row: str, other: str) -> dict[str, Any]:
         """row minus other: paired over the seeds that both have, or of the printed numbers."""
@@ -32,7 +33,7 @@ class RankedColumn:
         common = [seed for seed in here if seed in there]
         if not common:
             return {"mean": self.values[row] - self.values[other], "ci95": None, "p": None}
-        found = paired_difference([here[seed] for seed in common], [there[seed] for seed in common])
+        found = paired_difference([here[seed] for seed in common], [there[seed] for seed in common], self.first)
         return {"mean": found.mean, "ci95": found.ci95 and list(found.ci95), "p": found.p}
 
 

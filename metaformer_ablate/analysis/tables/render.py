@@ -51,7 +51,9 @@ def render(
         sheet = _narrowed(table, sheet, width or text_width())
     text = render_sheet(sheet, style, width, transposed)
     if table.interactions:
-        text += "\n" + render_sheet(interactions_sheet(table.title, table.interactions, decimals), style, width)
+        text += "\n" + render_sheet(
+            interactions_sheet(table.title, table.interactions, decimals, table.audit), style, width
+        )
     for part in tuning_sheets(table.tuning, decimals) if table.tuning else ():
         text += "\n" + render_sheet(part, style, width)
     return text
