@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from metaformer_ablate.analysis.figures.data import FigureData
 from metaformer_ablate.analysis.figures.kinds import KINDS, applicable, draw, figure_data
 from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.analysis.tables.tuning import build_tuned_table
+from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.api.overrides import Overrides, override_layer
 from metaformer_ablate.api.table import ResultTable, check_points
 from metaformer_ablate.cost.cost import count
@@ -19,6 +22,7 @@ from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError, unknown
 from metaformer_ablate.records.status import RunState, frame_of_plan, run_states, seeds_with_records
 from metaformer_ablate.records.store import Store
+from metaformer_ablate.records.tuning import Tuning, tuned_plan
 from metaformer_ablate.spec.experiment import forget_files
 from metaformer_ablate.spec.plan import Plan, parse_seeds, plan
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -71,14 +75,30 @@ def seeds_of(seeds: Seeds | None) -> tuple[int, ...] | None:
     return parse_seeds(",".join(words))
 
 
+@dataclass(frozen=True)
+class Trials:
+    """What an experiment at its rows' own best values was tuned with: the plan of one value for all, and the trials."""
+
+    same: Plan
+    tuning: Tuning
+
+
 class Experiment:
     """An experiment under a recipe with overrides, over a results folder.
 
     `plan` has the resolved spec of every row, `store` the records, `data` the folder of data sets.
     """
 
-    def __init__(self, chosen: Plan, store: Store, data: DataFolder):
-        self.plan, self.store, self.data = chosen, store, data
+    def __init__(self, chosen: Plan, store: Store, data: DataFolder, trials: Trials | None = None):
+        self.plan, self.store, self.data, self.trials = chosen, store, data, trials
+
+    def tuned(self) -> Experiment:
+        """The same experiment with each row at its own best value, as `ablate tune` chose it on held-out images.
+
+        Raises RequestError where nothing was chosen, and where the trials are of other runs than today's.
+        """
+        chosen, tuning = tuned_plan(self.plan, self.store)
+        return Experiment(chosen, self.store, self.data, Trials(self.plan, tuning))
 
     @property
     def name(self) -> str:
@@ -198,7 +218,14 @@ class Experiment:
         check_points("power", power)
         check_points("equivalent", equivalent)
         wanted = seeds_of(seeds)
-        return ResultTable.of(build_table(self.plan, self.store, self.data, wanted, images, power, metric, equivalent))
+        asked = {"images": images, "power": power, "metric": metric, "equivalent": equivalent}
+        return ResultTable.of(self._table(wanted, **asked))
+
+    def _table(self, seeds: Sequence[int] | None, **asked: Any) -> Table:
+        if self.trials is None:
+            return build_table(self.plan, self.store, self.data, seeds, **asked)
+        plans = (self.trials.same, self.plan)
+        return build_tuned_table(plans, self.trials.tuning, self.store, self.data, seeds, **asked)
 
     def figure_data(
         self,

@@ -16,7 +16,7 @@ from metaformer_ablate.records.status import RunState
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.sweep.jobs import Job, make_request, measured_seconds, plan_jobs
+from metaformer_ablate.sweep.jobs import Job, Seeds, make_request, measured_seconds, plan_jobs
 from metaformer_ablate.sweep.launchers.base import Launcher, choose
 from metaformer_ablate.sweep.progress import listener_for
 from metaformer_ablate.sweep.scheduler import Limits, ProgressListener, Sweep
@@ -83,7 +83,7 @@ class Ended:
 
 def train_missing(
     plans: Sequence[Plan],
-    seeds: Sequence[int],
+    seeds: Seeds,
     store: Store,
     folder: DataFolder,
     execution: Execution,

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 @click.option("--kind", metavar="NAME", help="rows, curves, cost, paper or seeds (default: a figure of each).")
 @click.option("--x", metavar="NAME", help="Of cost: macs (default), params or images_per_second.")
 @click.option("--y", metavar="NAME", help="Of curves: a column of history.csv, as train_loss (default: the metric's).")
-@options("recipe", "seeds", "results", "data")
+@options("recipe", "tuned", "seeds", "results", "data")
 @click.option("--format", "style", metavar="NAME", help="png (default), svg or pdf.")
 @click.option("--out", metavar="FILE", help="Of one kind: a .png, .svg or .pdf file (default: in RESULTS/figures).")
 @options("metric", "json")
@@ -33,6 +33,7 @@ def plot_command(
     x: str | None,
     y: str | None,
     recipe: str | None,
+    tuned: bool,
     seeds: str | None,
     results: str | None,
     data: str | None,
@@ -50,7 +51,7 @@ def plot_command(
     _check_kind(kind, given)
     style = _format(style, kind, out)
     name, overrides = one_name(words, "experiment")
-    experiment = experiment_of(name, recipe, overrides, results, data)
+    experiment = experiment_of(name, recipe, overrides, results, data, tuned)
     store, wanted = experiment.store, seeds_of(seeds)
     figures = experiment.figure_data(None if kind is None else [kind], seeds=wanted, metric=metric, **given)
     warn_problems(store)
