@@ -120,8 +120,7 @@ def _of_class(name: str, title: str, target: str) -> tuple[str, str]:
     lines = (
         [*lines, *map(_argument_line, own)] if own else ["  # It has no arguments of its own that rows could change."]
     )
-    first = next((argument for argument in own if argument.default in ("True", "False")), None) or (own or [None])[0]
-    changed = first or Argument("width", "64")
+    changed = next((each for each in own if each.default in ("True", "False")), (own or [Argument("width")])[0])
     value = {"True": "false", "False": "true"}.get(str(changed.default), "...")
     text = _OF_CLASS.format(
         name=name,

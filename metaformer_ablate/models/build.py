@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -105,8 +106,8 @@ def _build(
     if (name := model.timm or model.comparator) is not None:
         from metaformer_ablate.models.comparators.build import build_comparator, build_timm
 
-        shape = {"in_chans": channels, "num_classes": num_classes, "image_size": image_size}
-        shape |= {"drop_path": model.drop_path or 0.0}
+        shape: dict[str, Any] = {"in_chans": channels, "num_classes": num_classes, "image_size": image_size}
+        shape["drop_path"] = model.drop_path or 0.0
         return build_timm(name, model.args or {}, **shape) if model.timm else build_comparator(name, **shape)
     sizes = model.stage_sizes(image_size)
     return MetaFormer(model, in_chans=channels, num_classes=num_classes, sizes=sizes, seed=seed, fused=fused)

@@ -92,7 +92,7 @@ class _OwnModules(MetaPathFinder, SourceLoader):
             return ModuleSpec(fullname, None, is_package=True)
         if (module := self.modules.get(fullname)) is None:
             return None
-        within = [] if module.package else None
+        within: list[str] | None = [] if module.package else None
         return spec_from_file_location(fullname, module.path, loader=self, submodule_search_locations=within)
 
     def get_filename(self, fullname: str) -> str:
