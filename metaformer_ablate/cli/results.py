@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.cli.options import options, seeds_of, split_words, store_of, warn_problems
+from metaformer_ablate.cli.completion import complete_experiments, complete_folders, complete_runs
+from metaformer_ablate.cli.options import examples, options, seeds_of, split_words, store_of, warn_problems
 from metaformer_ablate.errors import RequestError, visible
 
 if TYPE_CHECKING:
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@click.command("status")
-@click.argument("words", nargs=-1, metavar="[EXPERIMENT...] [KEY.PATH=VALUE]...")
+_STATUS_EXAMPLES = examples(
+    "ablate status",
+    "ablate status table5 --recipe cifar10_small --seeds 5",
+)
+
+
+@click.command("status", epilog=_STATUS_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="[EXPERIMENT...] [KEY.PATH=VALUE]...", shell_complete=complete_experiments)
 @options("recipe", "seeds", "results", "data", "json")
 def status_command(
     words: tuple[str, ...],
@@ -33,7 +40,10 @@ def status_command(
     data: str | None,
     as_json: bool,
 ) -> None:
-    """What runs where, what is finished, failed and left: of the whole folder, or of experiments."""
+    """What runs where, and what is finished, failed and left.
+
+    Of the whole results folder, or of the experiments that are named.
+    """
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.claims import Claims
     from metaformer_ablate.spec.plan import plan
@@ -108,8 +118,14 @@ def _status_text(tree: dict[str, Any], held: Mapping[str, ClaimOwner]) -> list[s
     return lines
 
 
-@click.command("reproduce")
-@click.argument("run", metavar="RUN")
+_REPRODUCE_EXAMPLES = examples(
+    "ablate reproduce 3f2a91",
+    "ablate reproduce 3f2a91 --keep again",
+)
+
+
+@click.command("reproduce", epilog=_REPRODUCE_EXAMPLES)
+@click.argument("run", metavar="RUN", shell_complete=complete_runs)
 @options("results", "data", "device")
 @click.option("--init-from", metavar="FILE", help="The weights it started from, where it started from a file.")
 @click.option("--keep", metavar="DIR", help="Keep the new record and its weights in this results folder.")
@@ -123,7 +139,10 @@ def reproduce_command(
     keep: str | None,
     as_json: bool,
 ) -> int:
-    """Train a record's spec again and compare: exit code 0 where it is identical, 1 where not."""
+    """Train a record's spec again and compare the results.
+
+    The exit code is 0 where they are identical and 1 where not. RUN is six or more digits of a run's id.
+    """
     from tempfile import TemporaryDirectory
 
     from metaformer_ablate.data.folder import DataFolder
@@ -172,11 +191,19 @@ def reproduce_command(
     return 0 if tree["identical"] else 1
 
 
-@click.command("rm")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+_RM_EXAMPLES = examples(
+    "ablate rm 3f2a91 77c0de",
+)
+
+
+@click.command("rm", epilog=_RM_EXAMPLES)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_runs)
 @options("results", "json")
 def rm_command(runs: tuple[str, ...], results: str | None, as_json: bool) -> None:
-    """Take records out of the results: moved to its folder `aside`, never destroyed."""
+    """Take records out of the results; none is destroyed.
+
+    They are moved to the folder `aside` in the results folder.
+    """
     from metaformer_ablate.records.claims import Claims
 
     store = store_of(results)
@@ -192,11 +219,19 @@ def rm_command(runs: tuple[str, ...], results: str | None, as_json: bool) -> Non
         click.echo("\n".join(f"{run_id} moved to {place}" for run_id, place in moved.items()))
 
 
-@click.command("merge")
-@click.argument("folder", metavar="DIR")
+_MERGE_EXAMPLES = examples(
+    "ablate merge /mnt/cluster/results",
+    "ablate merge other --results results",
+)
+
+
+@click.command("merge", epilog=_MERGE_EXAMPLES)
+@click.argument("folder", metavar="DIR", shell_complete=complete_folders)
 @options("results", "json")
 def merge_command(folder: str, results: str | None, as_json: bool) -> int:
-    """Bring in the records of another results folder. Where both have a result, ours stays.
+    """Bring in the records of another results folder.
+
+    Where both have a result, ours stays.
 
     Only the regular files of a record are copied; links are not followed.
     """

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metaformer_ablate.cli.completion import complete_experiments
 from metaformer_ablate.cli.options import (
     NUMBER,
     Execution,
+    examples,
     make_ready,
     names_and_project,
     options,
@@ -36,8 +38,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@click.command("run")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...")
+_RUN_EXAMPLES = examples(
+    "ablate run pooling_size",
+    "ablate run token_mixers normalization --seeds 3",
+    "ablate run table5 --recipe cifar10_small --seeds 3 --dry-run",
+    "ablate run pooling_size train.epochs=30 model.size=t12",
+)
+
+
+@click.command("run", epilog=_RUN_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...", shell_complete=complete_experiments)
 @options("recipe", "seeds", "results", "data", "device", "execution")
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
 @click.option("--retry-failed", is_flag=True, help="Train failed runs again; diverged ones are results.")
@@ -57,7 +67,10 @@ def run_command(
     wandb: str | None,
     as_json: bool,
 ) -> int:
-    """Train the runs that experiments lack, then print their tables."""
+    """Train the runs that experiments lack, then print their tables.
+
+    What has a record is not trained again. After Ctrl-C the same command goes on where it was stopped.
+    """
     from metaformer_ablate.analysis.tables.render import render
     from metaformer_ablate.analysis.tables.table import build_table
     from metaformer_ablate.data.folder import DataFolder

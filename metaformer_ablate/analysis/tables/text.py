@@ -63,7 +63,7 @@ def draw(
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, title=Text(visible(title)), title_justify="left")
+    drawn = Table(box=box.SIMPLE_HEAD)
     for heading, column in zip(headings, columns, strict=True):
         justify = "left" if column.left else "right"
         drawn.add_column(Text(visible(heading)), justify=justify, overflow="fold", no_wrap=column.whole)  # type: ignore[arg-type]
@@ -71,6 +71,7 @@ def draw(
         drawn.add_row(*(Text(visible(cell)) for cell in cells), end_section=ends)
     stream = io.StringIO()
     console = Console(file=stream, width=width or text_width(), color_system=None, highlight=False)
+    console.print(Text(visible(title)))  # not the table's own title, which would be folded to a narrow table
     console.print(drawn)
     for note in notes:
         console.print(Text(visible(note)), width=min(console.width, 120))  # a sentence is not read across a wide table
