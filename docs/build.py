@@ -99,13 +99,12 @@ def settings_page() -> str:
 def setting_lines(line: SettingLine) -> list[str]:
     anchor = re.sub(r"\W", "-", f"{line.path} {line.task or ''}".strip())
     of = f" of {line.task}" if line.task else ""
-    default = "none: the recipe sets it" if line.required else f"`{shown(line.default)}`"
-    outside = [] if line.in_id else ["- Not part of a run's id"]
+    default = "No default: the recipe sets it" if line.required else f"Default `{shown(line.default)}`"
+    outside = "" if line.in_id else "not part of a run's id; "
     readers = "in every run" if line.readers == "always" else line.readers
-    return [
-        *("", f"### `{line.path}`{of} {{ #{anchor} }}", "", line.allowed[:1].upper() + line.allowed[1:] + ".", ""),
-        *(f"- Default: {default}", f"- Read: {readers}", *outside, f"- Since: {line.since}"),
-    ]
+    allowed = line.allowed[:1].upper() + line.allowed[1:] + "."
+    facts = f"{default}; read {readers}; {outside}since {line.since}."
+    return ["", f"### `{line.path}`{of} {{ #{anchor} }}", "", allowed, "", facts]
 
 
 def shown(value: object) -> str:
@@ -115,12 +114,13 @@ def shown(value: object) -> str:
 def commands_page() -> str:
     """The help of every command, as a terminal of 80 columns has it."""
     lines = ["# Commands", "", "`ablate COMMAND --help` prints the same."]
+    parent = click.Context(ablate, info_name="ablate", help_option_names=["-h", "--help"])
     for group, names in GROUPS.items():
         lines += ["", f"## {group}"]
         for name in names:
-            command = ablate.get_command(click.Context(ablate), name)
+            command = ablate.get_command(parent, name)
             assert command is not None
-            context = click.Context(command, info_name=f"ablate {name}", terminal_width=80, max_content_width=80)
+            context = click.Context(command, parent, name, terminal_width=80, max_content_width=80)
             lines += ["", f"### {name}", "", "```text", command.get_help(context), "```"]
     return "\n".join(lines) + "\n"
 

@@ -1,12 +1,13 @@
-"""Makes the gallery again: `python docs/gallery.py` runs its commands on the committed study and writes docs/gallery.md.
+"""Makes the gallery again: `python docs/gallery.py` runs its commands on the committed study.
 
-The pictures in docs/gallery/ are reduced to 1,400 pixels and 128 colours, some 50 kB each. Needs the extra `test`, LaTeX,
-poppler and Chromium, and in $ABLATE_DATA the images of CIFAR-10 for the page of mistakes.
+It writes docs/gallery.md, and into docs/gallery/ pictures of 1,400 pixels and 128 colours, some 50 kB each. Needs the
+extra `test`, LaTeX, poppler and Chromium, and in $ABLATE_DATA the images of CIFAR-10 for the page of mistakes.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -25,8 +26,10 @@ PICTURES = DOCS / "gallery"
 STUDY = "table5 --recipe cifar10_small"
 WIDEST, COLOURS = 1400, 128
 
-LATEX = r"""\documentclass[varwidth=18cm,border=6pt]{standalone}
+LATEX = r"""\documentclass{article}
+\usepackage[a4paper,margin=2cm]{geometry}
 %s
+\pagestyle{empty}
 \begin{document}
 %s
 \end{document}
@@ -49,14 +52,15 @@ def from_file(name: str) -> Callable[[Path, Path], None]:
 
 
 def from_latex(folder: Path, picture: Path) -> None:
-    """The table in a document of its own, as a page."""
+    """The table on a page, cut out of it."""
     table = (folder / "table5.tex").read_text(encoding="utf-8")
-    packages = "\n".join(
-        line.lstrip("% ") for line in table.splitlines() if line.startswith("%") and "usepackage" in line
-    )
-    (folder / "page.tex").write_text(LATEX % (packages, table.replace("{table*}", "{table}")), encoding="utf-8")
+    packages = "\n".join(re.findall(r"\\usepackage(?:\[[^]]*\])?\{[^}]*\}", table))
+    (folder / "page.tex").write_text(LATEX % (packages, table), encoding="utf-8")
     run("pdflatex -interaction=nonstopmode page.tex", folder)
-    run("pdftoppm -r 130 -png -singlefile page.pdf page", folder)
+    run("pdftoppm -r 150 -png -singlefile page.pdf page", folder)
+    page = Image.open(folder / "page.png").convert("L")
+    left, top, right, bottom = page.point(lambda level: 255 * (level < 250)).getbbox() or (0, 0, *page.size)
+    Image.open(folder / "page.png").crop((left - 20, top - 20, right + 20, bottom + 20)).save(folder / "page.png")
     reduce(folder / "page.png", picture)
 
 
@@ -153,8 +157,8 @@ def page_of(items: list[Item], made: Callable[[Item], str]) -> str:
     lines = [
         "# Gallery",
         "",
-        "Made by the commands shown, from the records in `results`: the paper's table 5 on CIFAR-10 with a small model and "
-        "few epochs. `python docs/gallery.py` makes this page again.",
+        "Made by the commands shown, from the records in `results`: the paper's table 5 on CIFAR-10 with a small "
+        "model and few epochs. `python docs/gallery.py` makes this page again.",
     ]
     for item in items:
         lines += ["", f"## {item.title}", "", item.about, "", "```bash", *item.commands, "```", "", made(item)]
