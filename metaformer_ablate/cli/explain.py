@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metaformer_ablate.cli.completion import complete_experiment, complete_rows, complete_settings
-from metaformer_ablate.cli.options import examples, options, split_words
-from metaformer_ablate.errors import RequestError, visible, visible_lines
+from metaformer_ablate.cli.options import examples, options, say, split_words
+from metaformer_ablate.errors import RequestError, visible
 
 if TYPE_CHECKING:
     from metaformer_ablate.spec.plan import Plan
@@ -46,7 +46,10 @@ def explain_command(
         click.echo(json.dumps(tree, indent=1) if as_json else _whole_text(tree), nl=as_json)
         return
     tree = _difference_tree(chosen, row)
-    click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_difference_text(tree)))
+    if as_json:
+        click.echo(json.dumps(tree, indent=1))
+    else:
+        say(_difference_text(tree))
 
 
 def _plan_with_row(experiment: str, row: str, words: tuple[str, ...], recipe: str | None) -> Plan:

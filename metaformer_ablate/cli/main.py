@@ -18,7 +18,7 @@ import click
 from metaformer_ablate import __version__
 from metaformer_ablate.cli.completion import answer_shell
 from metaformer_ablate.errors import RequestError, one_line
-from metaformer_ablate.system.console import log_to_stderr
+from metaformer_ablate.system.console import for_stderr, log_to_stderr
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,14 +80,20 @@ def _run(arguments: list[str]) -> int | None:
     except click.ClickException as error:
         return _fail(_one_sentence(error), 2)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", 130)
+        return _end("interrupted", 130)
     except Interrupted as stop:
-        return _fail(f"stopped by {stop}", 128 + stop.number)
+        return _end(f"stopped by {stop}\n{stop.advice}".rstrip(), 128 + stop.number)
 
 
 def _fail(message: str, code: int) -> int:
+    return _end(" ".join(f"error: {message}".split("\n")), code)
+
+
+def _end(message: str, code: int) -> int:
+    """The last lines of a command, and its exit code."""
     try:
-        print(one_line(f"error: {message}"), file=sys.stderr, flush=True)
+        for line in message.split("\n"):
+            print(for_stderr(one_line(line)), file=sys.stderr, flush=True)
     except OSError:
         pass  # the exit code still tells
     return code
@@ -107,7 +113,7 @@ def _one_sentence(error: click.ClickException) -> str:
 # What people are at -> command -> the module of this room that holds it. Only what is called is loaded.
 GROUPS = {
     "Design": {"init": "init", "list": "catalogue", "show": "plan", "explain": "explain", "cost": "plan"},
-    "Train": {"run": "train", "status": "results", "reproduce": "results"},
+    "Train": {"run": "train", "status": "status", "reproduce": "results"},
     "Analyse": {"table": "tables", "plot": "figures", "compare": "tables", "errors": "errors"},
     "Share": {"report": "report", "export": "export", "rm": "results", "merge": "results"},
     "Cluster": {"sweep": "wandb", "trial": "wandb", "sync-wandb": "wandb"},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from metaformer_ablate.cli.completion import complete_model_or_experiment, complete_one_experiment, complete_recipes
-from metaformer_ablate.cli.options import INTEGER, examples, one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.options import INTEGER, examples, one_name, options, say, seeds_of, store_of, warn_problems
 from metaformer_ablate.cli.show_text import COLUMNS, choose_columns, show_text
 from metaformer_ablate.errors import RequestError
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from metaformer_ablate.records.status import RunState
     from metaformer_ablate.spec.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 
 _SHOW_EXAMPLES = examples(
@@ -46,7 +49,7 @@ def show_command(
     """
     from metaformer_ablate.cost.cost import count
     from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.records.status import as_dict, seeds_with_records
+    from metaformer_ablate.records.status import as_dict, seeds_with_records, stray_seeds
     from metaformer_ablate.spec.plan import map_notes, plan, row_notes
     from metaformer_ablate.sweep.jobs import estimate_in_words, estimate_seconds, plan_jobs
 
@@ -91,8 +94,14 @@ def show_command(
         "estimated_seconds": round(estimate_seconds(jobs, states, lambda spec: count(spec).macs), 1),
     }
     warn_problems(store)
+    if seeds is None and (stray := stray_seeds(_states_by_row(chosen, wanted, by_id))) is not None:
+        logger.warning(stray)
     estimate = estimate_in_words(tree["estimated_seconds"], states)
     click.echo(json.dumps(tree, indent=1) if as_json else show_text(chosen, tree, estimate, shown), nl=as_json)
+
+
+def _states_by_row(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, list[RunState]]:
+    return {row: [by_id[run_id] for run_id in spec.ids(seeds)] for row, spec in chosen.specs.items()}
 
 
 def _interactions(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, Any]:
@@ -191,7 +200,7 @@ def cost_command(
         click.echo(json.dumps({"name": name, "recipe": recipe, "rows": rows}, indent=1))
         return
     for line in rows:
-        click.echo(_cost_text(line, str(recipe)))
+        say(_cost_text(line, str(recipe)))
 
 
 def _cost_text(line: dict[str, Any], recipe: str) -> str:
@@ -201,7 +210,7 @@ def _cost_text(line: dict[str, Any], recipe: str) -> str:
     _, height, width = line["image"]
     text = [f"{line['name']} at {height} x {width} (recipe {recipe})"]
     text += [f"  parameters          {line['params']:,} trained{frozen} ({scales:,} without LayerScale, as in table 1)"]
-    text += [f"  multiply-adds       {line['macs']:,} an image{at_224}"]
+    text += [f"  multiply-adds       {line['macs']:,} per image{at_224}"]
     text += [f"    {part:<30}{macs:,} in all" for part, macs in line["macs_by_part"].items()]
     text += [f"    {operator:<30}{macs:,}" for operator, macs in line["macs_by_operator"].items()]
     text += ["  not counted         " + ", ".join(f"{op} ({calls} calls)" for op, calls in line["uncounted"].items())]

@@ -36,31 +36,29 @@ def choose_columns(words: str) -> tuple[str, ...]:
 
 def show_text(chosen: Plan, tree: Mapping[str, Any], estimate: str, names: Sequence[str] | None = None) -> str:
     """The JSON of `ablate show` as text: with the columns named, or with as many of the usual ones as find room."""
-    from metaformer_ablate.analysis.tables.text import needed_width, render_text, text_width
+    from metaformer_ablate.analysis.tables.text import render_text, text_width
     from metaformer_ablate.tasks.registry import task_of
 
     metric = task_of(next(iter(chosen.specs.values())).to_dict()).reported
-    known, width = _columns(tree["baseline"], metric), text_width()
+    known = _columns(tree["baseline"], metric)
     pools = any(row["pooling_additions"] for row in tree["rows"])
     shown = list(names) if names else [name for name in _USUAL if name != "pooling" or pools]
     notes = [*_note_lines(tree["rows"]), *map(_together, tree.get("interactions", []))]
     notes += [_field_text(tree["embedding_field"])] if tree["embedding_field"] is not None else []
     notes.append(f"* baseline. To run: {tree['to_run']}, {estimate}.")
 
-    def sheet() -> Sheet:
-        return _sheet(chosen, tree, {name: known[name] for name in shown}, notes)
-
-    gone = []
-    for name in _LEAST_TELLING if names is None else ():
-        if needed_width(sheet()) > width and name in shown:
-            shown.remove(name)
-            gone.append(name)
-    if gone:
-        notes.append(f"Not shown at {width} columns: {', '.join(gone)}; a wider terminal or --columns shows them.")
-    return render_text(sheet(), False, width)
+    narrow = tuple((name, None) for name in _LEAST_TELLING) if names is None else ()
+    columns = {name: known[name] for name in shown}
+    return render_text(_sheet(chosen, tree, columns, notes, narrow), False, text_width())
 
 
-def _sheet(chosen: Plan, tree: Mapping[str, Any], columns: Mapping[str, Column], notes: Sequence[str]) -> Sheet:
+def _sheet(
+    chosen: Plan,
+    tree: Mapping[str, Any],
+    columns: Mapping[str, Column],
+    notes: Sequence[str],
+    narrow: Sequence[tuple[str, Column | None]],
+) -> Sheet:
     from metaformer_ablate.analysis.tables.sheet import Sheet
 
     return Sheet(
@@ -71,6 +69,7 @@ def _sheet(chosen: Plan, tree: Mapping[str, Any], columns: Mapping[str, Column],
         marks=[()] * len(tree["rows"]),
         footnotes=(),
         explanations=notes,
+        narrow=narrow,
     )
 
 
@@ -116,7 +115,7 @@ def _field_text(field: Mapping[str, float]) -> str:
         f"Without mixing, a token of the last stage sees {field['pixels']} of {field['image_size']} pixels per side "
         f"(share {field['share']:.2f}; 0.28 in the paper's net)."
     )
-    return text + (" Above one half: token mixers have little left to add." if field["share"] > 0.5 else "")
+    return text + (" That is more than half: token mixers have little left to add." if field["share"] > 0.5 else "")
 
 
 def _together(interaction: Mapping[str, Any]) -> str:

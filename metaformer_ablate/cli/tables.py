@@ -20,6 +20,7 @@ from metaformer_ablate.cli.options import (
     warn_problems,
 )
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.system.console import out_width
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ _COLUMNS = (
     "--equivalent", type=NUMBER, metavar="POINTS", help="Also: which rows are shown to be within that of the baseline?"
 )
 @click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
+@click.option("--notes", is_flag=True, help="Whole notes, which a terminal is shown the first sentence of.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
 @_out
 @options("metric", "json")
@@ -89,6 +91,7 @@ def table_command(
     power: float | None,
     equivalent: float | None,
     list_runs: bool,
+    notes: bool,
     strict: bool,
     out: str | None,
     metric: str | None,
@@ -122,7 +125,8 @@ def table_command(
 
         text = render_runs(table, runs_of(table), style)
     else:
-        text = render(table, style, columns=chosen_columns, digits=digits, transposed=transposed)
+        whole = notes or out is not None or out_width() is None
+        text = render(table, style, columns=chosen_columns, digits=digits, transposed=transposed, notes=whole)
     _write(text, out)
     return _strict(len(table.audit)) if strict else 0
 
