@@ -15,7 +15,6 @@ from metaformer_ablate.cli.completion import complete_folders, complete_runs
 from metaformer_ablate.cli.options import examples, options, say, store_of
 from metaformer_ablate.errors import RequestError
 
-
 logger = logging.getLogger(__name__)
 
 

@@ -143,7 +143,7 @@ def test_show_with_columns(ablate: Ablate, tiny_words: tuple[str, ...], monkeypa
     monkeypatch.setattr("metaformer_ablate.analysis.tables.text.text_width", lambda: 80)
     text = ablate("show", "pooling_size", *tiny_words).out
     assert max(map(len, text.splitlines())) <= 80
-    assert "Not shown at 80 columns: pooling, macs" in text and "Paper: params, MACs, top-1" in text
+    assert "Not shown at 80 columns: Pooling: additions (M), MB, MACs (G)" in text and "MACs, top-1" in text
 
 
 def test_show_of_nothing_trained(ablate: Ablate, tiny_words: tuple[str, ...]) -> None:
