@@ -35,6 +35,10 @@ PAGES, SITE = ROOT / "build" / "docs", ROOT / "build" / "site"
 BESIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 
 
+# Pages that the site has and this folder has not.
+MADE = {*BESIDE.values(), "reference/settings.md", "reference/commands.md", "reference/python.md"}
+
+
 def main() -> int:
     shutil.rmtree(ROOT / "build" / "docs", ignore_errors=True)
     write_pages()

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class, shell_complete
 
-from metaformer_ablate.cli.words import results_path, split_words
+from metaformer_ablate.cli.words import split_words
 from metaformer_ablate.errors import RequestError
 
 VARIABLE = "_ABLATE_COMPLETE"  # the name that click gives it
@@ -91,7 +91,6 @@ def _names_of(kind: str, incomplete: str) -> list[Any]:
 
 
 complete_recipes = completer(lambda ctx, incomplete: _names_of("recipe", incomplete))
-complete_compared = completer(lambda ctx, incomplete: [*_names_of("recipe", incomplete), "paper"])
 complete_experiment = completer(lambda ctx, incomplete: _names_of("experiment", incomplete))
 complete_folders = completer(lambda ctx, incomplete: [CompletionItem(incomplete, type="dir")])
 complete_files = completer(lambda ctx, incomplete: [CompletionItem(incomplete, type="file")])
@@ -101,7 +100,7 @@ complete_files = completer(lambda ctx, incomplete: [CompletionItem(incomplete, t
 def complete_runs(ctx: click.Context, incomplete: str) -> Iterable[str]:
     from metaformer_ablate.records.store import Store
 
-    return Store(results_path(ctx.params.get("results"))).ids()
+    return Store.choose(ctx.params.get("results")).ids()
 
 
 @completer
@@ -150,6 +149,13 @@ def complete_model_or_experiment(ctx: click.Context, incomplete: str) -> Iterabl
 
     found = _after_names(ctx, incomplete, 1, "experiment")
     return found if _has_names(ctx, 1) else [*NAMED, *found]
+
+
+@completer
+def complete_compared(ctx: click.Context, incomplete: str) -> Iterable[Any]:
+    """Recipes; from two of them on an experiment too, then settings."""
+    recipes = [*_names_of("recipe", incomplete), "paper"]
+    return [*recipes, *_after_names(ctx, incomplete, 3, "experiment")] if _has_names(ctx, 2) else recipes
 
 
 def _has_names(ctx: click.Context, number: int) -> bool:

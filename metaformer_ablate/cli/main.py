@@ -112,8 +112,15 @@ def _one_sentence(error: click.ClickException) -> str:
 
 # What people are at -> command -> the module of this room that holds it. Only what is called is loaded.
 GROUPS = {
-    "Design": {"init": "init", "list": "catalogue", "show": "plan", "explain": "explain", "cost": "plan"},
-    "Train": {"run": "train", "status": "status", "reproduce": "results"},
+    "Design": {
+        "init": "init",
+        "list": "catalogue",
+        "show": "plan",
+        "explain": "explain",
+        "cost": "plan",
+        "register": "register",
+    },
+    "Train": {"run": "train", "tune": "tune", "status": "status", "reproduce": "results"},
     "Analyse": {"table": "tables", "plot": "figures", "compare": "tables", "errors": "errors"},
     "Share": {"report": "report", "export": "export", "rm": "results", "merge": "results"},
     "Cluster": {"sweep": "wandb", "trial": "wandb", "sync-wandb": "wandb"},

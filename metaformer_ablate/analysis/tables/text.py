@@ -99,7 +99,7 @@ def draw(
     for cells, ends in lines:
         drawn.add_row(*(Text(visible(cell)) for cell in cells), end_section=ends)
     stream = io.StringIO()
-    console = Console(file=stream, width=width, color_system=None, highlight=False)
+    console = Console(file=stream, width=width, color_system=None, highlight=False, force_jupyter=False)
     console.print(Text(visible(title)))  # not the table's own title, which would be folded to a narrow table
     console.print(drawn)
     for note in notes:
