@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metaformer_ablate.cli.completion import complete_experiments
 from metaformer_ablate.cli.options import (
     INTEGER,
     NUMBER,
+    examples,
     names_and_project,
     options,
     seeds_of,
@@ -30,8 +32,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@click.command("run")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...")
+_RUN_EXAMPLES = examples(
+    "ablate run pooling_size",
+    "ablate run token_mixers normalization --seeds 3",
+    "ablate run table5 --recipe cifar10_small --seeds 3 --dry-run",
+    "ablate run pooling_size train.epochs=30 model.size=t12",
+)
+
+
+@click.command("run", epilog=_RUN_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...", shell_complete=complete_experiments)
 @options("recipe", "tuned", "seeds", "results", "data", "device", "execution")
 @click.option("--until", type=NUMBER, metavar="POINTS", help="Add seeds until half an interval is at most so much.")
 @click.option("--max-seeds", type=INTEGER, metavar="N", help="Of --until: at most N seeds of a row (default: 20).")
@@ -56,7 +66,10 @@ def run_command(
     wandb: str | None,
     as_json: bool,
 ) -> int:
-    """Train the runs that experiments lack, then print their tables."""
+    """Train the runs that experiments lack, then print their tables.
+
+    What has a record is not trained again. After Ctrl-C the same command goes on where it was stopped.
+    """
     from metaformer_ablate.api.experiment import Experiment
     from metaformer_ablate.api.training import describe_ending, train_missing, view
     from metaformer_ablate.api.until import check_until, train_until
