@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from metaformer_ablate.analysis.figures.data import FigureData
 from metaformer_ablate.analysis.figures.kinds import KINDS, draw, figure_data
 from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.api.overrides import Overrides, override_layer
 from metaformer_ablate.api.table import ResultTable, check_points
 from metaformer_ablate.cost.cost import count
@@ -69,6 +69,13 @@ def seeds_of(seeds: Seeds | None) -> tuple[int, ...] | None:
         return None
     words = [str(seeds)] if isinstance(seeds, (int, str)) else [*map(str, seeds), ""]
     return parse_seeds(",".join(words))
+
+
+def why_no_paper(table: Table) -> str | None:
+    """Why the differences of a table cannot be compared with a paper's; None where they can."""
+    if any(row.printed is not None for row in table.rows if row.name != table.baseline) and table.baseline_row.printed:
+        return None
+    return f"{table.experiment} has no {table.metric.label} of a paper for its baseline and another row"
 
 
 class Experiment:
@@ -162,8 +169,8 @@ class Experiment:
         how: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "max_hours": max_hours}
         try:
             ended = train_missing([self.plan], wanted, self.store, self.data, execution, view(progress), **how)
-        except Interrupted:
-            raise KeyboardInterrupt("called again, it goes on from the last checkpoints") from None
+        except Interrupted as stop:
+            raise KeyboardInterrupt(stop.advice) from None
         states = [state for states in self.states(wanted).values() for state in states]
         failed = [
             describe_ending(state.run_id, state.seed, state.status, self.store, "retry_failed=True")
@@ -183,6 +190,7 @@ class Experiment:
         images: bool = False,
         power: float | None = None,
         equivalent: float | None = None,
+        spread: bool = True,
     ) -> ResultTable:
         """The table from records alone: means over seeds, paired differences from the baseline, tests, audit.
 
@@ -192,29 +200,16 @@ class Experiment:
             images: also test whether the trained models differ on these images (McNemar, sign flips).
             power: also say how many seeds would find a difference of so many points, above 0 and at most 100.
             equivalent: also say which rows are shown to be within so many points of the baseline.
+            spread: also say where the spread of the differences comes from, for which every run's files are read.
 
         Raises RequestError for an unknown metric.
         """
         check_points("power", power)
         check_points("equivalent", equivalent)
         wanted = seeds_of(seeds)
-        return ResultTable.of(build_table(self.plan, self.store, self.data, wanted, images, power, metric, equivalent))
-
-    def figure_data(
-        self,
-        kinds: Sequence[str] = tuple(KINDS),
-        *,
-        seeds: Seeds | None = None,
-        metric: str | None = None,
-        **options: str,
-    ) -> dict[str, FigureData]:
-        """Exactly the numbers of figures by kind; `to_json()` of each gives plain values. Arguments as of `plot`; an
-        option goes to the kinds that read it."""
-        table = build_table(self.plan, self.store, self.data, seeds_of(seeds), metric=metric, spread=False)
-        return {
-            kind: figure_data(kind, table, **{key: options[key] for key in options if key in KINDS[kind].options})
-            for kind in kinds
-        }
+        return ResultTable.of(
+            build_table(self.plan, self.store, self.data, wanted, images, power, metric, equivalent, spread)
+        )
 
     def plot(
         self, kind: str = "rows", *, seeds: Seeds | None = None, metric: str | None = None, **options: str
@@ -229,7 +224,9 @@ class Experiment:
 
         Raises RequestError for an unknown kind, option or metric.
         """
-        table = build_table(self.plan, self.store, self.data, seeds_of(seeds), metric=metric, spread=False)
+        table = self.table(metric, seeds=seeds, spread=False)
+        if kind == "paper" and (why := why_no_paper(table)):
+            raise RequestError(f"{why}; allowed: {', '.join(one for one in KINDS if one != 'paper')}")
         return draw(figure_data(kind, table, **options))
 
     def results(self) -> pd.DataFrame:
