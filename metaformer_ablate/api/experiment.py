@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from metaformer_ablate.analysis.figures.kinds import KINDS, draw, figure_data
+from metaformer_ablate.analysis.figures.data import FigureData
+from metaformer_ablate.analysis.figures.kinds import KINDS, applicable, draw, figure_data
 from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.analysis.tables.tuning import build_tuned_table
 from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.api.overrides import Overrides, override_layer
 from metaformer_ablate.api.table import ResultTable, check_points
@@ -19,6 +22,7 @@ from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError, unknown
 from metaformer_ablate.records.status import RunState, frame_of_plan, run_states, seeds_with_records
 from metaformer_ablate.records.store import Store
+from metaformer_ablate.records.tuning import Tuning, tuned_plan
 from metaformer_ablate.spec.experiment import forget_files
 from metaformer_ablate.spec.plan import Plan, parse_seeds, plan
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -71,11 +75,12 @@ def seeds_of(seeds: Seeds | None) -> tuple[int, ...] | None:
     return parse_seeds(",".join(words))
 
 
-def why_no_paper(table: Table) -> str | None:
-    """Why the differences of a table cannot be compared with a paper's; None where they can."""
-    if any(row.printed is not None for row in table.rows if row.name != table.baseline) and table.baseline_row.printed:
-        return None
-    return f"{table.experiment} has no {table.metric.label} of a paper for its baseline and another row"
+@dataclass(frozen=True)
+class Trials:
+    """What an experiment at its rows' own best values was tuned with: the plan of one value for all, and the trials."""
+
+    same: Plan
+    tuning: Tuning
 
 
 class Experiment:
@@ -84,8 +89,16 @@ class Experiment:
     `plan` has the resolved spec of every row, `store` the records, `data` the folder of data sets.
     """
 
-    def __init__(self, chosen: Plan, store: Store, data: DataFolder):
-        self.plan, self.store, self.data = chosen, store, data
+    def __init__(self, chosen: Plan, store: Store, data: DataFolder, trials: Trials | None = None):
+        self.plan, self.store, self.data, self.trials = chosen, store, data, trials
+
+    def tuned(self) -> Experiment:
+        """The same experiment with each row at its own best value, as `ablate tune` chose it on held-out images.
+
+        Raises RequestError where nothing was chosen, and where the trials are of other runs than today's.
+        """
+        chosen, tuning = tuned_plan(self.plan, self.store)
+        return Experiment(chosen, self.store, self.data, Trials(self.plan, tuning))
 
     @property
     def name(self) -> str:
@@ -190,7 +203,6 @@ class Experiment:
         images: bool = False,
         power: float | None = None,
         equivalent: float | None = None,
-        spread: bool = True,
     ) -> ResultTable:
         """The table from records alone: means over seeds, paired differences from the baseline, tests, audit.
 
@@ -200,16 +212,36 @@ class Experiment:
             images: also test whether the trained models differ on these images (McNemar, sign flips).
             power: also say how many seeds would find a difference of so many points, above 0 and at most 100.
             equivalent: also say which rows are shown to be within so many points of the baseline.
-            spread: also say where the spread of the differences comes from, for which every run's files are read.
 
         Raises RequestError for an unknown metric.
         """
         check_points("power", power)
         check_points("equivalent", equivalent)
         wanted = seeds_of(seeds)
-        return ResultTable.of(
-            build_table(self.plan, self.store, self.data, wanted, images, power, metric, equivalent, spread)
-        )
+        asked = {"images": images, "power": power, "metric": metric, "equivalent": equivalent}
+        return ResultTable.of(self._table(wanted, **asked))
+
+    def _table(self, seeds: Sequence[int] | None, **asked: Any) -> Table:
+        if self.trials is None:
+            return build_table(self.plan, self.store, self.data, seeds, **asked)
+        plans = (self.trials.same, self.plan)
+        return build_tuned_table(plans, self.trials.tuning, self.store, self.data, seeds, **asked)
+
+    def figure_data(
+        self,
+        kinds: Sequence[str] | None = None,
+        *,
+        seeds: Seeds | None = None,
+        metric: str | None = None,
+        **options: str,
+    ) -> dict[str, FigureData]:
+        """Exactly the numbers of figures by kind, by default of all kinds that the experiment has; `to_json()` of each
+        gives plain values. Arguments as of `plot`; an option goes to the kinds that read it."""
+        table = build_table(self.plan, self.store, self.data, seeds_of(seeds), metric=metric, spread=False)
+        return {
+            kind: figure_data(kind, table, **{key: options[key] for key in options if key in KINDS[kind].options})
+            for kind in applicable(kinds, table)
+        }
 
     def plot(
         self, kind: str = "rows", *, seeds: Seeds | None = None, metric: str | None = None, **options: str
@@ -224,9 +256,8 @@ class Experiment:
 
         Raises RequestError for an unknown kind, option or metric.
         """
-        table = self.table(metric, seeds=seeds, spread=False)
-        if kind == "paper" and (why := why_no_paper(table)):
-            raise RequestError(f"{why}; allowed: {', '.join(one for one in KINDS if one != 'paper')}")
+        table = build_table(self.plan, self.store, self.data, seeds_of(seeds), metric=metric, spread=False)
+        applicable([kind], table)
         return draw(figure_data(kind, table, **options))
 
     def results(self) -> pd.DataFrame:

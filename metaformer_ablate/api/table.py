@@ -61,7 +61,7 @@ class ResultTable(Table):
             columns: which, in which order (`row`, `params`, `macs`, the metric's name, `n`, `difference`, `p`, ...).
             digits: decimals, 0 to 6; the metric's own by default.
             transposed: rows become columns.
-            notes: of a text, each note whole and not its first sentence alone.
+            notes: whole, or of each note of a text its first sentence.
 
         Raises RequestError for a column that there is not.
         """

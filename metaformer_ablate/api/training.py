@@ -16,7 +16,7 @@ from metaformer_ablate.records.status import RunState
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.sweep.jobs import Job, make_request, measured_seconds, plan_jobs
+from metaformer_ablate.sweep.jobs import Job, Seeds, make_request, measured_seconds, plan_jobs
 from metaformer_ablate.sweep.launchers.base import Launcher, choose
 from metaformer_ablate.sweep.progress import listener_for
 from metaformer_ablate.sweep.scheduler import Limits, ProgressListener, Sweep
@@ -65,10 +65,12 @@ def announce(jobs: Sequence[Job], states: Sequence[RunState]) -> float | None:
 
 
 def view(progress: bool = True) -> ProgressListener:
-    """What shows how far a sweep is: a bar in a notebook or on a terminal, else lines of the log."""
+    """What shows how far a sweep is: a bar in a notebook, a live line on a terminal, else lines of the log."""
     if not progress:
         return ProgressListener()
-    return NotebookBar() if in_notebook() else listener_for(sys.stderr)
+    if in_notebook():
+        return NotebookBar()
+    return listener_for(sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Ended:
 
 def train_missing(
     plans: Sequence[Plan],
-    seeds: Sequence[int],
+    seeds: Seeds,
     store: Store,
     folder: DataFolder,
     execution: Execution,
@@ -96,7 +98,7 @@ def train_missing(
 ) -> Ended:
     """Trains the runs of plans that have no record yet, seed by seed, each once however many rows show it.
 
-    `wandb` is of `Tracking.resolve`; `again` is what is said to go on with what is left. What is wrong with run
+    `wandb` is of `Tracking.resolve`; `again` is what the log says goes on with what is left. What is wrong with run
     folders is warned of in the log. Raises RequestError where data cannot be had or a run cannot be carried out,
     Interrupted once a signal has asked for an end and what was under way has saved its place.
     """

@@ -102,6 +102,9 @@ def options(*names: str) -> Callable[[Any], Any]:
         "execution": _execution,
         **_CHECKPOINTS,
         "wandb": click.option("--wandb", is_flag=False, flag_value="", metavar="[PROJECT]", help=_WANDB),
+        "tuned": click.option(
+            "--tuned", is_flag=True, help="Each row at its own best value, as `ablate tune` chose it."
+        ),
         "json": click.option("--json", "as_json", is_flag=True, help="Machine-readable output on standard output."),
     }
 
@@ -161,14 +164,16 @@ def store_of(option: str | None) -> Store:
 
 
 def experiment_of(
-    name: str, recipe: str | None, overrides: Sequence[str], results: str | None, data: str | None
+    name: str, recipe: str | None, overrides: Sequence[str], results: str | None, data: str | None, tuned: bool = False
 ) -> Experiment:
-    """The experiment that a command names, under its recipe and overrides, over its folders."""
+    """The experiment that a command names, under its recipe and overrides, over its folders; with `--tuned` each row
+    at its own best value."""
     from metaformer_ablate.api.experiment import Experiment
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.spec.plan import plan
 
-    return Experiment(plan(name, recipe or "digits", overrides), store_of(results), DataFolder.choose(data))
+    found = Experiment(plan(name, recipe or "digits", overrides), store_of(results), DataFolder.choose(data))
+    return found.tuned() if tuned else found
 
 
 def folder_of(out: str) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +25,9 @@ from metaformer_ablate.cli.options import (
 from metaformer_ablate.errors import RequestError, visible
 from metaformer_ablate.system.console import out_width
 
+if TYPE_CHECKING:
+    from metaformer_ablate.analysis.tables.comparison import Comparison
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,7 +44,7 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 
 
 @click.command("table")
 @click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
-@options("recipe", "seeds", "results", "data")
+@options("recipe", "tuned", "seeds", "results", "data")
 @_format
 @click.option("--columns", metavar="LIST", help="Columns and their order: row,params,n,difference,p,...")
 @_digits
@@ -61,6 +65,7 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 
 def table_command(
     words: tuple[str, ...],
     recipe: str | None,
+    tuned: bool,
     seeds: str | None,
     results: str | None,
     data: str | None,
@@ -90,7 +95,7 @@ def table_command(
     check_points("--power", power)
     check_points("--equivalent", equivalent)
     name, overrides = one_name(words, "experiment")
-    experiment = experiment_of(name, recipe, overrides, results, data)
+    experiment = experiment_of(name, recipe, overrides, results, data, tuned)
     shown = None if columns is None else [word.strip() for word in columns.split(",")]
     if shown is not None:
         choose_columns(plan_task(experiment.plan).metric(metric), shown)
@@ -111,39 +116,68 @@ def table_command(
 
 
 @click.command("compare")
-@click.argument("recipe_a", metavar="RECIPE_A")
-@click.argument("recipe_b", metavar="RECIPE_B")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
-@options("seeds", "results", "data")
+@click.argument("words", nargs=-1, metavar="RECIPE RECIPE... EXPERIMENT [KEY.PATH=VALUE]...")
+@options("tuned", "seeds", "results", "data")
 @_format
 @_digits
+@click.option("--plot", metavar="FILE", help="Also: the ranks as a slope chart (.png, .svg or .pdf).")
 @_out
 @options("metric", "json")
 def compare_command(
-    recipe_a: str,
-    recipe_b: str,
     words: tuple[str, ...],
+    tuned: bool,
     seeds: str | None,
     results: str | None,
     data: str | None,
     style: str,
     digits: int | None,
+    plot: str | None,
     out: str | None,
     metric: str | None,
     as_json: bool,
 ) -> None:
-    """An experiment under two recipes side by side, with ranks; `paper` stands for the printed numbers."""
-    from metaformer_ablate.analysis.tables.comparison import build_comparison, render_comparison
+    """An experiment under two recipes or more side by side, with ranks; `paper` stands for the printed numbers.
+
+    A recipe may have overrides of its own: cifar10_small:train.epochs=30,train.lr=4e-3. Words at the end apply to all.
+    """
+    from metaformer_ablate.analysis.tables.comparison import build_comparison
+    from metaformer_ablate.analysis.tables.comparison_sheet import render_comparison
     from metaformer_ablate.data.folder import DataFolder
 
     style = _style("json" if as_json else style, digits, {"--digits": digits is not None})
-    name, overrides = one_name(words, "experiment")
+    recipes, name, overrides = _compared(words)
     store = store_of(results)
-    names = (recipe_a, recipe_b)
     folder = DataFolder.choose(data)
-    comparison = build_comparison(name, names, overrides, store, folder, seeds_of(seeds), metric)
+    comparison = build_comparison(name, recipes, overrides, store, folder, seeds_of(seeds), metric, tuned)
     warn_problems(store)
+    if plot is not None:
+        _plot_slopes(comparison, plot)
     _write(render_comparison(comparison, style, digits), out)
+
+
+def _compared(words: Sequence[str]) -> tuple[list[str], str, list[str]]:
+    """The recipes with their own overrides, the experiment, and the overrides of all."""
+    own = [word for word in words if ":" in word.partition("=")[0] and "=" in word]
+    names, overrides = split_words([word for word in words if word not in own])
+    last = max((i for i, word in enumerate(words) if word in names), default=-1)
+    if len(names) + len(own) < 3 or not names or any(word in own for word in words[last:]):
+        found = " ".join(names + own) or "none"
+        raise RequestError(f"give two recipes or more, then one experiment, then overrides; found {found}")
+    return [word for word in words[:last] if word in (*names, *own)], words[last], overrides
+
+
+def _plot_slopes(comparison: Comparison, plot: str) -> None:
+    from metaformer_ablate.analysis.figures.slope import draw_slopes, slope_data
+    from metaformer_ablate.drawing.canvas import FORMATS, to_bytes
+
+    ending = Path(plot).suffix.removeprefix(".").lower()
+    if ending not in FORMATS:
+        wanted = ", ".join(f".{name}" for name in FORMATS)
+        raise RequestError(f"--plot {plot}: the ending says the format; allowed: {wanted}")
+    try:
+        Path(plot).write_bytes(to_bytes(draw_slopes(slope_data(comparison)), ending))
+    except OSError as error:
+        raise RequestError(f"--plot {plot}: cannot be written: {error.strerror}") from None
 
 
 @click.command("explain")

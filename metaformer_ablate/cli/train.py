@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metaformer_ablate.cli.options import (
+    INTEGER,
     NUMBER,
     names_and_project,
     options,
@@ -32,7 +33,9 @@ logger = logging.getLogger(__name__)
 
 @click.command("run")
 @click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...")
-@options("recipe", "seeds", "results", "data", "device", "execution")
+@options("recipe", "tuned", "seeds", "results", "data", "device", "execution")
+@click.option("--until", type=NUMBER, metavar="POINTS", help="Add seeds until half an interval is at most so much.")
+@click.option("--max-seeds", type=INTEGER, metavar="N", help="Of --until: at most N seeds of a row (default: 20).")
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
 @click.option("--retry-failed", is_flag=True, help="Train failed runs again; diverged ones are results.")
 @click.option("--max-hours", type=NUMBER, metavar="H", help="Begin no run after H hours.")
@@ -40,11 +43,14 @@ logger = logging.getLogger(__name__)
 def run_command(
     words: tuple[str, ...],
     recipe: str | None,
+    tuned: bool,
     seeds: str | None,
     results: str | None,
     data: str | None,
     device: str,
     execution: Execution,
+    until: float | None,
+    max_seeds: int | None,
     dry_run: bool,
     retry_failed: bool,
     max_hours: float | None,
@@ -54,6 +60,7 @@ def run_command(
     """Train the runs that experiments lack, then print their tables."""
     from metaformer_ablate.api.experiment import Experiment
     from metaformer_ablate.api.training import describe_ending, train_missing, view
+    from metaformer_ablate.api.until import check_until, train_until
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.spec.plan import plan
     from metaformer_ablate.tracking.tracking import Tracking
@@ -64,9 +71,13 @@ def run_command(
         raise RequestError("give the name of an experiment; `ablate list` shows them")
     _check_hours(max_hours, execution)
     plans = [plan(name, recipe or "digits", overrides) for name in dict.fromkeys(names)]
-    wanted = seeds_of(seeds) or (0,)
+    first, most = check_until(until, seeds_of(seeds), max_seeds)
+    wanted = seeds_of(seeds) or tuple(range(first or 1))
     store, folder = store_of(results), DataFolder.choose(data)
     experiments = [Experiment(chosen, store, folder) for chosen in plans]
+    if tuned:
+        experiments = [experiment.tuned() for experiment in experiments]
+        plans = [experiment.plan for experiment in experiments]
     if dry_run:
         _tell_plan(experiments, wanted, retry_failed, as_json)
         return 0
@@ -75,8 +86,11 @@ def run_command(
         tracked = tracking.resolve(project, recipe=plans[0].recipe.name, overrides=overrides)
     how: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "max_hours": max_hours}
     how |= {"tracking": tracking, "wandb": tracked, "again": "the same command"}
-    ended = train_missing(plans, wanted, store, folder, execution, view(), **how)
-    tables = [experiment.table(seeds=wanted) for experiment in experiments]
+    if until is None:
+        ended = train_missing(plans, wanted, store, folder, execution, view(), **how)
+    else:
+        ended = train_until(experiments, until, first, most, execution, view, **how)
+    tables = [experiment.table(seeds=wanted if until is None else None) for experiment in experiments]
     if tracked is not None:
         for chosen, table in zip(plans, tables, strict=True):
             tracking.log_table(tracked, table.to_json(), chosen, store)

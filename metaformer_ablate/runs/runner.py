@@ -16,11 +16,12 @@ from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.callback import RunCallback
 from metaformer_ablate.runs.options import ClaimLost, RunOptions
-from metaformer_ablate.runs.outcome import EMPTY_RECORD, RunOutcome, cost_of, failure_reason, now
+from metaformer_ablate.runs.outcome import EMPTY_RECORD, RunOutcome, cost_of, failure_reason
 from metaformer_ablate.runs.prepare import build_module
 from metaformer_ablate.runs.trainer import make_trainer, quiet_lightning
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
+from metaformer_ablate.system.clock import now
 from metaformer_ablate.system.devices import device_name
 from metaformer_ablate.system.memory import peak_memory, retain_freed_memory, start_peak_memory
 from metaformer_ablate.tasks.base import TaskData

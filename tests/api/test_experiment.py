@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
@@ -60,6 +61,9 @@ def test_a_figure_is_that_of_the_command(trained: Trained, ablate: Ablate, tmp_p
     ablate("plot", *trained.arguments, "--kind", "cost", "--x", "params", "--out", str(out))
     assert to_bytes(figure, "png") == out.read_bytes()
     assert figure._repr_png_().startswith(b"\x89PNG")
+    numbers = ablate("plot", *trained.arguments, "--json").json["figures"]
+    drawn = study.figure_data()
+    assert json.loads(json.dumps({kind: data.to_json() for kind, data in drawn.items()})) == numbers
 
 
 def test_counts_and_results(trained: Trained, ablate: Ablate) -> None:
