@@ -21,6 +21,7 @@ from metaformer_ablate.cli.options import (
     warn_problems,
 )
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.system.console import out_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +108,8 @@ def run_command(
         for chosen, table in zip(plans, tables, strict=True):
             tracking.log_table(tracked, table.to_json(), chosen, store)
     if not as_json:
-        click.echo("\n".join(table.to_text() for table in tables), nl=False)
+        whole = out_width() is None
+        click.echo("\n".join(table.to_text(notes=whole) for table in tables), nl=False)
     runs = _runs(tables, as_json, to_run=0)
     trained = {job.spec.run_id for job in ended.jobs}
     for run in runs:

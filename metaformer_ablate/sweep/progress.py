@@ -59,7 +59,7 @@ def describe_evaluation(progress: Progress) -> list[str]:
     return [] if metric is None or value is None else [describe_metric(metric, value)]
 
 
-class _Clock(ProgressListener):
+class SweepClock(ProgressListener):
     """Where a sweep is and how long the rest takes, by what its runs have measured.
 
     Nothing is told of the time left before a run has made steps, unless records of the same plan tell it: `seconds` of
@@ -127,7 +127,7 @@ class _Clock(ProgressListener):
         return f"{self.number(job)} {job.name}: {describe_result(record)}, {duration(record.data['seconds'])}"
 
 
-class PlainLines(_Clock):
+class PlainLines(SweepClock):
     """For a pipe: a line when a run starts, at most one every ten seconds while it trains, and one when it ends."""
 
     def begin(self, jobs: Sequence[Job], seconds: float | None = None) -> None:
@@ -153,10 +153,8 @@ class PlainLines(_Clock):
     def note(self, text: str) -> None:
         logger.info(text)
 
-    def close(self) -> None: ...
 
-
-class LiveLine(_Clock):
+class LiveLine(SweepClock):
     """For a terminal: a bar for the sweep, a line below it for each run under way, and above it a line that stays for
     each run that has ended. The bar counts the seconds, also while a worker does nothing yet but load what it needs."""
 
