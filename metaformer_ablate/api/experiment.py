@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from metaformer_ablate.analysis.figures.data import FigureData
-from metaformer_ablate.analysis.figures.kinds import KINDS, draw, figure_data
+from metaformer_ablate.analysis.figures.kinds import KINDS, applicable, draw, figure_data
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.tuning import build_tuned_table
 from metaformer_ablate.analysis.tables.types import Table
@@ -229,18 +229,18 @@ class Experiment:
 
     def figure_data(
         self,
-        kinds: Sequence[str] = tuple(KINDS),
+        kinds: Sequence[str] | None = None,
         *,
         seeds: Seeds | None = None,
         metric: str | None = None,
         **options: str,
     ) -> dict[str, FigureData]:
-        """Exactly the numbers of figures by kind; `to_json()` of each gives plain values. Arguments as of `plot`; an
-        option goes to the kinds that read it."""
+        """Exactly the numbers of figures by kind, by default of all kinds that the experiment has; `to_json()` of each
+        gives plain values. Arguments as of `plot`; an option goes to the kinds that read it."""
         table = build_table(self.plan, self.store, self.data, seeds_of(seeds), metric=metric, spread=False)
         return {
             kind: figure_data(kind, table, **{key: options[key] for key in options if key in KINDS[kind].options})
-            for kind in kinds
+            for kind in applicable(kinds, table)
         }
 
     def plot(
@@ -257,6 +257,7 @@ class Experiment:
         Raises RequestError for an unknown kind, option or metric.
         """
         table = build_table(self.plan, self.store, self.data, seeds_of(seeds), metric=metric, spread=False)
+        applicable([kind], table)
         return draw(figure_data(kind, table, **options))
 
     def results(self) -> pd.DataFrame:

@@ -30,7 +30,7 @@ def in_notebook() -> bool:
 class NotebookBar(ProgressListener):
     """A bar for all runs, with time passed and left, and a line for each run under way."""
 
-    def begin(self, jobs: Sequence[Job], seconds: float) -> None:
+    def begin(self, jobs: Sequence[Job], seconds: float | None = None) -> None:
         from IPython.display import HTML, display
 
         self._html: Any = HTML

@@ -52,6 +52,7 @@ class ResultTable(Table):
         columns: Sequence[str] | None = None,
         digits: int | None = None,
         transposed: bool = False,
+        notes: bool = True,
     ) -> str:
         """As `ablate table` prints it.
 
@@ -60,11 +61,12 @@ class ResultTable(Table):
             columns: which, in which order (`row`, `params`, `macs`, the metric's name, `n`, `difference`, `p`, ...).
             digits: decimals, 0 to 6; the metric's own by default.
             transposed: rows become columns.
+            notes: whole, or of each note of a text its first sentence.
 
         Raises RequestError for a column that there is not.
         """
         chosen = None if columns is None else choose_columns(self.metric, list(columns))
-        return render(self, style, columns=chosen, digits=digits, transposed=transposed)
+        return render(self, style, columns=chosen, digits=digits, transposed=transposed, notes=notes)
 
     def to_latex(
         self, columns: Sequence[str] | None = None, digits: int | None = None, transposed: bool = False

@@ -11,16 +11,16 @@ from typing import Any
 
 from metaformer_ablate.api.execution import Execution
 from metaformer_ablate.api.notebook import NotebookBar, in_notebook
-from metaformer_ablate.cost.cost import count
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.sweep.jobs import Job, Seeds, estimate_in_words, estimate_seconds, make_request, plan_jobs
+from metaformer_ablate.sweep.jobs import Job, Seeds, make_request, measured_seconds, plan_jobs
 from metaformer_ablate.sweep.launchers.base import Launcher, choose
-from metaformer_ablate.sweep.progress import LiveLine, PlainLines
+from metaformer_ablate.sweep.progress import listener_for
 from metaformer_ablate.sweep.scheduler import Limits, ProgressListener, Sweep
+from metaformer_ablate.system.console import duration
 from metaformer_ablate.system.signals import Interrupted, StopRequest
 from metaformer_ablate.tracking.tracking import Tracking
 
@@ -56,12 +56,11 @@ def _tell_of_code(jobs: Sequence[Job]) -> None:
             tell_of_code(part.target.rpartition(":")[0])
 
 
-def announce(jobs: Sequence[Job], states: Sequence[RunState], workers: int = 1) -> float:
-    """Says what is to be trained and about how many seconds that takes, and returns these."""
-    seconds = estimate_seconds(jobs, states, lambda spec: count(spec).macs) / workers
-    done = len(states) - len(jobs)
-    told = estimate_in_words(seconds, states, workers)
-    logger.info(f"{len(states)} runs, {done} have a record, {len(jobs)} to train: {told}")
+def announce(jobs: Sequence[Job], states: Sequence[RunState]) -> float | None:
+    """Says what is to be trained and how long that takes, where records tell; the seconds, one run after another."""
+    seconds = measured_seconds(jobs, states)
+    told = "" if seconds is None else f": about {duration(seconds)} one after another"
+    logger.info(f"{len(states)} runs, {len(states) - len(jobs)} have a record, {len(jobs)} to train{told}")
     return seconds
 
 
@@ -71,7 +70,7 @@ def view(progress: bool = True) -> ProgressListener:
         return ProgressListener()
     if in_notebook():
         return NotebookBar()
-    return LiveLine() if sys.stderr.isatty() else PlainLines()
+    return listener_for(sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -117,14 +116,16 @@ def train_missing(
             specs = [job.spec for job in jobs]
             given = {"specs": specs, "device": device, "stop": stop, "tracking": tracking, **execution.options()}
             launcher = choose(execution.launcher, **given)
-            listener.begin(jobs, announce(jobs, states, min(launcher.capacity, len(jobs))))
+            listener.begin(jobs, announce(jobs, states))
+            listener.at_once = max(1, min(launcher.capacity, len(jobs)))
             request = partial(make_request, store=store, folder=folder, device=device, wandb=wandb, **execution.saved())
             limits = Limits(hours=max_hours, stall_seconds=60 * execution.stall_minutes)
             sweep = Sweep(jobs, request, launcher, store, listener, limits, stop)
             why = sweep.run()
-        except Interrupted:
+        except Interrupted as interruption:
             done = sweep.finished if sweep is not None else 0
-            logger.info(f"{done} finished runs are kept; {again} goes on with the {len(jobs) - done} that are left")
+            kept = f"{done} finished run{' is' if done == 1 else 's are'} kept; " if done else ""
+            interruption.advice = f"{kept}{again} goes on with the {len(jobs) - done} that are left"
             raise
         finally:
             listener.close()

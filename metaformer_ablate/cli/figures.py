@@ -41,37 +41,39 @@ def plot_command(
     out: str | None,
     metric: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Figures of an experiment, from its records alone; prints the files. With --json their numbers instead."""
     from metaformer_ablate.analysis.figures.kinds import KINDS
-    from metaformer_ablate.records.status import no_records_hint
+    from metaformer_ablate.analysis.figures.rows import has_numbers
+    from metaformer_ablate.records.status import nothing_there
 
     given = {name: value for name, value in (("x", x), ("y", y)) if value is not None}
-    kinds = _kinds(kind, given)
+    _check_kind(kind, given)
     style = _format(style, kind, out)
     name, overrides = one_name(words, "experiment")
     experiment = experiment_of(name, recipe, overrides, results, data, tuned)
-    store, wanted_seeds = experiment.store, seeds_of(seeds)
-    figures = experiment.figure_data(kinds, seeds=wanted_seeds, metric=metric, **given)
+    store, wanted = experiment.store, seeds_of(seeds)
+    figures = experiment.figure_data(None if kind is None else [kind], seeds=wanted, metric=metric, **given)
     warn_problems(store)
-    if (hint := no_records_hint(experiment.plan, store, wanted_seeds)) is not None:
-        logger.warning(hint)
+    if not (shown := any(map(has_numbers, figures.values()))):
+        logger.info(f"nothing to draw: {nothing_there(experiment.plan, store, wanted)}")
     if as_json:
         numbers = {one: figure.to_json() for one, figure in figures.items()}
         tree = {"experiment": experiment.name, "recipe": experiment.recipe, "figures": numbers}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))
-    if as_json and out is None:
-        return
+    if not shown or (as_json and out is None):
+        return 0 if shown else 1
     for one, figure in figures.items():
         of_kind_values = [value for key, value in given.items() if key in KINDS[one].options]
         named = [*([] if metric is None else [metric]), *of_kind_values]
         path = store.path / "figures" / _file_name(figure, named, style) if out is None else Path(out)
         _draw_into(path, figure, make_folder=out is None)
         click.echo(str(path), err=as_json)
+    return 0
 
 
-def _kinds(kind: str | None, given: dict[str, str]) -> list[str]:
-    """The kinds of figures to draw, checked together with the options that only some of them read."""
+def _check_kind(kind: str | None, given: dict[str, str]) -> None:
+    """Raises RequestError for an unknown kind of figure, and for options that it does not read."""
     from metaformer_ablate.analysis.figures.kinds import KINDS
     from metaformer_ablate.errors import unknown
 
@@ -82,7 +84,6 @@ def _kinds(kind: str | None, given: dict[str, str]) -> list[str]:
         if not any(name in KINDS[one].options for one in kinds):
             readers = ", ".join(one for one in KINDS if name in KINDS[one].options)
             raise RequestError(f"--{name} is not read by a figure of kind {kinds[0]}; it is for {readers}")
-    return kinds
 
 
 def _format(style: str | None, kind: str | None, out: str | None) -> str:

@@ -131,7 +131,7 @@ def _tested(hypothesis: Hypothesis, values: Mapping[str, Mapping[int, float]], f
     if not common:
         return Verdict(hypothesis.text, NOT_SHOWN, why="no seed that both rows have")
     sides = [[side[seed] for seed in common] for side in (left, right)]
-    difference = paired_difference(*sides, first)
+    difference = paired_difference(sides[0], sides[1], first)
     p, interval = difference.p, difference.ci95
     if hypothesis.bound is not None:
         test = equivalence([a - b for a, b in zip(*sides, strict=True)], hypothesis.bound, first)

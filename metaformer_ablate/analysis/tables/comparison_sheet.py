@@ -50,7 +50,13 @@ def _means(comparison: Comparison, digits: int) -> Sheet:
         *_left_out(comparison),
         *(f"Warning: {warning}" for warning in comparison.warnings),
     ]
-    return Sheet(_title(comparison), comparison.rows, columns, digits, [()] * len(comparison.rows), (), notes)
+    narrow: list[tuple[str, Column | None]] = [("group", None)]
+    for i, recipe in enumerate(recipes if two else ()):
+        if recipe != PAPER:
+            shorter = _columns(metric, recipe, i, two, interval=False)["mean"]
+            narrow += [(f"{recipe} n", None), (f"{recipe} mean", shorter)]
+    marks: list[tuple[int, ...]] = [()] * len(comparison.rows)
+    return Sheet(_title(comparison), comparison.rows, columns, digits, marks, (), notes, (), narrow)
 
 
 def _title(comparison: Comparison) -> str:
@@ -116,18 +122,18 @@ def _agreements(comparison: Comparison) -> Sheet:
     return Sheet(title, rows, columns, 2, [()] * len(rows), (), notes)
 
 
-def _columns(metric: Metric, recipe: str, i: int, two: bool) -> dict[str, Column]:
+def _columns(metric: Metric, recipe: str, i: int, two: bool, interval: bool = True) -> dict[str, Column]:
     """The columns of a table that speak of one recipe, over that recipe's results in a row of a comparison."""
 
     def of(cell: Callable[[Any, int], str]) -> Callable[[Any, int], str]:
         return lambda row, digits: cell(row.results[i].row, metric.paper_digits if recipe == PAPER else digits)
 
     usual = columns_of(metric)
-    mean = usual[metric.name]
+    mean = usual[metric.name if interval else "mean"]
     parts = tuple(replace(part, of=of(part.of)) for part in mean.parts)
     named = recipe.replace(":", ": ").replace(",", ", ")  # where a heading may be broken
     heading = f"{named}: {metric.phrase}" + (f" ({metric.unit})" if metric.unit else "")
-    parts = (replace(parts[0], heading=heading), *(() if recipe == PAPER else parts[1:]))
+    parts = (*(replace(part, heading=heading) for part in parts[:1]), *(() if recipe == PAPER else parts[1:]))
     columns = {"mean": replace(mean, heading=heading, of=of(mean.of), parts=parts)}
     if not two:  # with deviations and intervals a line would be too wide
         columns["mean"] = Column(heading, of(mean.parts[0].of))

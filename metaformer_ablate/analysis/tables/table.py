@@ -29,7 +29,7 @@ from metaformer_ablate.analysis.tables.types import (
 )
 from metaformer_ablate.cost.cost import cached_cost
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.records.status import RunState, no_records_hint, run_states, seeds_with_records
+from metaformer_ablate.records.status import RunState, no_records_hint, run_states, seeds_with_records, stray_seeds
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan, row_notes
 from metaformer_ablate.statistics import stats
@@ -85,7 +85,8 @@ def build_table(
     together = _states(plan, store, folder, found, each, combined=True)
     findings = audit(plan, {**runs, **together}, chosen)
     resolution = detectable_difference(list(pairs.values()), chosen.difference_unit)
-    warnings = [*_warnings(rows, store, no_records_hint(plan, store, found), each is None), *warned, *unknowing]
+    hints = [no_records_hint(plan, store, found), None if seeds is not None else stray_seeds(runs)]
+    warnings = [*_warnings(rows, store, [hint for hint in hints if hint], each is None), *warned, *unknowing]
     registration, mind = try_registered_study(plan, store, folder, rows, task)
     interactions = build_interactions(plan, runs, together, chosen, first) if plan.combinations else None
     return Table(
@@ -150,7 +151,7 @@ def _pairs(states: Sequence[RunState], baseline: Sequence[RunState], metric: Met
 def _deltas(pairs: Mapping[str, Pairs], sign: int, first: int | None = None) -> dict[str, Delta | None]:
     """The paired difference of every row, p corrected over the rows; `first` as of `paired_difference`."""
     apart = {row: [here - there for here, there in p] for row, p in pairs.items()}
-    found = {row: paired_difference(*zip(*p, strict=True), first) if p else None for row, p in pairs.items()}
+    found = {row: paired_difference(*zip(*p, strict=True), first=first) if p else None for row, p in pairs.items()}
     corrected = holm([d.p if d else None for d in found.values()])
     tested = sum(p is not None for p in corrected)
     return {
@@ -232,7 +233,7 @@ def _absurd(metric: Metric, mean: Interval | None, delta: Delta | None) -> list[
     outside = mean and (mean[0] < low or mean[1] > high)
     if not outside and not (difference and (difference[0] < least or difference[1] > most)):
         return []
-    return [f"too few seeds: an interval leaves the scale of {low:g} to {high:g} and is cut where it ends"]
+    return [f"too few seeds: an interval reaches beyond the scale of {low:g} to {high:g} and is cut off there"]
 
 
 def _row_status(states: Sequence[RunState]) -> str:
@@ -258,13 +259,13 @@ def _run_notes(states: Sequence[RunState]) -> list[str]:
     return notes
 
 
-def _warnings(rows: Sequence[TableRow], store: Store, hint: str | None, even: bool) -> list[str]:
-    warnings = [*store.problems.values(), *([hint] if hint else [])]
+def _warnings(rows: Sequence[TableRow], store: Store, hints: Sequence[str], even: bool) -> list[str]:
+    warnings = [*store.problems.values(), *hints]
     done = [row for row in rows if row.n]
     if done and min(row.n for row in done) == 1:
         warnings.append("one seed: a difference between rows cannot be told from chance; run more with --seeds 3")
     if even and len({row.n for row in done}) > 1:
         warnings.append("rows have different numbers of seeds; differences are over the seeds that both rows have")
     if any(run.status == "stale" for row in rows for run in row.runs):
-        warnings.append("stale runs saw other data than today's; they are shown and not counted")
+        warnings.append("stale runs were trained on other data than today's; they are shown but not counted")
     return warnings

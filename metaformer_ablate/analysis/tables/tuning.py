@@ -112,10 +112,12 @@ def build_tuned_table(
 
 def _edge_notes(tuning: Tuning, name: str) -> list[str]:
     row = tuning.rows.get(name)
+    if row is None:
+        return []
     return [
         f"its best {key}, {row.set[key]}, lies at the edge of the values tried "
         f"({', '.join(map(str, tuning.over[key]))}): others may be better still"
-        for key in (row.edges if row else ())
+        for key in row.edges
     ]
 
 
