@@ -73,9 +73,10 @@ def run_command(
     """
     from metaformer_ablate.api.experiment import Experiment
     from metaformer_ablate.api.training import describe_ending, train_missing, view
-    from metaformer_ablate.api.until import check_until, train_until
+    from metaformer_ablate.api.until import train_until
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.spec.plan import plan
+    from metaformer_ablate.statistics.two_stage import check_until
     from metaformer_ablate.tracking.tracking import Tracking
 
     everything, project = names_and_project(words, wandb)
