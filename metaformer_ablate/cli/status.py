@@ -14,7 +14,7 @@ from metaformer_ablate.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from metaformer_ablate.records.claims import ClaimOwner, Progress
+    from metaformer_ablate.records.claims import ClaimOwner
     from metaformer_ablate.records.store import Store
     from metaformer_ablate.spec.plan import Plan
 
@@ -143,8 +143,7 @@ def _called(tree: dict[str, Any], run_id: str) -> str:
 def _how_far(owner: ClaimOwner | None, speed: bool = True) -> str:
     from metaformer_ablate.sweep.progress import describe_evaluation
 
-    progress: Progress | None = owner and owner.progress
-    if progress is None:
+    if owner is None or (progress := owner.progress) is None:
         return ""
     parts = [f"epoch {progress.epoch}/{progress.epochs} ({progress.share:.0%})", *describe_evaluation(progress)]
     return ", ".join([*parts, *([f"{progress.images_per_second:.0f} images/s"] if speed else [])])

@@ -54,9 +54,11 @@ def names_of(specs: Sequence[RunSpec], closest: bool = True) -> dict[str, RunNam
     found = {}
     for spec in specs:
         key = spec.with_seed(0).run_id
-        place, recipe, overrides = near.get(key, (None, None, ()))
-        shown = tuple(rows.get(key, [place] if place else []))
-        found[spec.run_id] = RunName(shown, recipes.get(key, recipe), spec.seed, overrides)
+        if key in near:
+            place, recipe, overrides = near[key]
+            found[spec.run_id] = RunName((place,), recipe, spec.seed, overrides)
+        else:
+            found[spec.run_id] = RunName(tuple(rows.get(key, ())), recipes.get(key), spec.seed)
     return found
 
 
