@@ -101,8 +101,9 @@ def _planned(specs: Sequence[RunSpec], exact: bool) -> Iterator[tuple[str, str, 
     whose recipe or experiment sets a number of data and training that no spec has.
     """
     wanted = [_settings(spec) for spec in specs]
+    experiments = _largest_first() if wanted else []
     for recipe in find_all("recipe"):
-        for experiment in _largest_first():
+        for experiment in experiments:
             try:
                 if not any(_may_be(own, _set(recipe, experiment), exact) for own in wanted):
                     continue
