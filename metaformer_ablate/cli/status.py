@@ -143,7 +143,8 @@ def _called(tree: dict[str, Any], run_id: str) -> str:
 def _how_far(owner: ClaimOwner | None, speed: bool = True) -> str:
     from metaformer_ablate.sweep.progress import describe_evaluation
 
-    if owner is None or (progress := owner.progress) is None:
+    progress = None if owner is None else owner.progress
+    if progress is None:
         return ""
     parts = [f"epoch {progress.epoch}/{progress.epochs} ({progress.share:.0%})", *describe_evaluation(progress)]
     return ", ".join([*parts, *([f"{progress.images_per_second:.0f} images/s"] if speed else [])])
