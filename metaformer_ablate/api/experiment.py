@@ -184,9 +184,9 @@ class Experiment:
             ended = train_missing([self.plan], wanted, self.store, self.data, execution, view(progress), **how)
         except Interrupted as stop:
             raise KeyboardInterrupt(stop.advice) from None
-        states = [state for states in self.states(wanted).values() for state in states]
         failed = [
-            describe_ending(state.run_id, state.seed, state.status, self.store, "retry_failed=True")
+            describe_ending(state.run_id, f"{row} seed {state.seed}", state.status, self.store, "retry_failed=True")
+            for row, states in self.states(wanted).items()
             for state in states
             if state.status == "failed"
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -30,7 +31,7 @@ PLAIN_LINE_SECONDS = 10.0
 STEPS_MEASURED = 10  # steps of a run before its speed counts: the first ones take longer
 
 
-FULL, EMPTY = "\N{BOX DRAWINGS HEAVY HORIZONTAL}", "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
+BAR = "\N{BOX DRAWINGS HEAVY HORIZONTAL}\N{BOX DRAWINGS LIGHT HORIZONTAL}"  # what is done, what is left
 
 
 def name_in_text(metric: Metric) -> str:
@@ -211,7 +212,8 @@ class LiveLine(SweepClock):
         text = ", ".join(parts)
         room = max(8, min(30, width - len(text) - 1))
         full = min(room, int(room * self.share))
-        return f"{FULL * full}{EMPTY * (room - full)} {text}"
+        done, rest = BAR if self.console.encoding.lower().startswith("utf") else "#-"
+        return f"{done * full}{rest * (room - full)} {text}"
 
 
 def fitted(parts: Sequence[str], width: int) -> str:
@@ -225,5 +227,5 @@ def fitted(parts: Sequence[str], width: int) -> str:
 
 
 def listener_for(stream: TextIO) -> LiveLine | PlainLines:
-    """What shows a sweep on standard error: a live view on a terminal, plain lines elsewhere."""
-    return LiveLine() if stream.isatty() else PlainLines()
+    """What shows a sweep on standard error: a live view on a terminal that can take lines back, else plain lines."""
+    return LiveLine() if stream.isatty() and os.environ.get("TERM") != "dumb" else PlainLines()
