@@ -135,7 +135,7 @@ def python_page() -> str:
     names = [name for name in metaformer_ablate.__all__ if not name.startswith("__")]
     return "\n".join(
         [
-            "# Python",
+            "# Python API",
             "",
             "```python",
             "import metaformer_ablate as ma",
