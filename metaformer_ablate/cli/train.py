@@ -21,6 +21,7 @@ from metaformer_ablate.cli.options import (
     warn_problems,
 )
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.system.console import out_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from metaformer_ablate.api.execution import Execution
     from metaformer_ablate.api.experiment import Experiment
     from metaformer_ablate.api.table import ResultTable
+    from metaformer_ablate.records.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +73,11 @@ def run_command(
     What has a record is not trained again. After Ctrl-C the same command goes on where it was stopped.
     """
     from metaformer_ablate.api.experiment import Experiment
-    from metaformer_ablate.api.training import describe_ending, train_missing, view
-    from metaformer_ablate.api.until import check_until, train_until
+    from metaformer_ablate.api.training import train_missing, view
+    from metaformer_ablate.api.until import train_until
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.spec.plan import plan
+    from metaformer_ablate.statistics.two_stage import check_until
     from metaformer_ablate.tracking.tracking import Tracking
 
     everything, project = names_and_project(words, wandb)
@@ -107,14 +110,29 @@ def run_command(
         for chosen, table in zip(plans, tables, strict=True):
             tracking.log_table(tracked, table.to_json(), chosen, store)
     if not as_json:
-        click.echo("\n".join(table.to_text() for table in tables), nl=False)
+        whole = out_width() is None
+        click.echo("\n".join(table.to_text(notes=whole) for table in tables), nl=False)
     runs = _runs(tables, as_json, to_run=0)
-    trained = {job.spec.run_id for job in ended.jobs}
+    _tell_endings(tables, runs, {job.spec.run_id for job in ended.jobs}, store)
+    return 1 if ended.why or any(run["status"] == "failed" for run in runs) else 0
+
+
+def _tell_endings(
+    tables: Sequence[ResultTable], runs: Sequence[dict[str, Any]], trained: set[str], store: Store
+) -> None:
+    """A line for each run that failed, and for each that was trained and diverged."""
+    from metaformer_ablate.api.training import describe_ending
+
+    names = {
+        run.run_id: f"{table.experiment}/{row.name} seed {run.seed}"
+        for table in reversed(tables)
+        for row in table.rows
+        for run in row.runs
+    }
     for run in runs:
-        told = describe_ending(run["run_id"], run["seed"], run["status"], store)
+        told = describe_ending(run["run_id"], names[run["run_id"]], run["status"], store)
         if told and (run["status"] == "failed" or run["run_id"] in trained):
             logger.info(told)
-    return 1 if ended.why or any(run["status"] == "failed" for run in runs) else 0
 
 
 def _check_hours(hours: float | None, execution: Execution) -> None:

@@ -54,7 +54,12 @@ def test_commands_of_the_table_are_accepted(command, ablate, tmp_path):
     if any(word.strip(".").isupper() for word in words):  # RUN and DIR stand for what a reader has
         assert ablate(words[0], "--help").code == 0
         return
-    extra = {"run": ["--dry-run"], "cost": ["--no-speed"], "table": ["--results", str(tmp_path)]}.get(words[0], [])
+    extra = {
+        "run": ["--dry-run"],
+        "tune": ["--dry-run"],
+        "cost": ["--no-speed"],
+        "table": ["--results", str(tmp_path)],
+    }.get(words[0], [])
     if words[0] == "show":
         words[1] = "pooling_size"  # counting the whole of table 5 is test_paper's
     done = ablate(*words, *extra)

@@ -113,9 +113,9 @@ def _folded(
     """The headings; where a table has no room, those of columns that are not broken are folded to their cells."""
     widest = [max((len(cells[i]) for cells, _ in lines), default=0) for i in range(len(headings))]
     if sum(max(cells, len(heading)) + 3 for heading, cells in zip(headings, widest, strict=True)) < width:
-        return list(headings)
+        return list(map(visible, headings))
     return [
-        textwrap.fill(heading, max(1, cells), break_long_words=False) if column.whole else heading
+        textwrap.fill(visible(heading), max(1, cells), break_long_words=False) if column.whole else visible(heading)
         for heading, column, cells in zip(headings, columns, widest, strict=True)
     ]
 
