@@ -46,8 +46,9 @@ def main() -> int:
         [sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=ROOT, capture_output=True, text=True
     )
     print(done.stdout + done.stderr, end="")
-    # What mkdocstrings cannot find is an ERROR line in the output and no failure of Zensical's.
-    wrong = [line for line in (done.stdout + done.stderr).splitlines() if re.search(r"\b(ERROR|WARNING)\b", line)]
+    # What mkdocstrings cannot find or read is a line of the output and no failure of Zensical's.
+    output = (done.stdout + done.stderr).splitlines()
+    wrong = [line for line in output if re.search(r"\b(ERROR|WARNING)\b|^griffe: ", line)]
     if done.returncode or wrong:
         return 1
     broken = list(broken_links(SITE))
@@ -134,7 +135,7 @@ def python_page() -> str:
     names = [name for name in metaformer_ablate.__all__ if not name.startswith("__")]
     return "\n".join(
         [
-            "# Python",
+            "# Python API",
             "",
             "```python",
             "import metaformer_ablate as ma",

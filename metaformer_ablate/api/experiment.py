@@ -251,7 +251,8 @@ class Experiment:
         Args:
             kind: rows (means and paired differences, with intervals), curves (the course of training), cost (the metric
                 against multiply-adds), paper (our differences against the printed ones) or seeds (every run).
-            seeds, metric: as of `table`.
+            seeds: as of `table`.
+            metric: as of `table`.
             options: of cost `x`: macs, params or images_per_second; of curves `y`: a column of history.csv.
 
         Raises RequestError for an unknown kind, option or metric.

@@ -68,9 +68,7 @@ def test_commands_of_a_page_are_accepted(path: Path) -> None:
 def test_settings_of_a_page_exist(path: Path) -> None:
     known = {*all_leaves(), *SHORTHANDS}
     for code in code_of(path):
-        if "(" in code:  # of Python
-            continue
-        for setting in re.findall(r"(?<![\w./])((?:model|data|train|task)\.[a-z_]+(?:\.[a-z_]+)?)(?=[=:, ]|$)", code):
+        for setting in re.findall(r"(?<![\w./*])((?:model|data|train|task)\.[a-z_]+(?:\.[a-z_]+)?)(?==\S|: |$)", code):
             if not setting.endswith(".py"):
                 assert setting in known or any(name.startswith(f"{setting}.") for name in known), (
                     f"{path.name}: {setting}"
