@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +21,9 @@ from metaformer_ablate.cli.options import (
     warn_problems,
 )
 from metaformer_ablate.errors import RequestError, visible, visible_lines
+
+if TYPE_CHECKING:
+    from metaformer_ablate.analysis.tables.latex import Latex
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,10 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 
 @click.option(
     "--equivalent", type=NUMBER, metavar="POINTS", help="Also: which rows are shown to be within that of the baseline?"
 )
+@click.option("--fit", metavar="NAME", help="LaTeX: column (default), or page with more columns.")
+@click.option("--caption", metavar="TEXT", help="LaTeX: the caption (default: the table's title).")
+@click.option("--label", metavar="NAME", help="LaTeX: the label for references (default: from the title).")
+@click.option("--bold", is_flag=True, help="LaTeX: the best mean in bold.")
 @click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
 @_out
@@ -68,6 +76,10 @@ def table_command(
     images: bool,
     power: float | None,
     equivalent: float | None,
+    fit: str | None,
+    caption: str | None,
+    label: str | None,
+    bold: bool,
     list_runs: bool,
     strict: bool,
     out: str | None,
@@ -84,6 +96,7 @@ def table_command(
     allowed = ("text", "csv", "json") if list_runs else None
     shaping = {"--columns": columns is not None, "--digits": digits is not None, "--transposed": transposed}
     style = _style("json" if as_json else style, digits, shaping, allowed)
+    latex = _latex(style, fit, caption, label, bold)
     for option, points in {"--power": power, "--equivalent": equivalent}.items():
         if points is not None and not 0 < points <= 100:
             raise RequestError(f"{option} is {points:g}; allowed: a difference in points, above 0 and at most 100")
@@ -102,7 +115,7 @@ def table_command(
 
         text = render_runs(table, runs_of(table), style)
     else:
-        text = render(table, style, columns=chosen_columns, digits=digits, transposed=transposed)
+        text = render(table, style, columns=chosen_columns, digits=digits, transposed=transposed, latex=latex)
     _write(text, out)
     return _strict(len(table.audit)) if strict else 0
 
@@ -201,6 +214,22 @@ def _explain_text(tree: dict[str, Any]) -> str:
     lines.append("It sets " + ", ".join(f"{path}={json.dumps(value)}" for path, value in tree["set"].items()) + ".")
     lines += [f"Note: {visible(note)}" for note in tree["notes"]]
     return "\n".join(lines)
+
+
+def _latex(style: str, fit: str | None, caption: str | None, label: str | None, bold: bool) -> Latex:
+    """How a table stands in a paper; only LaTeX has such options."""
+    from metaformer_ablate.analysis.tables.latex import FITS, Latex
+    from metaformer_ablate.errors import unknown
+
+    given = {"--fit": fit is not None, "--caption": caption is not None, "--label": label is not None, "--bold": bold}
+    if style != "latex" and any(given.values()):
+        options = ", ".join(option for option, there in given.items() if there)
+        raise RequestError(f"{options}: only with --format latex, and --format is {style!r}")
+    if fit not in (None, *FITS):
+        raise RequestError(f"--fit: {unknown('width', str(fit), FITS)}")
+    if label is not None and not re.fullmatch(r"[\w:.+/-]+", label, re.ASCII):
+        raise RequestError(f"--label is {label!r}; allowed: letters, digits and : . - _ + /")
+    return Latex(fit or "column", caption, label, bold)
 
 
 def _style(style: str, digits: int | None, shaping: dict[str, bool], allowed: Any = None) -> str:

@@ -125,7 +125,7 @@ class Scale:
         """Round values with their labels for an axis of so many inches, on which a label takes `width`."""
         found: list[tuple[float, str]] = []
         taken: list[tuple[float, float]] = []
-        for stretch, air in ((self.low, self.high), 1.35), *((stretch, 1.15) for stretch in self.beyond):
+        for stretch, air in *((stretch, 1.15) for stretch in self.beyond), ((self.low, self.high), 1.35):
             room = (self.place(stretch[1]) - self.place(stretch[0])) * length
             for value, text in _round_values(*stretch, room / air, width):
                 half, at = width(text) / 2 + 0.02, self.place(value) * length

@@ -49,6 +49,7 @@ class ComparisonRow:
     group: str
     paper: Mapping[str, Any]
     results: tuple[Result, Result]
+    short: str = ""
 
     @property
     def set(self) -> Mapping[str, Any]:
@@ -122,7 +123,7 @@ def build_comparison(
     rows = []
     for one, two in zip(*sides, strict=True):
         results = Result(one, ranks[0].get(one.name)), Result(two, ranks[1].get(one.name))
-        rows.append(ComparisonRow(one.name, one.label, one.group, one.paper, results))
+        rows.append(ComparisonRow(one.name, one.label, one.group, one.paper, results, one.short))
     return Comparison(
         experiment=first.experiment,
         recipes=recipes,
@@ -146,7 +147,7 @@ def _as_printed(table: Table) -> tuple[TableRow, ...]:
     """The rows with the paper's number for their mean."""
     return tuple(
         TableRow(
-            row.metric, row.name, row.label, row.group, paper=row.paper,
+            row.metric, row.name, row.label, row.group, paper=row.paper, short=row.short,
             n=0 if row.printed is None else 1, mean=row.printed, status="missing" if row.printed is None else "ok",
         )
         for row in table.rows
@@ -162,7 +163,8 @@ def render_comparison(comparison: Comparison, style: str, digits: int | None = N
     one, other = comparison.recipes
     metric = comparison.metric
     usual = columns_of(metric)
-    columns = {"group": usual["group"], "row": usual["row"]}
+    label = "short" if style == "latex" else "row"
+    columns = {"group": usual["group"], label: usual[label]}
     for i, recipe in enumerate((one, other)):
         columns |= {f"{recipe} {key}": column for key, column in _columns(metric, recipe, i).items()}
     columns["change"] = Column("Rank change", lambda row, digits: _rank(row.rank_change, "+"))
