@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from metaformer_ablate.analysis.report.collect import RowRef, SpecRuns
 from metaformer_ablate.analysis.tables.columns import format_mean
 from metaformer_ablate.analysis.tables.types import TableRow
 from metaformer_ablate.settings.layers import digest
+from metaformer_ablate.statistics.stats import summarise
 from metaformer_ablate.tasks.base import Metric
 
 
@@ -96,3 +98,20 @@ def settings_text(differences: Iterable[tuple[str, str | None, str | None]]) -> 
         for path, here, there in differences
     )
     return ", ".join(shown) or "nothing"
+
+
+def places_text(places: Sequence[RowRef]) -> str:
+    """`table5/pool5, pooling_size/pool5 and 2 more`."""
+    names = [f"{place.experiment}/{place.row}" for place in places]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def seed_summary(variant: SpecRuns) -> TableRow:
+    """Mean, spread and status of a variant by itself, as the table has them of a row."""
+    metric = variant.task.reported
+    found = (record.value(metric.name) for record in variant.records.values())
+    summary = summarise([value for value in found if value is not None])
+    statuses = {record.status for record in variant.records.values()}
+    status = next(iter(statuses)) if len(statuses) == 1 else "partial"
+    of = {"n": summary.n, "mean": summary.mean, "std": summary.std, "ci95": summary.ci95, "status": status}
+    return TableRow(metric, variant.key, variant.key, "", **of)  # type: ignore[arg-type]

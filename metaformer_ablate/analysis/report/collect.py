@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metaformer_ablate.analysis.tables.table import build_table
-from metaformer_ablate.analysis.tables.types import Table, TableRow
+from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
@@ -20,7 +20,6 @@ from metaformer_ablate.settings.layers import digest, flatten
 from metaformer_ablate.settings.yaml_reader import parse
 from metaformer_ablate.spec.experiment import Recipe, find_all, load_experiment, load_recipe
 from metaformer_ablate.spec.plan import Plan, plan
-from metaformer_ablate.statistics.stats import summarise
 from metaformer_ablate.tasks.base import Task
 from metaformer_ablate.tasks.registry import task_of
 
@@ -88,23 +87,6 @@ class Report:
     store: Store  # of what was read, without reading it again
 
 
-def places_text(places: Sequence[RowRef]) -> str:
-    """`table5/pool5, pooling_size/pool5 and 2 more`."""
-    names = [f"{place.experiment}/{place.row}" for place in places]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def seed_summary(variant: SpecRuns) -> TableRow:
-    """Mean, spread and status of a variant by itself, as the table has them of a row."""
-    metric = variant.task.reported
-    found = (record.value(metric.name) for record in variant.records.values())
-    summary = summarise([value for value in found if value is not None])
-    statuses = {record.status for record in variant.records.values()}
-    status = next(iter(statuses)) if len(statuses) == 1 else "partial"
-    of = {"n": summary.n, "mean": summary.mean, "std": summary.std, "ci95": summary.ci95, "status": status}
-    return TableRow(metric, variant.key, variant.key, "", **of)  # type: ignore[arg-type]
-
-
 class CachedStore(Store):
     """A store whose records were all read before; `problems` has what one reader came across, as in a fresh store."""
 
@@ -157,7 +139,7 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
             shown[recipe] = [variants[key] for key in chosen_keys]
     return Report(
         recipes={name: known[name].title if name in known else "" for name in shown},
-        sections=_arranged(sections),
+        sections=sections,
         leftovers={recipe: found for recipe, found in leftovers.items() if recipe in shown},
         variants=shown,
         places={key: found for key, found in places.items() if key in variants},
@@ -184,34 +166,6 @@ def _section(
         row if row.name in here else replace(row, params=None, frozen_params=None, macs=None) for row in table.rows
     )
     return Section(chosen, replace(table, rows=rows), here, missing, only_baseline)
-
-
-def _arranged(sections: Sequence[Section]) -> list[Section]:
-    """Experiments with the most rows first, and after them the parts of others, which need not be read again."""
-    marked = [replace(section, part_of=_whole_of(section, sections)) for section in sections]
-    by_experiment: dict[str, list[Section]] = {}
-    for section in marked:
-        by_experiment.setdefault(section.table.experiment, []).append(section)
-
-    def place(found: Sequence[Section]) -> tuple[bool, int, str]:
-        most = max(len(section.variants) for section in found)
-        return all(section.part_of for section in found), -most, found[0].table.experiment
-
-    found = sorted(by_experiment.values(), key=place)
-    return [section for of_one in found for section in sorted(of_one, key=lambda section: bool(section.part_of))]
-
-
-def _whole_of(section: Section, sections: Sequence[Section]) -> str | None:
-    """The experiment that shows all rows with records of a section and more, or the same with fewer rows missing."""
-    if section.only_baseline:
-        return None
-    mine = set(section.variants.values())
-    for other in sections:
-        theirs = set(other.variants.values())
-        if other.plan.recipe.name == section.plan.recipe.name and not other.only_baseline and mine <= theirs:
-            if mine < theirs or (other.missing, other.table.experiment) < (section.missing, section.table.experiment):
-                return other.table.experiment
-    return None
 
 
 def _key(spec: Mapping[str, Any]) -> str:

@@ -20,13 +20,14 @@ LOOKS = {"rows": WHOLE, "curves": WHOLE, "cost": HALF, "paper": HALF, "seeds": W
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure: what it is, its caption and its two drawings."""
+    """A figure: what it is, its two drawings with their captions."""
 
     label: str
     caption: str
+    phone_caption: str  # a phone's drawing may have fewer panels
     wide: Markup
     narrow: Markup
-    whole: bool  # as wide as the page
+    full: bool  # as wide as the page
 
 
 def table_figures(table: Table, here: str, most: int) -> list[Shown]:
@@ -49,7 +50,7 @@ def _shown(kind: str, table: Table, here: str) -> Shown:
         inline_svg(to_bytes(draw(data, of), "svg"), f"{here}.{kind}.{name}", label)
         for of, name in ((look, ""), (PHONE, "phone."))
     )
-    return Shown(label, caption(data, look), wide, narrow, look is WHOLE)
+    return Shown(label, caption(data, look), caption(data, PHONE), wide, narrow, look is WHOLE)
 
 
 def inline_svg(svg: bytes, prefix: str, label: str) -> Markup:

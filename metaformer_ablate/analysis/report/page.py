@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -15,6 +16,7 @@ from markupsafe import Markup
 
 from metaformer_ablate import __version__
 from metaformer_ablate.analysis.escapes import html_text
+from metaformer_ablate.analysis.report.arrange import arranged
 from metaformer_ablate.analysis.report.cells import anchor
 from metaformer_ablate.analysis.report.collect import Report
 from metaformer_ablate.analysis.report.figures import table_figures
@@ -28,6 +30,7 @@ MOST_FIGURES = 40
 
 def write(report: Report) -> str:
     """The page: the same text for the same records, files of experiments and versions."""
+    report = replace(report, sections=arranged(report.sections))
     style, script = (_file(f"report.{kind}") for kind in ("css", "js"))
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # Figures bring inline styles of their own; with nothing else allowed, no style can load anything.

@@ -10,8 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metaformer_ablate.analysis.report.cells import Cell, Grid, Line, anchor, count, head, number, settings_text, words
-from metaformer_ablate.analysis.report.collect import Report, SpecRuns, UnplannedRuns, places_text, seed_summary
+from metaformer_ablate.analysis.report.cells import (
+    Cell,
+    Grid,
+    Line,
+    anchor,
+    count,
+    head,
+    number,
+    places_text,
+    seed_summary,
+    settings_text,
+    words,
+)
+from metaformer_ablate.analysis.report.collect import Report, SpecRuns, UnplannedRuns
 from metaformer_ablate.analysis.tables.columns import format_mean
 from metaformer_ablate.records.record import LARGEST, Record
 from metaformer_ablate.system.console import duration

@@ -16,10 +16,12 @@ from metaformer_ablate.analysis.report.cells import (
     mean_cell,
     metric_heading,
     number,
+    places_text,
+    seed_summary,
     settings_text,
     words,
 )
-from metaformer_ablate.analysis.report.collect import Report, Section, places_text, seed_summary
+from metaformer_ablate.analysis.report.collect import Report, Section
 from metaformer_ablate.analysis.report.figures import Shown
 from metaformer_ablate.analysis.tables.columns import (
     format_billions,
@@ -120,7 +122,7 @@ def _size(estimate: Estimate | None, style: str) -> Cell:
 
 
 def _about_p(row: TableRow, section: Section, report: Report) -> list[str]:
-    """Why a row has no p, or where this page compares the same runs with another p; how it is corrected is said once."""
+    """Why a row has no p, or where this page compares the same runs with another p. How p is corrected is said once."""
     if row.delta is None:
         return []
     if row.delta.comparisons is None:
