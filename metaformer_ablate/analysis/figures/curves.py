@@ -34,7 +34,8 @@ def draw_curves(data: CurvesData, look: Look) -> Figure:
     rows, styles, size = data.rows, row_styles(data), look.size
     columns = max(1, min(int(look.width * 72 / size / 10), 6 if len(rows) > 12 else 4, len(rows)))
     across, down = _axes_of(data)
-    left = line_height(size) + max(text_width(text, size) for _, text in down.ticks(0.7, _height(size))) + TICK + 0.06
+    numbers = [text_width(text, size) for tall in (0.7, 1.4) for _, text in down.ticks(tall, _height(size))]
+    left = line_height(size) * 1.3 + max(numbers) + TICK
     width = (look.width - left - 0.1 - GAP * (columns - 1)) / columns
     height = min(max(width * 0.8, line_height(size) * 5.5), 1.6 * look.times)
     titles = {row.name: _title(row, look, width) for row in rows}

@@ -12,7 +12,7 @@ from metaformer_ablate.drawing.canvas import new_figure
 from metaformer_ablate.drawing.text import line_height, text_height, text_width, wrap
 
 SMALL = 0.9  # of the size of letters: captions and remarks
-TICK = 5.5 / 72  # inches of a tick with the room before its label
+TICK = 7 / 72  # inches of a tick with the room before its label
 
 
 class Page:

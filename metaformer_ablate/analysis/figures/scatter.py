@@ -121,8 +121,8 @@ def _draw(data: FigureData, look: Look, plot: _Plot, caption: Sequence[str]) -> 
     missing = _missing(data, look, plot)
     bottom = foot_of_axis(look, 1) + (text_height(missing, size * SMALL) + 0.06 if missing else 0.0)
     head = line * 1.5 if plot.diagonal else 0.05
-    numbers = [text_width(text, size) for _, text in plot.ys.ticks(2.5, lambda text: line)]
-    left = line * 1.2 + max(numbers) + TICK
+    numbers = [text_width(text, size) for tall in (1.5, 3, 6) for _, text in plot.ys.ticks(tall, lambda text: line)]
+    left = line * 1.3 + max(numbers) + TICK
     width, height, placed = _layout(look.width - left - 0.08, look, plot, labels)
     page = Page(data, look, bottom + height + head, caption)
     axes = page.axes(left, bottom, width, height)
