@@ -129,7 +129,8 @@ def test_sizes_stand_beside_a_difference_where_there_is_room(table: Table) -> No
     for text in (wide, render(table, "markdown"), render(table, "html")):
         assert "Effect" in text and "Better" in text and f"{found['effect']['value']:+.2f}" in text
         assert "0 of 3 seeds has the 95% interval [0.00, 0.71]" in " ".join(text.split())
-    for text in (narrow, render(table, "latex")):
+    assert "Not shown at 110 columns: Effect, Better" in narrow
+    for text in (narrow.partition("Not shown")[0], render(table, "latex")):
         assert "Effect" not in text and "Better" not in text
     line = row_of(table, "pool5").flat()
     assert (line["delta_effect"], line["delta_better"]) == (found["effect"]["value"], 1.0)

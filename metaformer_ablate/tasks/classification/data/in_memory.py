@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,17 +36,36 @@ class ImageTensors(Dataset):
         return ImageTensors(self.images.to(device), self.labels.to(device))
 
 
+class MirroredToo(Dataset):
+    """The images, and after them their mirror images: index N + i is image i, flipped left to right."""
+
+    def __init__(self, data: ImageTensors):
+        self.data = data
+
+    def __len__(self) -> int:
+        return 2 * len(self.data)
+
+    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        images, labels = self.data[index % len(self.data)]
+        mirrored = (index >= len(self.data)).view(-1, 1, 1, 1)
+        return torch.where(mirrored, images.flip(-1), images), labels
+
+
 @dataclass(frozen=True)
 class InMemoryData:
-    """What is trained on, what is evaluated on, and mean and standard deviation per channel of the former (0 to 1)."""
+    """What is trained on, what is evaluated on, and mean and standard deviation per channel of the former (0 to 1).
+
+    With `alternating` each image is flipped left to right in every other epoch.
+    """
 
     train: ImageTensors
     evaluation: ImageTensors
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    alternating: bool = False
 
     def to(self, device: torch.device) -> InMemoryData:
-        return InMemoryData(self.train.to(device), self.evaluation.to(device), self.mean, self.std)
+        return replace(self, train=self.train.to(device), evaluation=self.evaluation.to(device))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -60,7 +79,7 @@ class InMemoryData:
         self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
     ) -> DataLoader:
         """Whole batches, from a place (epoch, batch) on: each device augments all of one, and computes its parts."""
-        return train_loader(self.train, train.batch_size, seed, *place, train.accumulation)
+        return train_loader(self.train, train.batch_size, seed, *place, train.accumulation, self.alternating)
 
     def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
         """A device's share of the images to evaluate."""
@@ -87,7 +106,7 @@ def load_images(spec: DataSpec, folder: DataFolder) -> InMemoryData:
     train_part.images = _resize(train_part.images, spec.net_shape[2])
     test_part.images = _resize(test_part.images, spec.net_shape[2])
     mean, std = _moments(train_part.images)
-    return InMemoryData(train_part, test_part, mean, std)
+    return InMemoryData(train_part, test_part, mean, std, spec.flip == "alternating")
 
 
 def _torchvision(name: str, folder: DataFolder) -> tuple[ImageTensors, ImageTensors]:
@@ -139,14 +158,21 @@ def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def train_loader(
-    data: ImageTensors, batch_size: int, seed: int, first_epoch: int = 0, first_batch: int = 0, repeats: int = 1
+    data: ImageTensors,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    first_batch: int = 0,
+    repeats: int = 1,
+    alternating: bool = False,
 ) -> DataLoader:
     """Batches [B, C, H, W] uint8 and labels [B] where the data lies, from a place on (`EpochBatches`).
 
     The images left over after full batches wait for another epoch.
     """
-    order = EpochBatches(len(data), batch_size, seed, data.images.device, first_epoch, first_batch, repeats)
-    return DataLoader(data, sampler=order, batch_size=None)
+    place = (data.images.device, first_epoch, first_batch, repeats)
+    order = EpochBatches(len(data), batch_size, seed, *place, mirrored=alternating)
+    return DataLoader(MirroredToo(data) if alternating else data, sampler=order, batch_size=None)
 
 
 def evaluation_loader(data: ImageTensors, batch_size: int = 512, share: int = 0, shares: int = 1) -> DataLoader:
