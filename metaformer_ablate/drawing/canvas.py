@@ -64,7 +64,7 @@ STYLE: Any = {
 }
 
 
-def _sizes(times: float) -> dict[str, float]:
+def _sizes(times: float) -> Any:
     """The sizes of what is no text, so many times as large."""
     names = ("axes.linewidth", "grid.linewidth", "lines.linewidth", "lines.markersize")
     ticks = (f"{axis}tick.major.{what}" for axis in "xy" for what in ("size", "width"))

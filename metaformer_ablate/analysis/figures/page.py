@@ -30,8 +30,9 @@ class Page:
 
     def axes(self, left: float, bottom: float, width: float, height: float, **options: Any) -> Any:
         """Axes in inches from the lower left corner above the caption."""
-        box = left / self.width, (bottom + self._foot) / self.height, width / self.width, height / self.height
-        return self.figure.add_axes(tuple(round(side, 6) for side in box), **options)
+        x, y = self.fraction(left, bottom)
+        box = (round(x, 6), round(y, 6), round(width / self.width, 6), round(height / self.height, 6))
+        return self.figure.add_axes(box, **options)
 
     def fraction(self, x: float, y: float) -> tuple[float, float]:
         """A place in inches as shares of the figure."""

@@ -135,9 +135,9 @@ def draw_nothing(data: FigureData, look: Look) -> Figure:
 def _drawn(data: RowsData) -> tuple[dict[str, tuple[float, Any]], dict[str, tuple[float, Any]]]:
     """Means and differences with their intervals by row, these without what cannot be."""
     metric = data.metric
-    means = {row.name: (row.mean, within_range(row.ci95, metric_range(metric))) for row in data.rows if row.n}
-    within = difference_range(metric)
-    deltas = {row.name: (row.delta.mean, within_range(row.delta.ci95, within)) for row in data.rows if row.delta}
+    within, apart = metric_range(metric), difference_range(metric)
+    means = {row.name: (row.mean, within_range(row.ci95, within)) for row in data.rows if row.mean is not None}
+    deltas = {row.name: (row.delta.mean, within_range(row.delta.ci95, apart)) for row in data.rows if row.delta}
     return means, deltas
 
 

@@ -37,12 +37,13 @@ class Scale:
         cls, metric: Metric, values: Sequence[float], intervals: Sequence[Interval] = (), zero: bool = False
     ) -> Scale:
         """A scale that holds all values and their whole intervals, and 0 if so asked."""
-        pairs = [tuple(pair) if pair else None for pair in intervals] or [None] * len(values)
+        pairs = [(pair[0], pair[1]) if pair else None for pair in intervals] or [None] * len(values)
         middle = median([pair[1] - pair[0] for pair in pairs if pair] or [0.0])
         usual: list[Span] = [(0.0, 0.0, 0.0)] if zero or not values else []
         wide: list[Span] = []
         for value, pair in zip(values, pairs, strict=True):
-            span = (value, *(pair or (value, value)))
+            low, high = pair or (value, value)
+            span = (value, low, high)
             (wide if pair and pair[1] - pair[0] > WIDE * middle else usual).append(span)
         usual += [(value, value, value) for value, _, _ in wide]
         near = _near(usual, 50 * 10**-metric.digits)
@@ -119,7 +120,8 @@ class Scale:
         """Where a value stands along the axis: from 0 to 1."""
         import numpy as np
 
-        return float(np.interp(value, *zip(*self.knots, strict=True)))
+        values, places = zip(*self.knots, strict=True)
+        return float(np.interp(value, values, places))
 
     def ticks(self, length: float, width: Callable[[str], float]) -> list[tuple[float, str]]:
         """Round values with their labels for an axis of so many inches, on which a label takes `width`."""

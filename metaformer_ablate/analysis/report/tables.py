@@ -75,7 +75,7 @@ def experiment_article(section: Section, report: Report, figures: Sequence[Shown
         id=here,
         recipe=recipe,
         recipe_title=report.recipes[recipe],
-        part_of=section.part_of and (anchor(section.part_of, recipe), section.part_of),
+        part_of=(anchor(section.part_of, recipe), section.part_of) if section.part_of else None,
         warnings=[text for text in table.warnings if not any(finding in text for finding in findings)],
         results=Grid(table.title, headings, rows, "sortable results", left=2),
         notes=[(f"{here}.{number}", number, text) for text, number in marks.items()],
