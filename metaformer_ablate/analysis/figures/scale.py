@@ -48,8 +48,8 @@ class Scale:
         usual += [(value, value, value) for value, _, _ in wide]
         near = _near(usual, 50 * 10**-metric.digits)
         far = [span for span in usual if span not in near]
-        wide = [span for span in wide if (span[0],) * 3 in near]
-        low, high = _with_wide(min(s[1] for s in near), max(s[2] for s in near), wide)
+        of_near = [span for span in wide if (span[0],) * 3 in near]
+        low, high = _with_wide(min(s[1] for s in near), max(s[2] for s in near), of_near)
         below = [s for s in (*far, *wide) if s[1] < low]
         above = [s for s in (*far, *wide) if s[2] > high]
         return cls._broken(low, high, below, above)

@@ -369,6 +369,9 @@ def test_a_wide_interval_goes_through_the_break() -> None:
     assert scale.ends[0] < 60 and scale.ends[1] > 100 and 0 < scale.place(60.0) < 0.1
     steps = [scale.place(60 + i * (scale.low - 60) / 10) for i in range(11)]
     assert all(b > a for a, b in pairwise(steps)), "nothing is left out in between"
+    narrow = [[value - 0.1, value + 0.1] for value in near]
+    far = Scale.of(TOP1, [*near, 40.0], [*narrow, [20.0, 60.0]])
+    assert far.ends[0] < 20 and far.place(60.0) < 0.2, "the whole interval of a row that is far"
 
 
 @pytest.mark.parametrize(
