@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metaformer_ablate.cli.options import NUMBER, one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.options import NUMBER, experiment_of, one_name, options, seeds_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 @click.option("--kind", metavar="NAME", help="rows, curves, cost, paper or seeds (default: a figure of each).")
 @click.option("--x", metavar="NAME", help="Of cost: macs (default), params or images_per_second.")
 @click.option("--y", metavar="NAME", help="Of curves: a column of history.csv, as train_loss (default: the metric's).")
-@options("recipe", "seeds", "results", "data")
+@options("recipe", "tuned", "seeds", "results", "data")
 @click.option("--format", "style", metavar="NAME", help="png (default), svg or pdf.")
 @click.option("--width", metavar="LENGTH", help="3.3in, 84mm, 8.4cm or 240pt (default: 6.9in, the text of a page).")
 @click.option("--font-size", type=NUMBER, metavar="POINTS", help="Of all letters (default: 8, or 7 in a column).")
@@ -41,6 +41,7 @@ def plot_command(
     x: str | None,
     y: str | None,
     recipe: str | None,
+    tuned: bool,
     seeds: str | None,
     results: str | None,
     data: str | None,
@@ -52,46 +53,41 @@ def plot_command(
     out: str | None,
     metric: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Figures of an experiment, from its records alone; prints the files. With --json their numbers instead."""
-    from metaformer_ablate.analysis.figures.kinds import KINDS, figure_data
+    from metaformer_ablate.analysis.figures.kinds import KINDS
     from metaformer_ablate.analysis.figures.kinds import caption as caption_of
-    from metaformer_ablate.analysis.tables.table import build_table
-    from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.records.status import no_records_hint
-    from metaformer_ablate.spec.plan import plan
+    from metaformer_ablate.analysis.figures.rows import has_numbers
+    from metaformer_ablate.records.status import nothing_there
 
     given = {name: value for name, value in (("x", x), ("y", y)) if value is not None}
-    kinds = _kinds(kind, given)
+    _check_kind(kind, given)
     style = _format(style, kind, out)
     look = _look(width, font_size, caption, labels)
     name, overrides = one_name(words, "experiment")
-    chosen = plan(name, recipe or "digits", overrides)
-    store, wanted_seeds = store_of(results), seeds_of(seeds)
-    table = build_table(chosen, store, DataFolder.choose(data), wanted_seeds, metric=metric, spread=False)
-    figures = {}
-    for one in kinds:
-        of_kind = {key: value for key, value in given.items() if key in KINDS[one].options}
-        figures[one] = figure_data(one, table, **of_kind)
+    experiment = experiment_of(name, recipe, overrides, results, data, tuned)
+    store, wanted = experiment.store, seeds_of(seeds)
+    figures = experiment.figure_data(None if kind is None else [kind], seeds=wanted, metric=metric, **given)
     warn_problems(store)
-    if (hint := no_records_hint(chosen, store, wanted_seeds)) is not None:
-        logger.warning(hint)
+    if not (shown := any(map(has_numbers, figures.values()))):
+        logger.info(f"nothing to draw: {nothing_there(experiment.plan, store, wanted)}")
     if as_json:
-        numbers = {one: {**data.to_json(), "caption": caption_of(data, look)} for one, data in figures.items()}
-        tree = {"experiment": table.experiment, "recipe": table.recipe, "figures": numbers}
+        numbers = {one: {**figure.to_json(), "caption": caption_of(figure, look)} for one, figure in figures.items()}
+        tree = {"experiment": experiment.name, "recipe": experiment.recipe, "figures": numbers}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))
-    if as_json and out is None:
-        return
+    if not shown or (as_json and out is None):
+        return 0 if shown else 1
     for one, figure in figures.items():
         of_kind_values = [value for key, value in given.items() if key in KINDS[one].options]
         named = [*([] if metric is None else [metric]), *of_kind_values]
         path = store.path / "figures" / _file_name(figure, named, style) if out is None else Path(out)
         _draw_into(path, figure, look, make_folder=out is None)
         click.echo(str(path), err=as_json)
+    return 0
 
 
-def _kinds(kind: str | None, given: dict[str, str]) -> list[str]:
-    """The kinds of figures to draw, checked together with the options that only some of them read."""
+def _check_kind(kind: str | None, given: dict[str, str]) -> None:
+    """Raises RequestError for an unknown kind of figure, and for options that it does not read."""
     from metaformer_ablate.analysis.figures.kinds import KINDS
     from metaformer_ablate.errors import unknown
 
@@ -102,7 +98,6 @@ def _kinds(kind: str | None, given: dict[str, str]) -> list[str]:
         if not any(name in KINDS[one].options for one in kinds):
             readers = ", ".join(one for one in KINDS if name in KINDS[one].options)
             raise RequestError(f"--{name} is not read by a figure of kind {kinds[0]}; it is for {readers}")
-    return kinds
 
 
 def _format(style: str | None, kind: str | None, out: str | None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from metaformer_ablate.cli.options import say
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.registry import get_task
 
@@ -33,7 +34,7 @@ rows:
     label: Pooling -> Identity mapping
     group: Token mixers
     set: {{model.token_mixer: identity}}
-  # Or one a stage: a hybrid.
+  # Or one per stage: a hybrid.
   attention_last:
     label: Pooling -> Attention in the last stage
     short: Attention, stage 4
@@ -67,4 +68,4 @@ def init_command(name: str) -> None:
             file.write(_TEMPLATE.format(name=name, title=title, key=key))
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None
-    click.echo(f"{path}: a baseline and two rows. Next: ablate show {name}, then ablate run {name} --seeds 3")
+    say(f"{path}: a baseline and two rows. Next: ablate show {name}, then ablate run {name} --seeds 3")

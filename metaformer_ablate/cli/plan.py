@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.cli.options import INTEGER, one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.options import INTEGER, one_name, options, say, seeds_of, store_of, warn_problems
 from metaformer_ablate.errors import RequestError, visible, visible_lines
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from metaformer_ablate.records.status import RunState
     from metaformer_ablate.spec.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("show")
@@ -32,7 +35,7 @@ def show_command(
     """The rows of an experiment: what each sets, its cost, the paper's numbers, which runs exist. Trains nothing."""
     from metaformer_ablate.cost.cost import count
     from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.records.status import as_dict, seeds_with_records
+    from metaformer_ablate.records.status import as_dict, seeds_with_records, stray_seeds
     from metaformer_ablate.spec.plan import map_notes, plan, row_notes
     from metaformer_ablate.sweep.jobs import estimate_in_words, estimate_seconds, plan_jobs
 
@@ -74,8 +77,14 @@ def show_command(
         "estimated_seconds": round(estimate_seconds(jobs, states, lambda spec: count(spec).macs), 1),
     }
     warn_problems(store)
+    if seeds is None and (stray := stray_seeds(_states_by_row(chosen, wanted, by_id))) is not None:
+        logger.warning(stray)
     estimate = estimate_in_words(tree["estimated_seconds"], states)
     click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree, estimate)), nl=as_json)
+
+
+def _states_by_row(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, list[RunState]]:
+    return {row: [by_id[run_id] for run_id in spec.ids(seeds)] for row, spec in chosen.specs.items()}
 
 
 def _interactions(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, Any]:
@@ -111,7 +120,7 @@ def _field_text(field: dict[str, float]) -> str:
         f"Without mixing, a token of the last stage sees {field['pixels']} of {field['image_size']} pixels per side "
         f"(share {field['share']:.2f}; 0.28 in the paper's net)."
     )
-    return text + (" Above one half: token mixers have little left to add." if field["share"] > 0.5 else "")
+    return text + (" That is more than half: token mixers have little left to add." if field["share"] > 0.5 else "")
 
 
 def _show_text(chosen: Plan, tree: dict[str, Any], estimate: str) -> str:
@@ -192,14 +201,13 @@ def cost_command(
     """Parameters, multiply-adds by operator, what was not counted, images per second and peak memory."""
     from dataclasses import asdict
 
+    from metaformer_ablate.api.models import named_spec
     from metaformer_ablate.cost.cost import count, macs_at_224
     from metaformer_ablate.cost.speed import measure_speed
     from metaformer_ablate.errors import unknown
     from metaformer_ablate.models.presets import NAMED
-    from metaformer_ablate.settings.layers import Layer
-    from metaformer_ablate.spec.experiment import find_all, load_recipe
+    from metaformer_ablate.spec.experiment import find_all
     from metaformer_ablate.spec.plan import plan
-    from metaformer_ablate.spec.resolve import resolve
     from metaformer_ablate.spec.words import override_layer
     from metaformer_ablate.tasks.registry import task_of
 
@@ -208,8 +216,7 @@ def cost_command(
     name, overrides = one_name(words, "model or experiment")
     if name in NAMED:
         recipe = recipe or "imagenet"
-        layers = [load_recipe(recipe).layer, Layer({"model.name": name}, lambda path: "command line")]
-        specs = {name: resolve([*layers, override_layer(overrides)])}
+        specs = {name: named_spec(name, override_layer(overrides), recipe)}
     elif name in find_all("experiment") or name.endswith((".yaml", ".yml")):
         recipe = recipe or "digits"
         specs = plan(name, recipe, overrides).specs
@@ -230,7 +237,7 @@ def cost_command(
         click.echo(json.dumps({"name": name, "recipe": recipe, "rows": rows}, indent=1))
         return
     for line in rows:
-        click.echo(_cost_text(line, str(recipe)))
+        say(_cost_text(line, str(recipe)))
 
 
 def _cost_text(line: dict[str, Any], recipe: str) -> str:
@@ -240,7 +247,7 @@ def _cost_text(line: dict[str, Any], recipe: str) -> str:
     _, height, width = line["image"]
     text = [f"{line['name']} at {height} x {width} (recipe {recipe})"]
     text += [f"  parameters          {line['params']:,} trained{frozen} ({scales:,} without LayerScale, as in table 1)"]
-    text += [f"  multiply-adds       {line['macs']:,} an image{at_224}"]
+    text += [f"  multiply-adds       {line['macs']:,} per image{at_224}"]
     text += [f"    {part:<30}{macs:,} in all" for part, macs in line["macs_by_part"].items()]
     text += [f"    {operator:<30}{macs:,}" for operator, macs in line["macs_by_operator"].items()]
     text += ["  not counted         " + ", ".join(f"{op} ({calls} calls)" for op, calls in line["uncounted"].items())]

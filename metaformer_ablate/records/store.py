@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,9 +57,28 @@ class Store:
     path: Path
     problems: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def choose(cls, option: str | None, called: str = "--results") -> Store:
+        """What is given, else $ABLATE_RESULTS, else the folder `results`. Raises RequestError where it is no folder."""
+        path = Path(option or os.environ.get("ABLATE_RESULTS") or "results")
+        named = f"{called if option else 'ABLATE_RESULTS'} is {str(path)!r}"
+        try:
+            if not stat.S_ISDIR(path.stat().st_mode):
+                raise RequestError(f"{named}, which is not a folder")
+        except FileNotFoundError:
+            pass  # made when a record is written
+        except OSError as error:  # a loop of links, or a name that is too long
+            raise RequestError(f"{named}, which cannot be read: {error.strerror}") from None
+        return cls(path)
+
     @property
     def runs(self) -> Path:
         return self.path / "runs"
+
+    @property
+    def aside(self) -> Path:
+        """Where runs lie that were taken out."""
+        return self.path / "aside"
 
     def folder(self, run_id: str) -> Path:
         return self.runs / run_id
@@ -237,13 +257,20 @@ class Store:
         folder = self.folder(run_id)
         if not folder.exists():
             return None
-        aside = self.path / "aside"
         try:
-            aside.mkdir(exist_ok=True)
+            self.aside.mkdir(exist_ok=True)
             number = 1
-            while (target := aside / f"{run_id}-{number}").exists():
+            while (target := self.aside / f"{run_id}-{number}").exists():
                 number += 1
             folder.rename(target)
         except OSError as error:
-            raise StoreError.of(self.path, f"{aside.name}/{run_id}", error) from error
+            raise StoreError.of(self.path, f"{self.aside.name}/{run_id}", error) from error
         return target
+
+    def take_back(self, folder: Path, run_id: str) -> None:
+        """Moves a folder that `set_aside` moved back to its run, which has none. Raises StoreError where it cannot."""
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+            folder.rename(self.folder(run_id))
+        except OSError as error:
+            raise StoreError.of(self.path, f"run {run_id}", error) from error

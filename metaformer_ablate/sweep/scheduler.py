@@ -33,9 +33,11 @@ SIGN_SECONDS = 86_400.0
 
 
 class ProgressListener:
-    """What a sweep tells whoever watches. Does nothing by itself."""
+    """What a sweep tells whoever watches. Does nothing by itself. `at_once` is how many runs train at a time."""
 
-    def begin(self, jobs: Sequence[Job], seconds: float) -> None: ...
+    at_once = 1
+
+    def begin(self, jobs: Sequence[Job], seconds: float | None = None) -> None: ...
 
     def start(self, job: Job) -> None: ...
 
@@ -44,6 +46,8 @@ class ProgressListener:
     def finish(self, job: Job, record: Record) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -221,6 +225,8 @@ class Sweep:
     def _stop(self) -> None:
         """Gives what is under way a while to save its place."""
         self.launcher.stop()
+        if self.running:
+            self.listener.note("stopping: the runs under way save their place; Ctrl-C once more ends at once")
         until = self.clock.monotonic() + STOP_SECONDS
         while self.running and self.clock.monotonic() < until:
             for ended in self.launcher.wait(0.2):

@@ -23,7 +23,7 @@ from metaformer_ablate.analysis.figures.data import (
     rows_data,
     seeds_data,
 )
-from metaformer_ablate.analysis.figures.look import Look
+from metaformer_ablate.analysis.figures.look import PAGE, Look
 from metaformer_ablate.analysis.figures.rows import draw_nothing, draw_rows, has_numbers, rows_caption
 from metaformer_ablate.analysis.figures.scatter import cost_caption, draw_cost, draw_paper, paper_caption
 from metaformer_ablate.analysis.figures.seeds import draw_seeds, seeds_caption
@@ -38,9 +38,6 @@ from metaformer_ablate.tasks.base import Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-PAGE = Look()
 
 
 def figure_data(kind: str, table: Table, **options: str) -> FigureData:
@@ -65,6 +62,22 @@ def figure_data(kind: str, table: Table, **options: str) -> FigureData:
         if values[name] not in quantities:
             raise RequestError(f"--{name}: {unknown('quantity', values[name], quantities)}")
     return chosen.data(table, **values)
+
+
+def applicable(kinds: Sequence[str] | None, table: Table) -> list[str]:
+    """The kinds, by default all, for a table; without `paper` where there are no numbers of a paper to compare with.
+
+    Raises RequestError where that kind was asked for.
+    """
+    chosen = list(KINDS if kinds is None else kinds)
+    others = (row.printed for row in table.rows if row.name != table.baseline)
+    if "paper" not in chosen or (table.baseline_row.printed and any(printed is not None for printed in others)):
+        return chosen
+    chosen.remove("paper")
+    if kinds is not None:
+        why = f"{table.experiment} has no {table.metric.label} of a paper for its baseline and another row"
+        raise RequestError(f"--kind paper: {why}; allowed: {', '.join(one for one in KINDS if one != 'paper')}")
+    return chosen
 
 
 def draw(data: FigureData, look: Look = PAGE) -> Figure:

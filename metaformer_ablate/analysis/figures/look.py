@@ -53,6 +53,9 @@ class Look:
         return self.width * 72 / self.size < 42
 
 
+PAGE = Look()
+
+
 def inches(text: str, option: str) -> float:
     """A length such as `3.3in`, `84mm`, `8.4cm` or `240pt` in inches. Raises RequestError for what is none."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(in|cm|mm|pt)", text.strip())

@@ -32,7 +32,7 @@ def header(report: Report) -> dict[str, Any]:
     )
     counted = ", ".join(f"{statuses[status]:,} {status}" for status in sorted(statuses, key="ok diverged failed".find))
     total = sum(statuses.values())
-    sections = [section for section in report.sections if not section.only_baseline]
+    sections = report.tables
     what = f"{count(total, 'run')} ({counted})" if total else "There are no records yet"
     what += f" in {count(len(sections), 'table')}" if sections else ""
     titles = {
@@ -48,7 +48,7 @@ def header(report: Report) -> dict[str, Any]:
 
 def overview(report: Report) -> dict[str, Grid | None]:
     """The tables with records, and those of which only the baseline has some."""
-    whole = [section for section in report.sections if not section.only_baseline]
+    whole = report.tables
     alone = [section for section in report.sections if section.only_baseline]
     headings = ["Experiment", "Recipe", "Rows with records", "Seeds", "ok", "Diverged", "Failed", "Stale", "Missing"]
     tables = Grid("Tables with records", [*headings, "Warnings"], [_table_line(section) for section in whole], left=2)

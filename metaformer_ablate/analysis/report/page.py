@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
 
 def _experiments(report: Report) -> dict[str, tuple[str, list[Article]]]:
     """By name the title and the articles of each experiment."""
-    whole = [section for section in report.sections if not section.only_baseline]
+    whole = report.tables
     drawn = [section for section in whole if not section.part_of]
     most = max(1, MOST_FIGURES // max(1, len(drawn)))
     found: dict[str, tuple[str, list[Article]]] = {}

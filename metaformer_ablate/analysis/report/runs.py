@@ -100,7 +100,7 @@ def _block(
         name = f"like {nearest}, but {settings_text(leftover.differences)}" if nearest else "of no experiment"
     else:
         name = places_text(places)
-    drawn = {(section.table.experiment, recipe) for section in report.sections if not section.only_baseline}
+    drawn = {(section.table.experiment, recipe) for section in report.tables}
     mine, theirs = variant.settings(), reference.settings()
     paths = [path for path in mine | theirs if mine.get(path) != theirs.get(path)]
     text = settings_text((path, mine.get(path), theirs.get(path)) for path in paths)

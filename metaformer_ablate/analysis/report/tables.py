@@ -152,7 +152,8 @@ def _lines(table: Table) -> list[str]:
     if any(row.ci95 or (row.delta and row.delta.ci95) for row in table.rows):
         told = (
             f"{table.metric.label}: mean ± standard deviation over n seeds [95% t interval of the mean]. "
-            "Difference: from the baseline, mean over common seeds [95% paired t interval]"
+            "Difference: from the baseline, mean over common seeds "
+            f"[95% {'two-stage' if table.seed_counts else 'paired'} t interval]"
         )
         tested = next((row.delta.comparisons for row in table.rows if row.delta and row.delta.comparisons), None)
         lines.append(told + (f"; its p is {corrected_over(tested)}." if tested else "."))
@@ -162,7 +163,9 @@ def _lines(table: Table) -> list[str]:
 def _allows(table: Table) -> list[str]:
     """What the seeds can tell apart, where the spread comes from, and the order of rows against the paper's."""
     lines = [found["text"] for found in (table.resolution, table.spread) if found]
-    return lines + (table.agreement["text"] if table.agreement else [])
+    lines += table.agreement["text"] if table.agreement else []
+    lines += [table.seed_counts["text"]] if table.seed_counts else []
+    return lines + (table.registration["text"] if table.registration else [])
 
 
 def _interactions(section: Section) -> tuple[Grid, Sequence[str]] | None:
@@ -170,7 +173,7 @@ def _interactions(section: Section) -> tuple[Grid, Sequence[str]] | None:
     table = section.table
     if not table.interactions:
         return None
-    sheet = interactions_sheet(table.title, table.interactions, table.metric.digits)
+    sheet = interactions_sheet(table.title, table.interactions, table.metric.digits, table.audit)
     lines = []
     for each, (label, n, *shown) in zip(table.interactions, sheet.lines, strict=True):
         target = section.variants.get(each.name) if each.n else None
@@ -181,7 +184,7 @@ def _interactions(section: Section) -> tuple[Grid, Sequence[str]] | None:
 
 def _mistakes(section: Section, report: Report) -> tuple[Grid, str] | None:
     """What one run of each row gets wrong, as its task tells it: the run of its first seed, from its predictions."""
-    shown = {key for other in report.sections if not other.only_baseline for key in other.variants.values()}
+    shown = {key for other in report.tables for key in other.variants.values()}
     part = _mistakes_part(section.table.task)
     if part is None or len(shown) > MOST_MISTAKES or section.part_of:
         return None

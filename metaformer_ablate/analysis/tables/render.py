@@ -16,6 +16,7 @@ from metaformer_ablate.analysis.tables.interactions import interactions_sheet
 from metaformer_ablate.analysis.tables.latex import Latex, render_latex
 from metaformer_ablate.analysis.tables.sheet import Sheet, make_sheet
 from metaformer_ablate.analysis.tables.text import needed_width, render_markdown, render_text, text_width
+from metaformer_ablate.analysis.tables.tuning import tuning_sheets
 from metaformer_ablate.analysis.tables.types import Table
 
 COLUMN = Latex()
@@ -34,12 +35,14 @@ def render(
     columns: Sequence[str] | None = None,
     digits: int | None = None,
     transposed: bool = False,
+    notes: bool = True,
     latex: Latex = COLUMN,
 ) -> str:
     """A table built by `build_table` in one of FORMATS, with its notes.
 
     `columns` (of `columns_of`), `digits` (decimals, by default the metric's) and `transposed` (a row becomes a column)
-    are for people: csv and JSON hold everything, unrounded. `latex` is for that format alone.
+    are for people: csv and JSON hold everything, unrounded. Without `notes` each note of a text is its first sentence;
+    `latex` is for that format alone.
     """
     if style == "json":
         return json.dumps(table.to_json(), indent=1, allow_nan=False) + "\n"
@@ -52,15 +55,16 @@ def render(
     sheet = make_sheet(table, names, decimals, style)
     if style == "text" and columns is None and not transposed:
         sheet = _narrowed(table, sheet, width or text_width())
+    if style == "text" and not notes:
+        sheet = sheet.with_short_notes()
     if style == "latex":
         text = render_latex(sheet, transposed, latex, _best(table, decimals) if latex.bold else ())
-        latex = replace(latex, caption=None, label=None)  # of the table alone
     else:
         text = render_sheet(sheet, style, width, transposed)
+    others = list(tuning_sheets(table.tuning, decimals)) if table.tuning else []
     if table.interactions:
-        also = interactions_sheet(table.title, table.interactions, decimals)
-        text += "\n" + render_sheet(also, style, width, fit=latex.fit)
-    return text
+        others.insert(0, interactions_sheet(table.title, table.interactions, decimals, table.audit))
+    return "\n".join([text, *(render_sheet(part, style, width, fit=latex.fit) for part in others)])
 
 
 def _with_tests(table: Table, names: Sequence[str]) -> tuple[str, ...]:

@@ -435,10 +435,12 @@ def test_plot_writes_a_figure_of_each_kind_beside_the_records(ablate: Callable[.
             assert picture.width == 6.9 * 200
 
 
-def test_plot_names_what_is_not_the_default(ablate: Callable[..., Result], small: Study) -> None:
+def test_plot_names_what_is_not_the_default(ablate: Callable[..., Result], small: Study, tmp_path: Path) -> None:
     (line,) = ablate("plot", *small.arguments, "--kind", "cost", "--x", "params", "--format", "pdf").out.splitlines()
     assert Path(line).name == "pooling_size-digits-cost-params.pdf"
-    (line,) = ablate("plot", *small.arguments, "--kind", "rows", "train.epochs=3").out.splitlines()
+    other = plan("pooling_size", overrides=["train.epochs=3"])
+    fake_record(Store(tmp_path / "results"), other.spec("pool3", 0))
+    (line,) = ablate("plot", "pooling_size", "--kind", "rows", "train.epochs=3").out.splitlines()
     assert Path(line).name != "pooling_size-digits-rows.png", "other runs under the name of the recipe's own"
 
 
@@ -481,11 +483,15 @@ def test_overrides_are_said_in_the_figure(small: Study) -> None:
         (["--font-size", "99"], "the font size is 99 pt; allowed: 4 to 40 pt"),
         (["--labels", "long"], "--labels: unknown kind of label 'long'; allowed: short, full"),
         (["--format", "jpg"], "--format: unknown format 'jpg' (did you mean 'png'?); allowed: png, svg, pdf"),
-        (["--kind", "rows", "--out", "no/a.png"], "--out no/a.png: cannot be written: No such file or directory"),
     ],
 )
 def test_plot_says_what_is_wrong(ablate: Callable[..., Result], words: list[str], sentence: str) -> None:
     assert ablate("plot", "pooling_size", *words).sentence == sentence
+
+
+def test_plot_into_a_folder_that_is_not_there(ablate: Callable[..., Result], small: Study) -> None:
+    sentence = ablate("plot", *small.arguments, "--kind", "rows", "--out", "no/a.png").sentence
+    assert sentence == "--out no/a.png: cannot be written: No such file or directory"
 
 
 def test_plot_loads_no_torch_and_no_pyplot(small: Study, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from metaformer_ablate.tasks.error_analysis.figures import (
     where,
     write_cell,
 )
+from metaformer_ablate.tasks.error_analysis.runs import briefly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,7 @@ def _intervals(ax: Axes, lines: Sequence[Mapping[str, Any]], positions: Sequence
 
 @styled
 def classes(summary: Mapping[str, Any]) -> Figure:
-    """Accuracy a class, the worst first, with its interval; the line is the accuracy over all images."""
+    """Accuracy per class, the worst first, with its interval; the line is the accuracy over all images."""
     lines = sorted((c for c in summary["classes"] if c["images"]), key=lambda c: (c["accuracy"], c["class"]))
     number = len(lines)
     lines = lines[:MOST_CLASSES]
@@ -93,7 +94,7 @@ def calibration(summary: Mapping[str, Any]) -> Figure:
     ax.text(
         98,
         2,
-        f"ECE {found['ece']:.2f} points\nexact confidences would show\nabout {chance['mean']:.2f} (95%: "
+        f"ECE {found['ece']:.2f} points\na calibrated model would show\nabout {chance['mean']:.2f} (95%: "
         f"up to {chance['q95']:.2f})",
         ha="right",
         va="bottom",
@@ -130,7 +131,7 @@ def against_classes(summary: Mapping[str, Any]) -> Figure:
     figure, ax = class_lines(len(lines), 1.5, 0.26)
     y = np.arange(len(lines))
     for key, colour, sign, run in (("only_second", SECOND, -1, "second"), ("only_first", FIRST, 1, "first")):
-        label = f"only run {against[run]['run_id']} ({against[run]['model']}) right"
+        label = f"only {briefly(against[run])} right"
         ax.barh(y, [sign * c[key] for c in lines], color=colour, height=0.7, label=label)
     net = [c["only_first"] - c["only_second"] for c in lines]
     ax.plot(net, y, "D", color="black", markersize=3.5, label="difference")

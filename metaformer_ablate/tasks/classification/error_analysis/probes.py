@@ -26,7 +26,7 @@ from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.comparison import MCNEMAR
 from metaformer_ablate.tasks.classification.trained import TrainedRun
-from metaformer_ablate.tasks.error_analysis.runs import model_name
+from metaformer_ablate.tasks.error_analysis.runs import side_of
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ PROBES: dict[str, Probe] = {
         scale,
     ),
     "resolution": Probe(
-        "the picture made smaller and large again: the detail that scale loses, without the change of size",
+        "the picture made smaller and then as large as before: it loses detail, and no size",
         "size in between (1: as it is)",
         (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
         1.0,
@@ -146,14 +146,14 @@ PROBES: dict[str, Probe] = {
         crop,
     ),
     "shift": Probe(
-        "moved to the right, down, left or up, a quarter of the images each",
+        "moved right, down, left or up, for a quarter of the images each",
         "share of the side",
         (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
         0.0,
         shift,
     ),
     "rotate": Probe(
-        "turned about the middle, to the left or to the right, half of the images each",
+        "rotated about the middle, left or right for half of the images each",
         "degrees",
         (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0),
         0.0,
@@ -187,9 +187,7 @@ def curve(name: str, runs: Sequence[tuple[TrainedRun, InMemoryData]]) -> dict[st
     against = _paired(probe, *rights) if len(rights) == 2 else None
     described = [
         {
-            "run_id": trained.run.run_id,
-            "model": model_name(trained.run.spec()),
-            "seed": trained.spec.seed,
+            **side_of(trained.run),
             "points": [
                 {
                     "severity": severity,
