@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metaformer_ablate.cli.options import say
+from metaformer_ablate.cli.options import examples, say
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.registry import get_task
 
@@ -29,7 +29,8 @@ baseline: pooling
 # What all rows set, the baseline too; `ablate show {name} --recipe NAME` says what it costs elsewhere than on digits.
 # set: {{model.size: s12}}
 rows:
-  # A name for commands; label and group as the table shows them; what the row changes, and nothing else.
+  # A name for commands; label and group as the table shows them (figures show `short`, where there is one);
+  # what the row changes, and nothing else.
   pooling:
     label: Pooling
     group: Baseline
@@ -42,6 +43,7 @@ rows:
   # Or one per stage: a hybrid.
   attention_last:
     label: Pooling -> Attention in the last stage
+    short: Attention, stage 4
     group: Hybrid stages
     set: {{model.token_mixer: [pooling, pooling, pooling, attention]}}
   # Other settings go the same way, such as {{model.pool_size: 5}} or {{model.norm: layer_norm}}. One that does not
@@ -76,11 +78,20 @@ rows:
 """
 
 
-@click.command("init")
+_INIT_EXAMPLES = examples(
+    "ablate init my_idea",
+    "ablate init my_study --model my_net.py:MyNet",
+)
+
+
+@click.command("init", epilog=_INIT_EXAMPLES)
 @click.argument("name", metavar="NAME")
 @click.option("--model", "target", metavar="FILE.py:CLASS", help="Of a PyTorch model of one's own, in place of ours.")
 def init_command(name: str, target: str | None) -> None:
-    """A new experiment file, commented, that runs as it is: ./experiments/NAME.yaml."""
+    """A new experiment file, commented, that runs as it is.
+
+    It is ./experiments/NAME.yaml: a baseline, rows, and what else a row may hold.
+    """
     from metaformer_ablate.spec.experiment import find_all
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
