@@ -35,6 +35,7 @@ def test_the_spec_names_the_class_by_its_digest_and_no_path(home: Path) -> None:
     model = spec.to_dict()["model"]
     assert re.fullmatch("MyNet@[0-9a-f]{12}", model["class"]) and model["args"] == {"width": 4}
     assert str(home) not in str(spec.to_dict())
+    assert len({spec.run_id, own("model.args.width=5").run_id, own("model.args.depth=4").run_id, own().run_id}) == 4
     assert {value for key, value in model.items() if key not in ("class", "args")} == {None}
     assert RunSpec.model_validate(spec.to_dict()).run_id == spec.run_id, "out of a record"
     net = build_net(RunSpec.model_validate(spec.with_execution()))
