@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metaformer_ablate.cli.options import INTEGER, one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.refused import costs_of_rows, tell_refused
 from metaformer_ablate.errors import RequestError, visible, visible_lines
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ def show_command(
     results: str | None,
     data: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     """The rows of an experiment: what each sets, its cost, the paper's numbers, which runs exist. Trains nothing."""
     from metaformer_ablate.cost.cost import count
+    from metaformer_ablate.cost.counting import lower_bound_notes
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.status import as_dict, seeds_with_records
     from metaformer_ablate.spec.plan import map_notes, plan, row_notes
@@ -42,10 +44,12 @@ def show_command(
     wanted = seeds_of(seeds) or seeds_with_records(chosen, store)
     jobs, states = plan_jobs([chosen], wanted, store, folder)
     by_id = {state.run_id: state for state in states}
+    costs, refused = costs_of_rows(chosen.specs)
+    jobs = [job for job in jobs if not any(job.spec == chosen.spec(row, job.spec.seed) for row in refused)]
     rows = []
     for row in chosen.experiment.rows.values():
         spec = chosen.specs.get(row.name)  # none where the row is not applicable
-        cost = None if spec is None else count(spec)
+        cost = costs.get(row.name)
         rows.append(
             {
                 "name": row.name,
@@ -59,7 +63,12 @@ def show_command(
                 "pooling_additions": cost and cost.pooling_additions,
                 "pooling_bytes": cost and cost.pooling_bytes,
                 "paper": row.printed(chosen.recipe.name),
-                "notes": [*row_notes(chosen, row.name), *map_notes(chosen, row.name)],
+                "notes": [
+                    *row_notes(chosen, row.name),
+                    *map_notes(chosen, row.name),
+                    *lower_bound_notes(cost.uncounted if cost else ()),
+                    *([f"it cannot be trained: {refused[row.name]}"] if row.name in refused else []),
+                ],
                 "runs": [] if spec is None else [as_dict(by_id[spec.with_seed(seed).run_id]) for seed in wanted],
             }
         )
@@ -76,6 +85,7 @@ def show_command(
     warn_problems(store)
     estimate = estimate_in_words(tree["estimated_seconds"], states)
     click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree, estimate)), nl=as_json)
+    return tell_refused(refused)
 
 
 def _interactions(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, Any]:
@@ -144,7 +154,12 @@ def _show_text(chosen: Plan, tree: dict[str, Any], estimate: str) -> str:
         for run in row["runs"]:
             counts[run["status"]] = counts.get(run["status"], 0) + 1
         runs = ", ".join(f"{n} {status}" for status, n in counts.items()) or "not applicable"
-        cells = [name, row["label"], format_millions(row["params"], row["frozen_params"]), format_billions(row["macs"])]
+        cells = [
+            name,
+            row["label"],
+            format_millions(row["params"], row["frozen_params"]),
+            format_billions(row["macs"], row["uncounted"]),
+        ]
         if "Pooling: additions (M), MB" in headings:
             additions, moved = row["pooling_additions"], row["pooling_bytes"]
             cells.append(f"{additions / 1e6:.2f}, {moved / 1e6:.2f}" if additions else "-")
@@ -188,11 +203,11 @@ def _note_lines(rows: list[dict[str, Any]]) -> list[str]:
 @options("json")
 def cost_command(
     words: tuple[str, ...], recipe: str | None, device: str, batch: int, no_speed: bool, as_json: bool
-) -> None:
+) -> int:
     """Parameters, multiply-adds by operator, what was not counted, images per second and peak memory."""
     from dataclasses import asdict
 
-    from metaformer_ablate.cost.cost import count, macs_at_224
+    from metaformer_ablate.cost.cost import macs_at_224
     from metaformer_ablate.cost.speed import measure_speed
     from metaformer_ablate.errors import unknown
     from metaformer_ablate.models.presets import NAMED
@@ -216,8 +231,9 @@ def cost_command(
     else:
         raise RequestError(unknown("model or experiment", name, [*NAMED, *find_all("experiment")]))
     rows = []
-    for row, spec in specs.items():
-        cost = count(spec)
+    costs, refused = costs_of_rows(specs)
+    for row, cost in costs.items():
+        spec = specs[row]
         line: dict[str, Any] = {"name": row, **asdict(cost), "macs_224": macs_at_224(spec)}
         line["image_size"] = spec.data.image_size
         line["image"] = list(task_of(spec).part("net").image_shape(spec))
@@ -228,21 +244,25 @@ def cost_command(
         rows.append(line)
     if as_json:
         click.echo(json.dumps({"name": name, "recipe": recipe, "rows": rows}, indent=1))
-        return
-    for line in rows:
+    for line in [] if as_json else rows:
         click.echo(_cost_text(line, str(recipe)))
+    return tell_refused(refused)
 
 
 def _cost_text(line: dict[str, Any], recipe: str) -> str:
+    from metaformer_ablate.cost.counting import lower_bound_notes, open_operators
+
     frozen = f", {line['frozen_params']:,} frozen" if line["frozen_params"] else ""
     scales = line["params"] - line["layer_scale_params"]
     at_224 = "" if line["macs_224"] is None else f" ({line['macs_224']:,} at 224 x 224)"
     _, height, width = line["image"]
     text = [f"{line['name']} at {height} x {width} (recipe {recipe})"]
     text += [f"  parameters          {line['params']:,} trained{frozen} ({scales:,} without LayerScale, as in table 1)"]
-    text += [f"  multiply-adds       {line['macs']:,} an image{at_224}"]
+    at_least = "at least " if open_operators(line["uncounted"]) else ""
+    text += [f"  multiply-adds       {at_least}{line['macs']:,} an image{at_224}"]
     text += [f"    {part:<30}{macs:,} in all" for part, macs in line["macs_by_part"].items()]
     text += [f"    {operator:<30}{macs:,}" for operator, macs in line["macs_by_operator"].items()]
+    text += [f"  note                {note}" for note in lower_bound_notes(line["uncounted"])]
     text += ["  not counted         " + ", ".join(f"{op} ({calls} calls)" for op, calls in line["uncounted"].items())]
     text += [f"  activations         {line['activations']:,} elements out of convolutions and matrix products"]
     if line["pooling_additions"]:

@@ -21,7 +21,7 @@ from metaformer_ablate.cli.options import (
     store_of,
     warn_problems,
 )
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import ModelRefused, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +91,9 @@ def run_command(
             )
     elif jobs:
         make_ready(jobs, store, folder)
-        code = _train(jobs, states, store, folder, device, execution, max_hours, tracking, tracked)
+        possible = _possible(jobs, device) if execution.launcher == "local" else jobs
+        code = _train(possible, states, store, folder, device, execution, max_hours, tracking, tracked)
+        code = code or int(len(possible) < len(jobs))
         store.problems.clear()
     tables = [build_table(chosen, store, folder, wanted) for chosen in plans]
     if tracked is not None:
@@ -110,6 +112,37 @@ def run_command(
             _tell_ending(run, store)
     failed = any(run["status"] == "failed" for run in runs.values())
     return 1 if failed and not dry_run else code
+
+
+def _possible(jobs: Sequence[Job], device: str) -> list[Job]:
+    """The jobs whose model can be built and run on this device; says of the others why not.
+
+    What is tried are components of the user's own. Raises ModelRefused where no job is left.
+    """
+    from metaformer_ablate.system.devices import choose_device
+    from metaformer_ablate.tasks.registry import task_of
+
+    refused: dict[str, str] = {}
+    possible: list[Job] = []
+    for job in jobs:
+        key, model = job.spec.with_seed(0).run_id, job.spec.model
+        if model.own_names() and key not in refused:
+            # The weights to start from may not be there yet.
+            blank = job.spec.model_copy(update={"model": model.model_copy(update={"init_from": None})})
+            first = device.split(",")[0]
+            try:
+                task_of(blank).part("net").build_net(blank, device=choose_device(first))
+                refused[key] = ""
+            except ModelRefused as error:
+                refused[key] = f"{job.rows[0]}: {error}"
+        if not refused.get(key):
+            possible.append(job)
+    why = [text for text in refused.values() if text]
+    for text in why[not possible :]:
+        logger.error(text)
+    if not possible:
+        raise ModelRefused(why[0])
+    return possible
 
 
 def _tell_ending(run: dict[str, Any], store: Store) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 
+from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import ModelRefused, RequestError
+from metaformer_ablate.models.memory_format import laid_out
 from metaformer_ablate.records.checkpoints import Checkpoints
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
@@ -103,7 +105,8 @@ class Runner:
         predictions = log = None
         memory_before = start_peak_memory(self.device)
         try:
-            record |= cost_of(spec)
+            names = data.classes or facts_of(spec.data.model_dump()).known_classes
+            record |= cost_of(spec) | {"classes": list(names) or None}
             module = self.fit(spec, data, callback, find_checkpoint)
             last = callback.history[-1]
             metrics = {
@@ -113,6 +116,9 @@ class Runner:
             predictions = module.predictions
         except Diverged as error:
             record |= {"status": "diverged", "reason": str(error)}
+        except ModelRefused as error:  # of this row; the runs after it go on
+            record |= {"status": "failed", "reason": str(error)}
+            log = f"{error}\n"
         except (RequestError, StoreError, ClaimLost):
             raise
         except Exception as error:  # whatever it is, the runs after this one go on
@@ -167,14 +173,12 @@ class Runner:
     def _build(self, spec: RunSpec, data: TaskData, computing: ComputeSettings) -> tuple[TaskModule, bool]:
         """The module that the task makes of a run, as it is to compute, and whether its net has batch norm."""
         train, task = spec.train, task_of(spec)
-        net = task.part("net").build_net(spec, kernels=computing.kernels)
+        net = task.part("net").build_net(spec, kernels=computing.kernels, device=self.device)
         batch_norm = has_batch_norm(net, train)
         check_hardware(spec, self.device.type, batch_norm)
         if train.grad_checkpointing:
             checkpoint_activations(net)
-        if train.memory_format == "channels_last":
-            net = net.to(memory_format=torch.channels_last)
-        module: TaskModule = task.part("module").build_module(spec, net, data)
+        module: TaskModule = task.part("module").build_module(spec, laid_out(net, train.memory_format), data)
         if computing.compiled:
             module.compile_nets()
         return module, batch_norm

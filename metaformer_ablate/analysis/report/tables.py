@@ -77,7 +77,7 @@ def _row(row: TableRow, section: Section, report: Report, marks: dict[str, int])
         text_cell(row.group),
         element("th", element("span", row.label), marked(notes), scope="row", class_="text"),
         cell(row.params, format_millions(row.params, row.frozen_params)),
-        cell(row.macs, format_billions(row.macs)),
+        cell(row.macs, format_billions(row.macs, row.uncounted)),
         cell(row.mean, mean_cell(row, target), class_="whole"),
         cell(row.n, link(target, row.n) if target and row.n else row.n),
         cell(
