@@ -88,18 +88,23 @@ def parts(setting: Setting, large: Case = LARGE, small: Case = SMALL) -> dict[st
             for processes in (1, 2, 4, 8):
                 yield at_once(small, setting, way, processes)
 
+    def with_graphs() -> Lines:
+        for processes in (1, 4):
+            yield at_once(small, setting, compiled[-1], processes, graphs=True)
+
     return {
         "rates": device,
         "training": stepped("training", compiled),
         "kernels": lambda: iter(kernels(large, setting, compiled[-1])),
         "inference": stepped("inference", compiled),
         "small": at_once_all,
+        "graphs": with_graphs,
         "sizes": lambda: of_sizes(setting, compiled[-1]),
         "plain": stepped("training", [way for way in chosen if not way.compiled]),
     }
 
 
-PARTS = ("rates", "training", "kernels", "inference", "small", "sizes", "plain")
+PARTS = ("rates", "training", "kernels", "inference", "small", "graphs", "sizes", "plain")
 
 
 def measure(minutes: float | None = None, part: str | None = None) -> Lines:
@@ -304,11 +309,13 @@ def kernels(case: Case, setting: Setting, way: Way, steps: int = 3, most: int = 
 _spent: Callable[[float], float]
 
 
-def _begin(case: Case, setting: Setting, way: Way) -> None:
+def _begin(case: Case, setting: Setting, way: Way, graphs: bool) -> None:
     """In a process of its own: builds a way and warms it up."""
     import torch
+    from torch._inductor import config  # as $TORCHINDUCTOR_CUDAGRAPHS sets it
 
     global _spent
+    config.triton.cudagraphs = graphs
     torch.set_num_threads(1)
     spec = case.spec(setting)
     step = step_of(way.side(spec), spec, Setting(setting.device, setting.precision, way.compiled), "training")
@@ -320,12 +327,15 @@ def _timed(least: float) -> float:
     return _spent(least)
 
 
-def at_once(case: Case, setting: Setting, way: Way, processes: int, least: float = 3.0) -> dict[str, object]:
-    """Training steps a second of several processes on one device, all in all."""
+def at_once(
+    case: Case, setting: Setting, way: Way, processes: int, least: float = 3.0, graphs: bool = False
+) -> dict[str, object]:
+    """Training steps per second of several processes on one device, all in all; with CUDA `graphs` each step is sent to
+    the device as a whole. Runs do without them: whether that gains anything is what this says."""
     with contextlib.ExitStack() as stack:
         spawn = multiprocessing.get_context("spawn")
         pools = [stack.enter_context(ProcessPoolExecutor(1, spawn)) for _ in range(processes)]
-        for begun in [pool.submit(_begin, case, setting, way) for pool in pools]:
+        for begun in [pool.submit(_begin, case, setting, way, graphs) for pool in pools]:
             begun.result()
         times = [timed.result() for timed in [pool.submit(_timed, least) for pool in pools]]
     return _line(
@@ -333,6 +343,7 @@ def at_once(case: Case, setting: Setting, way: Way, processes: int, least: float
         case=f"{case.size}, {case.recipe}, batch {case.batch}, {setting.precision}",
         side=way.name,
         compiled=way.compiled,
+        cuda_graphs=graphs,
         processes=processes,
         steps_per_second=round(sum(1 / seconds for seconds in times), 2),
     )

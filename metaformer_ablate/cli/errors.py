@@ -6,11 +6,12 @@ import json
 import logging
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.cli.options import folder_of, options, store_of
+from metaformer_ablate.cli.options import folder_of, options, say, store_of
 from metaformer_ablate.errors import NotAvailable
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from metaformer_ablate.records.record import Record
 
 logger = logging.getLogger(__name__)
+
+LARGEST = 2**27  # bytes of an errors.json: a confusion of thousands of classes
 
 
 @click.command("errors")
@@ -53,11 +56,12 @@ def errors_command(
     missing is said; the exit code is 1 where it was asked for (--probe, --gradcam, --layer).
     """
     from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.records.names import with_names
     from metaformer_ablate.tasks.registry import part_of
 
     store = store_of(results)
-    record = store.find(run)
-    other = store.find(against) if against is not None else None
+    record, *others = with_names([store.find(each) for each in (run, against) if each is not None])
+    other = others[0] if others else None
     part = part_of(record.spec(), "error_analysis", "error analysis")
     part.check_probes(probes)
     analysis = part.ErrorAnalysis(record, other)
@@ -67,12 +71,29 @@ def errors_command(
         logger.warning(warning)
     analysis.result["figures"] = [f"{name}.png" for name in analysis.figures]
     text = _json(analysis.result)
+    _remove_stale(target)
     for name, png in analysis.pngs():
         (target / f"{name}.png").write_bytes(png)
     (target / "errors.json").write_text(text, encoding="utf-8")
-    click.echo(text if as_json else analysis.text(), nl=False)
+    if as_json:
+        click.echo(text, nl=False)
+    else:
+        say(analysis.text().rstrip("\n"))
     logger.info(f"{target}: errors.json and {len(analysis.figures)} figures ({', '.join(analysis.figures)})")
     return 0 if complete else 1
+
+
+def _remove_stale(folder: Path) -> None:
+    """Removes the figures of an earlier call, which are easily taken for those of this one."""
+    from metaformer_ablate.settings.typed_files import read_json
+
+    try:
+        named = read_json(folder / "errors.json", LARGEST)["figures"]
+        stale = [name for name in named if re.fullmatch(r"\w+\.png", name)]
+    except (OSError, ValueError, TypeError, KeyError):  # there was none, or it is not ours
+        return
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -140,7 +161,7 @@ def _add_from_weights(analysis: Any, folder: DataFolder, images: Any, asked: Ask
             analysis.add_weights(check, of_other=True)
             runs.append((other_trained, images_of_other))
         except NotAvailable as error:
-            logger.info(f"probes without run {other.run_id}: {error}")
+            logger.info(f"no probes of run {other.run_id}: {error}")
             complete = False
     analysis.add_probes(asked.probes, runs)
     return complete

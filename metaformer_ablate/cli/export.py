@@ -7,7 +7,7 @@ import logging
 
 import click
 
-from metaformer_ablate.cli.options import folder_of, options, store_of
+from metaformer_ablate.cli.options import folder_of, options, say, store_of
 from metaformer_ablate.errors import RequestError
 
 logger = logging.getLogger(__name__)
@@ -26,12 +26,13 @@ def export_command(run: str, chosen: str, out: str | None, results: str | None, 
     """
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.errors import unknown
+    from metaformer_ablate.records.names import with_names
     from metaformer_ablate.trained.export import FORMATS, NotExported, check_formats, export
 
     if chosen != "all" and chosen not in FORMATS:
         raise RequestError(f"--format: {unknown('format', chosen, ('all', *FORMATS))}")
     formats = FORMATS if chosen == "all" else (chosen,)
-    record = store_of(results).find(run)
+    (record,) = with_names([store_of(results).find(run)])
     check_formats(formats)
     target = folder_of(out or f"export-{record.run_id}")
     try:
@@ -44,10 +45,9 @@ def export_command(run: str, chosen: str, out: str | None, results: str | None, 
     if as_json:
         click.echo(json.dumps(about, indent=1))
         return 0
-    named = (
-        f"in the names of timm's {about['timm']}" if about["timm"] else "in names of our own: timm has no such model"
-    )
+    named = f"under timm's names ({about['timm']})" if about["timm"] else "under our own names: timm has no such model"
+    say(f"run {record.run_id}" + (f": {record.name}" if record.name else ""))
     for name, facts in about["files"].items():
         what = f"{facts['tensors']} tensors {named}" if "tensors" in facts else f"opset {facts['opset']}"
-        click.echo(f"{target / name}: {facts['bytes']:,} bytes, {what}")
+        say(f"{target / name}: {facts['bytes']:,} bytes, {what}")
     return 0

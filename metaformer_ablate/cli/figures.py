@@ -14,6 +14,7 @@ from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
     from metaformer_ablate.analysis.figures.data import FigureData
+    from metaformer_ablate.analysis.tables.types import Table
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +41,13 @@ def plot_command(
     out: str | None,
     metric: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Figures of an experiment, from its records alone; prints the files. With --json their numbers instead."""
     from metaformer_ablate.analysis.figures.kinds import KINDS, figure_data
+    from metaformer_ablate.analysis.figures.rows import has_numbers
     from metaformer_ablate.analysis.tables.table import build_table
     from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.records.status import no_records_hint
+    from metaformer_ablate.records.status import nothing_there
     from metaformer_ablate.spec.plan import plan
 
     given = {name: value for name, value in (("x", x), ("y", y)) if value is not None}
@@ -53,27 +55,44 @@ def plot_command(
     style = _format(style, kind, out)
     name, overrides = one_name(words, "experiment")
     chosen = plan(name, recipe or "digits", overrides)
-    store, wanted_seeds = store_of(results), seeds_of(seeds)
-    table = build_table(chosen, store, DataFolder.choose(data), wanted_seeds, metric=metric, spread=False)
+    store, wanted = store_of(results), seeds_of(seeds)
+    table = build_table(chosen, store, DataFolder.choose(data), wanted, metric=metric, spread=False)
+    kinds = _with_paper(kinds, kind, table)
     figures = {}
     for one in kinds:
         of_kind = {key: value for key, value in given.items() if key in KINDS[one].options}
         figures[one] = figure_data(one, table, **of_kind)
     warn_problems(store)
-    if (hint := no_records_hint(chosen, store, wanted_seeds)) is not None:
-        logger.warning(hint)
+    if not (shown := any(map(has_numbers, figures.values()))):
+        logger.info(f"nothing to draw: {nothing_there(chosen, store, wanted)}")
     if as_json:
         numbers = {one: figure.to_json() for one, figure in figures.items()}
         tree = {"experiment": table.experiment, "recipe": table.recipe, "figures": numbers}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))
-    if as_json and out is None:
-        return
+    if not shown or (as_json and out is None):
+        return 0 if shown else 1
     for one, figure in figures.items():
         of_kind_values = [value for key, value in given.items() if key in KINDS[one].options]
         named = [*([] if metric is None else [metric]), *of_kind_values]
         path = store.path / "figures" / _file_name(figure, named, style) if out is None else Path(out)
         _draw_into(path, figure, make_folder=out is None)
         click.echo(str(path), err=as_json)
+    return 0
+
+
+def _with_paper(kinds: list[str], asked: str | None, table: Table) -> list[str]:
+    """The kinds without `paper` where there are no numbers of a paper to compare with.
+
+    Raises RequestError where that kind was asked for.
+    """
+    from metaformer_ablate.analysis.figures.kinds import KINDS
+
+    if any(row.printed is not None for row in table.rows if row.name != table.baseline) and table.baseline_row.printed:
+        return kinds
+    why = f"{table.experiment} has no {table.metric.label} of a paper for its baseline and another row"
+    if asked == "paper":
+        raise RequestError(f"--kind paper: {why}; allowed: {', '.join(one for one in KINDS if one != 'paper')}")
+    return [one for one in kinds if one != "paper"]
 
 
 def _kinds(kind: str | None, given: dict[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from metaformer_ablate.cli.options import say
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.registry import get_task
 
@@ -33,7 +34,7 @@ rows:
     label: Pooling -> Identity mapping
     group: Token mixers
     set: {{model.token_mixer: identity}}
-  # Or one a stage: a hybrid.
+  # Or one per stage: a hybrid.
   attention_last:
     label: Pooling -> Attention in the last stage
     group: Hybrid stages
@@ -76,8 +77,6 @@ def init_command(name: str, data: str | None) -> None:
             file.write(_TEMPLATE.format(name=command, title=title, key=key))
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None
-    click.echo(
-        f"{path}: a baseline and two rows. Next: ablate show {command}, then ablate run {command}{where} --seeds 3"
-    )
+    say(f"{path}: a baseline and two rows. Next: ablate show {command}, then ablate run {command}{where} --seeds 3")
     if recipe is not None:
-        click.echo(recipe)
+        say(recipe)

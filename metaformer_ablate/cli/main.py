@@ -17,7 +17,7 @@ import click
 
 from metaformer_ablate import __version__
 from metaformer_ablate.errors import RequestError, one_line
-from metaformer_ablate.system.console import log_to_stderr
+from metaformer_ablate.system.console import for_stderr, log_to_stderr
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,14 +77,20 @@ def _run(arguments: list[str]) -> int | None:
     except click.ClickException as error:
         return _fail(_one_sentence(error), 2)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", 130)
+        return _end("interrupted", 130)
     except Interrupted as stop:
-        return _fail(f"stopped by {stop}", 128 + stop.number)
+        return _end(f"stopped by {stop}\n{stop.advice}".rstrip(), 128 + stop.number)
 
 
 def _fail(message: str, code: int) -> int:
+    return _end(" ".join(f"error: {message}".split("\n")), code)
+
+
+def _end(message: str, code: int) -> int:
+    """The last lines of a command, and its exit code."""
     try:
-        print(one_line(f"error: {message}"), file=sys.stderr, flush=True)
+        for line in message.split("\n"):
+            print(for_stderr(one_line(line)), file=sys.stderr, flush=True)
     except OSError:
         pass  # the exit code still tells
     return code
@@ -113,7 +119,7 @@ COMMANDS = {
     "report": "report",
     "init": "init",
     "cost": "plan",
-    "status": "results",
+    "status": "status",
     "reproduce": "results",
     "rm": "results",
     "merge": "results",

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.errors import RequestError, shown
+from metaformer_ablate.errors import RequestError, shown, visible
+from metaformer_ablate.system.console import folded, out_width
 
 if TYPE_CHECKING:
     from metaformer_ablate.data.folder import DataFolder
@@ -227,6 +228,12 @@ def seeds_of(option: str | None) -> tuple[int, ...] | None:
     from metaformer_ablate.spec.plan import parse_seeds
 
     return None if option is None else parse_seeds(option)
+
+
+def say(text: str) -> None:
+    """Prints lines for people: none of them can steer a terminal, and one that is wider is folded."""
+    for line in text.split("\n"):
+        click.echo(folded(visible(line), out_width(), "  "))
 
 
 def warn_problems(store: Store) -> None:

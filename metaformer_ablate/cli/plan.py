@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.cli.options import INTEGER, one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.options import INTEGER, one_name, options, say, seeds_of, store_of, warn_problems
 from metaformer_ablate.cli.refused import costs_of_rows, tell_refused
 from metaformer_ablate.errors import RequestError, visible, visible_lines
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from metaformer_ablate.records.status import RunState
     from metaformer_ablate.spec.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("show")
@@ -34,7 +37,7 @@ def show_command(
     from metaformer_ablate.cost.cost import count
     from metaformer_ablate.cost.counting import lower_bound_notes
     from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.records.status import as_dict, seeds_with_records
+    from metaformer_ablate.records.status import as_dict, seeds_with_records, stray_seeds
     from metaformer_ablate.spec.plan import map_notes, plan, row_notes
     from metaformer_ablate.sweep.jobs import estimate_in_words, estimate_seconds, plan_jobs
 
@@ -83,9 +86,15 @@ def show_command(
         "estimated_seconds": round(estimate_seconds(jobs, states, lambda spec: count(spec).macs), 1),
     }
     warn_problems(store)
+    if seeds is None and (stray := stray_seeds(_states_by_row(chosen, wanted, by_id))) is not None:
+        logger.warning(stray)
     estimate = estimate_in_words(tree["estimated_seconds"], states)
     click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree, estimate)), nl=as_json)
     return tell_refused(refused)
+
+
+def _states_by_row(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, list[RunState]]:
+    return {row: [by_id[run_id] for run_id in spec.ids(seeds)] for row, spec in chosen.specs.items()}
 
 
 def _interactions(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, Any]:
@@ -121,7 +130,7 @@ def _field_text(field: dict[str, float]) -> str:
         f"Without mixing, a token of the last stage sees {field['pixels']} of {field['image_size']} pixels per side "
         f"(share {field['share']:.2f}; 0.28 in the paper's net)."
     )
-    return text + (" Above one half: token mixers have little left to add." if field["share"] > 0.5 else "")
+    return text + (" That is more than half: token mixers have little left to add." if field["share"] > 0.5 else "")
 
 
 def _show_text(chosen: Plan, tree: dict[str, Any], estimate: str) -> str:
@@ -245,7 +254,7 @@ def cost_command(
     if as_json:
         click.echo(json.dumps({"name": name, "recipe": recipe, "rows": rows}, indent=1))
     for line in [] if as_json else rows:
-        click.echo(_cost_text(line, str(recipe)))
+        say(_cost_text(line, str(recipe)))
     return tell_refused(refused)
 
 
@@ -259,7 +268,7 @@ def _cost_text(line: dict[str, Any], recipe: str) -> str:
     text = [f"{line['name']} at {height} x {width} (recipe {recipe})"]
     text += [f"  parameters          {line['params']:,} trained{frozen} ({scales:,} without LayerScale, as in table 1)"]
     at_least = "at least " if open_operators(line["uncounted"]) else ""
-    text += [f"  multiply-adds       {at_least}{line['macs']:,} an image{at_224}"]
+    text += [f"  multiply-adds       {at_least}{line['macs']:,} per image{at_224}"]
     text += [f"    {part:<30}{macs:,} in all" for part, macs in line["macs_by_part"].items()]
     text += [f"    {operator:<30}{macs:,}" for operator, macs in line["macs_by_operator"].items()]
     text += [f"  note                {note}" for note in lower_bound_notes(line["uncounted"])]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.options import one_name, options, say, seeds_of, store_of, warn_problems
 from metaformer_ablate.errors import RequestError
+
+if TYPE_CHECKING:
+    from metaformer_ablate.analysis.report.collect import Report
+    from metaformer_ablate.records.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -29,32 +34,50 @@ def report_command(
     data: str | None,
     checklist: str | None,
     out: str,
-) -> None:
+) -> int:
     """Every experiment under every recipe that has records, as one HTML page that loads nothing from a network."""
     if checklist is not None:
         _write_checklist(checklist, words, recipes, seeds, results, data)
-        return
+        return 0
     if words or seeds is not None:
         given = repr(words[0]) if words else "--seeds"
         raise RequestError(f"report: {given} is for --checklist FILE; the page shows every experiment and seed")
     from metaformer_ablate.analysis.report.collect import collect
     from metaformer_ablate.analysis.report.page import write
+    from metaformer_ablate.analysis.report.phrases import count
     from metaformer_ablate.data.folder import DataFolder
 
     store, folder = store_of(results), DataFolder.choose(data)
     report = collect(store, folder, recipes)
+    if not report.runs:
+        _tell_problems(store, report)
+        logger.info(_nothing_to_show(store, recipes))
+        return 1
     page = write(report)
     try:
         Path(out).write_text(page, encoding="utf-8")
     except OSError as error:
         raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from None
+    _tell_problems(store, report)
+    counts = f"{count(report.runs, 'run')} in {count(len(report.tables), 'table')}"
+    say(f"{out}: {counts}, {len(page.encode()) / 1e6:.1f} MB")
+    return 0
+
+
+def _tell_problems(store: Store, report: Report) -> None:
     warn_problems(store)
     for sentence in report.unreadable:
         logger.warning(sentence)
-    runs = sum(len(variant.records) for found in report.variants.values() for variant in found)
-    if not runs:
-        logger.warning(f"there are no records in {store.path}")
-    click.echo(f"{out}: {runs} runs, {len(report.sections)} tables, {len(page.encode()) / 1e6:.1f} MB")
+
+
+def _nothing_to_show(store: Store, recipes: tuple[str, ...]) -> str:
+    there = len(list(store)) if recipes else 0
+    if not there:
+        return f"nothing to show: there are no records in {store.path}; `ablate run pooling_size` trains some"
+    return (
+        f"nothing to show: none of the {there} runs in {store.path} is under {' or '.join(recipes)}; "
+        f"without --recipe the report shows them all"
+    )
 
 
 def _write_checklist(
@@ -83,4 +106,4 @@ def _write_checklist(
     except OSError as error:
         raise RequestError(f"--checklist {out}: cannot be written: {error.strerror}") from None
     warn_problems(store)
-    click.echo(f"{out}: the checklist of {chosen.experiment.name} under {chosen.recipe.name}")
+    say(f"{out}: the checklist of {chosen.experiment.name} under {chosen.recipe.name}")

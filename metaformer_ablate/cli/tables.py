@@ -14,12 +14,14 @@ from metaformer_ablate.cli.options import (
     NUMBER,
     one_name,
     options,
+    say,
     seeds_of,
     split_words,
     store_of,
     warn_problems,
 )
-from metaformer_ablate.errors import RequestError, visible, visible_lines
+from metaformer_ablate.errors import RequestError, visible
+from metaformer_ablate.system.console import out_width
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 
     "--equivalent", type=NUMBER, metavar="POINTS", help="Also: which rows are shown to be within that of the baseline?"
 )
 @click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
+@click.option("--notes", is_flag=True, help="Whole notes, which a terminal is shown the first sentence of.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
 @_out
 @options("metric", "json")
@@ -69,6 +72,7 @@ def table_command(
     power: float | None,
     equivalent: float | None,
     list_runs: bool,
+    notes: bool,
     strict: bool,
     out: str | None,
     metric: str | None,
@@ -102,7 +106,8 @@ def table_command(
 
         text = render_runs(table, runs_of(table), style)
     else:
-        text = render(table, style, columns=chosen_columns, digits=digits, transposed=transposed)
+        whole = notes or out is not None or out_width() is None
+        text = render(table, style, columns=chosen_columns, digits=digits, transposed=transposed, notes=whole)
     _write(text, out)
     return _strict(len(table.audit)) if strict else 0
 
@@ -185,7 +190,10 @@ def explain_command(experiment: str, row: str, words: tuple[str, ...], recipe: s
         ],
         "notes": row_notes(chosen, row),
     }
-    click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_explain_text(tree)))
+    if as_json:
+        click.echo(json.dumps(tree, indent=1))
+    else:
+        say(_explain_text(tree))
 
 
 def _explain_text(tree: dict[str, Any]) -> str:

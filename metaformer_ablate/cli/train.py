@@ -22,6 +22,7 @@ from metaformer_ablate.cli.options import (
     warn_problems,
 )
 from metaformer_ablate.errors import ModelRefused, RequestError
+from metaformer_ablate.system.console import out_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +106,8 @@ def run_command(
         tree = {"tables": trees, "runs": list(runs.values()), "to_run": len(jobs) if dry_run else 0}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))
     elif not dry_run:
-        click.echo("\n".join(render(table, "text") for table in tables), nl=False)
+        whole = out_width() is None
+        click.echo("\n".join(render(table, "text", notes=whole) for table in tables), nl=False)
     trained = {job.spec.run_id for job in jobs}
     for run in runs.values():
         if run["status"] == "failed" or run["run_id"] in trained:
@@ -158,15 +160,14 @@ def _tell_ending(run: dict[str, Any], store: Store) -> None:
     logger.info(f"{run['status']}: run {run['run_id']} (seed {run['seed']}): {reason}; {where}")
 
 
-def _announce(jobs: Sequence[Job], states: Sequence[RunState], workers: int = 1) -> float:
-    """Says what is to be trained and about how many seconds that takes, and returns these."""
-    from metaformer_ablate.cost.cost import count
-    from metaformer_ablate.sweep.jobs import estimate_in_words, estimate_seconds
+def _announce(jobs: Sequence[Job], states: Sequence[RunState]) -> float | None:
+    """Says what is to be trained and how long that takes, where records tell; the seconds, one run after another."""
+    from metaformer_ablate.sweep.jobs import measured_seconds
+    from metaformer_ablate.system.console import duration
 
-    seconds = estimate_seconds(jobs, states, lambda spec: count(spec).macs) / workers
-    done = len(states) - len(jobs)
-    told = estimate_in_words(seconds, states, workers)
-    logger.info(f"{len(states)} runs, {done} have a record, {len(jobs)} to train: {told}")
+    seconds = measured_seconds(jobs, states)
+    told = "" if seconds is None else f": about {duration(seconds)} one after another"
+    logger.info(f"{len(states)} runs, {len(states) - len(jobs)} have a record, {len(jobs)} to train{told}")
     return seconds
 
 
@@ -184,11 +185,11 @@ def _train(
     """Trains jobs with a live view; says how to go on where it is stopped."""
     from metaformer_ablate.sweep.jobs import make_request
     from metaformer_ablate.sweep.launchers.base import choose
-    from metaformer_ablate.sweep.progress import LiveLine, PlainLines
+    from metaformer_ablate.sweep.progress import listener_for
     from metaformer_ablate.sweep.scheduler import Limits, Sweep
     from metaformer_ablate.system.signals import Interrupted, StopRequest
 
-    listener = LiveLine() if sys.stderr.isatty() else PlainLines()
+    listener = listener_for(sys.stderr)
     limits = Limits(hours=max_hours, stall_seconds=60 * execution.stall_minutes)
     launcher: Launcher | None = None
     with StopRequest().catching() as stop:
@@ -196,7 +197,8 @@ def _train(
             specs = [job.spec for job in jobs]
             given = {"specs": specs, "device": device, "stop": stop, "tracking": tracking, **execution.options()}
             launcher = choose(execution.launcher, **given)
-            listener.begin(jobs, _announce(jobs, states, min(launcher.capacity, len(jobs))))
+            listener.begin(jobs, _announce(jobs, states))
+            listener.at_once = max(1, min(launcher.capacity, len(jobs)))
             saved = {key: getattr(execution, key) for key in ("keep_checkpoints", "checkpoint_seconds")}
             make = partial(make_request, store=store, folder=folder, device=device, wandb=wandb, **saved)
             why = Sweep(jobs, make, launcher, store, listener, limits, stop).run()
@@ -204,14 +206,12 @@ def _train(
                 left = len(jobs) - listener.finished
                 logger.info(f"{why}: {left} runs are left; the same command goes on with them")
             return 1 if why else 0
-        except Interrupted:
+        except Interrupted as interruption:
             done = getattr(listener, "finished", 0)
-            logger.info(
-                f"{done} finished runs are kept; the same command goes on with the {len(jobs) - done} that are left"
-            )
+            kept = f"{done} finished run{' is' if done == 1 else 's are'} kept; " if done else ""
+            interruption.advice = f"{kept}the same command goes on with the {len(jobs) - done} that are left"
             raise
         finally:
-            if isinstance(listener, LiveLine):
-                listener.close()
+            listener.close()
             if launcher is not None:
                 launcher.close()

@@ -18,6 +18,7 @@ from metaformer_ablate.cli.options import (
     not_negative,
     one_name,
     options,
+    say,
     seeds_of,
     store_of,
     warn_problems,
@@ -171,7 +172,7 @@ def _trial(
     from metaformer_ablate.sweep.launchers.base import choose
     from metaformer_ablate.sweep.progress import PlainLines
     from metaformer_ablate.sweep.scheduler import Sweep
-    from metaformer_ablate.system.signals import PatientStop
+    from metaformer_ablate.system.signals import Interrupted, PatientStop
     from metaformer_ablate.tracking.tracking import Tracking
 
     with PatientStop().catching() as stop:
@@ -188,9 +189,13 @@ def _trial(
                 make_ready([job], store, folder)
                 launcher = choose("local", specs=[job.spec], device=device, stop=stop, workers=0, tracking=tracking)
                 listener = PlainLines()
-                listener.begin([job], 0.0)
+                listener.begin([job])
                 make = partial(make_request, store=store, folder=folder, device=device, wandb=how, **options)
-                Sweep([job], make, launcher, store, listener, stop=stop).run()
+                try:
+                    Sweep([job], make, launcher, store, listener, stop=stop).run()
+                except Interrupted as interruption:
+                    interruption.advice = "the same command goes on from the run's checkpoint"
+                    raise
             if tracker is not None:
                 tracker.end(store.find(job.spec.run_id))
     return _tell(job, store)
@@ -201,7 +206,7 @@ def _tell(job: Job, store: Store) -> int:
     from metaformer_ablate.sweep.progress import describe_result
 
     record = store.find(job.spec.run_id)
-    click.echo(f"{record.run_id} {job.name}: {describe_result(record)}")
+    say(f"{record.run_id} {job.name}: {describe_result(record)}")
     return 1 if record.status == "failed" else 0
 
 
@@ -213,7 +218,8 @@ def _tell(job: Job, store: Store) -> int:
 def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str | None, entity: str | None) -> int:
     """Send records to W&B that it does not have, all or those named, each once."""
     from metaformer_ablate.records.compare import read_spec
-    from metaformer_ablate.tracking.sent import is_sent, names_of_rows
+    from metaformer_ablate.records.names import names_of
+    from metaformer_ablate.tracking.sent import is_sent
     from metaformer_ablate.tracking.tracking import Tracking
 
     store = store_of(results)
@@ -222,7 +228,7 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
     tracking = Tracking()
     how = tracking.resolve(project, entity)
     if how is None:
-        logger.info("nothing is sent: W&B is not there or switched off")
+        logger.info("nothing is sent: wandb is not installed, or W&B is switched off")
         return 1
     left = [record for record in records if not is_sent(store, record, how)]
     specs = {}
@@ -231,15 +237,16 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
             specs[record.run_id] = read_spec(record)
         except RequestError as error:
             logger.info(f"not sent: {error}")
-    names = names_of_rows(list(specs.values()))
+    names = names_of(list(specs.values()), closest=False)
     for record in left:
         if (spec := specs.get(record.run_id)) is None:
             continue
+        labels = {"rows": list(names[spec.run_id].rows), "recipe": names[spec.run_id].recipe}
         of_record = (record.data["data_fingerprint"], record.data.get("versions"))
-        with tracking.run({**how, **names[spec.run_id]}, spec, store, *of_record) as tracker:
+        with tracking.run({**how, **labels}, spec, store, *of_record) as tracker:
             if tracker is not None:
                 tracker.end(record)
     sent = sum(is_sent(store, record, how) for record in left)
     to = how["project"] if how["mode"] == "online" else "W&B's offline files, for `wandb sync`"
-    click.echo(f"{sent} records written to {to}; {len(records) - len(left)} were there")
+    say(f"{sent} records written to {to}; {len(records) - len(left)} were there")
     return 0 if sent == len(left) else 1

@@ -43,7 +43,8 @@ class EpochBatches(Sampler):
     """Indices of full batches in an order that follows from (seed, epoch) alone. Lightning calls `set_epoch`.
 
     Epoch `first_epoch` begins at batch `first_batch`: where a run that is resumed goes on. Each batch comes `repeats`
-    times: once for every part of it that a device takes. With a `share` it is those parts that come.
+    times: once for every part of it that a device takes. With a `share` it is those parts that come. Where they are
+    `mirrored`, each image is in every other epoch, half of them in the first (alternating flip, arXiv 2404.00498).
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class EpochBatches(Sampler):
         first_batch: int = 0,
         repeats: int = 1,
         share: RankShare | None = None,
+        mirrored: bool = False,
     ):
-        self.count, self.batch_size, self.seed, self.device = count, batch_size, seed, device
+        self.count, self.batch_size, self.seed, self.device, self.mirrored = count, batch_size, seed, device, mirrored
         self.steps, self.repeats, self.share = count // batch_size, share.takes if share else repeats, share
         self.first_epoch, self.first_batch = first_epoch, first_batch
         # Lightning makes the first iterator before it says which epoch it is for.
@@ -70,9 +72,13 @@ class EpochBatches(Sampler):
         return self.steps * self.repeats
 
     def batches(self) -> Tensor:
-        """[steps, batch_size]: the indices of each batch of the epoch."""
-        order = torch.randperm(self.count, generator=self.generator())
-        return order[: self.steps * self.batch_size].view(-1, self.batch_size)
+        """[steps, batch_size]: the indices of each batch of the epoch; index + count where the image is mirrored."""
+        order = torch.randperm(self.count, generator=self.generator())[: self.steps * self.batch_size]
+        if self.mirrored:
+            first = torch.Generator().manual_seed(derive_seed(self.seed, "mirrored"))
+            turns = (torch.randint(2, (self.count,), generator=first) + self.epoch) % 2
+            order = order + self.count * turns[order]
+        return order.view(-1, self.batch_size)
 
     def generator(self) -> torch.Generator:
         """What the order is drawn from."""

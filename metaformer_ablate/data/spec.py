@@ -36,7 +36,10 @@ class DataSpec(Strict):
     num_classes: Annotated[int, Field(ge=2, le=65_536)] | None = setting(None, "an integer from 2 to 65536")
     train_images: Positive | None = setting(None, "an integer of at least 1: training images there are")
     test_images: Positive | None = setting(None, "an integer of at least 1: evaluation images there are")
-    flip: bool | None = setting(False, "true or false: flip left to right at random")
+    flip: bool | Annotated[str, name_in("way to flip", ("alternating",))] | None = setting(
+        False,
+        "true or false: flip left to right at random; or alternating (a set in memory): in every other epoch",
+    )
     crop_padding: Annotated[int, Field(ge=0)] | None = setting(
         0, "an integer of at least 0: pixels of padding before a random crop"
     )

@@ -113,7 +113,7 @@ NORMS: dict[str, Component] = {
         "norms.RMSNorm", "root mean square over channels at each position, no mean, no shift", reads=("norm_eps",)
     ),
     "affine": Component(
-        "norms.Affine", "a learned scale and shift a channel, no statistics (ResMLP)", reads=("norm_bias",)
+        "norms.Affine", "a learned scale and shift per channel, no statistics (ResMLP)", reads=("norm_bias",)
     ),
     "none": Component("norms.NoNorm", "no normalization"),
 }

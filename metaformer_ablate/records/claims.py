@@ -30,11 +30,7 @@ from metaformer_ablate.tasks.base import Metric
 from metaformer_ablate.tasks.registry import DEFAULT, TASKS, get_task
 
 HEARTBEAT_SECONDS = 2.0  # seconds between two beats of an owner
-
-
 LEASE_SECONDS = 60.0  # without a heartbeat, by the observer's clock: an owner elsewhere is then taken for dead
-
-
 _NAME = re.compile(r"([0-9a-f]{12})\.(0|[1-9][0-9]{0,17})")
 
 
@@ -94,11 +90,7 @@ class ClaimOwner:
 
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-
-
 ProcessId = Annotated[int, Field(ge=0, lt=2**31)]
-
-
 ShortText = Annotated[str, Field(max_length=1000)]
 
 
@@ -193,6 +185,12 @@ class Claim:
             self.lost = top is None or top.token != self.token
         return not self.lost
 
+    def leave_note(self) -> None:
+        """Leaves word of a run that stops here or fails: what it was called and how far it came."""
+        with suppress(OSError):
+            (note := self.claims.note_of(self.run_id)).parent.mkdir(exist_ok=True)
+            note.write_text(self._text())
+
     def release(self) -> None:
         self._end.set()
         self._thread.join()
@@ -227,9 +225,18 @@ class Claims:
                 found.setdefault(match[1], []).append(int(match[2]))
         return found
 
+    def note_of(self, run_id: str) -> Path:
+        """Where a run that was stopped or failed has left word; whoever takes it up next removes that."""
+        return self.folder.parent / ".notes" / run_id
+
+    def last_owner(self, run_id: str) -> ClaimOwner | None:
+        """Who had a run last, alive or not; None where nothing tells."""
+        return self.current(run_id) or self._read(run_id, -1)
+
     def _read(self, run_id: str, generation: int) -> ClaimOwner | None:
+        """The claim of a generation; -1 stands for the word that was left."""
         try:
-            tree = read_json(self.folder / f"{run_id}.{generation}")
+            tree = read_json(self.note_of(run_id) if generation < 0 else self.folder / f"{run_id}.{generation}")
             found = ClaimShape.model_validate(tree).model_dump()
             if (progress := found.pop("progress")) is not None:
                 progress["metrics"] = progress["metrics"] or _reported_of_older(tree["progress"])
@@ -281,6 +288,7 @@ class Claims:
             return None
         if top is not None:
             self.forget(run_id, top.generation)
+        self.note_of(run_id).unlink(missing_ok=True)
         return claim
 
     def forget(self, run_id: str, generation: int) -> None:

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ class Record:
 
     folder: Path
     data: dict[str, Any]
+    name: str | None = field(default=None, compare=False)  # "table5/identity seed 0", where it was looked up
 
     @property
     def run_id(self) -> str:

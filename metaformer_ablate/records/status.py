@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.experiment import find_all
 from metaformer_ablate.spec.plan import Plan
+from metaformer_ablate.spec.plan import plan as plan_of
 from metaformer_ablate.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 SEEDS_LOOKED_UP = 10_000
 
 
+FIRST_SEEDS = 10  # by which a recipe with records is told from others
+
+
 @dataclass(frozen=True)
 class RunState:
     """A planned run as it stands: missing, running, ok, diverged, failed or stale."""
@@ -28,7 +34,7 @@ class RunState:
     seed: int
     status: str
     record: Record | None
-    pace: float | None = None  # seconds an image and multiply-add, where `plan_jobs` left the record out
+    pace: float | None = None  # seconds per image and multiply-add, where `plan_jobs` left the record out
 
     def value(self, metric: str) -> float | None:
         """A metric of the run's record by name; None unless the run is ok."""
@@ -38,9 +44,9 @@ class RunState:
 def run_states(
     spec: RunSpec, seeds: Iterable[int], store: Store, fingerprint: str | None, held: Container[str] = ()
 ) -> list[RunState]:
-    """Looks a row's runs up, one a seed. A record of other data than today's is stale: shown, not reused.
+    """Looks a row's runs up, one per seed. A record of other data than today's is stale: shown, not reused.
 
-    `held` are the runs that somebody trains (`Claims.held`). Costs a hash a seed and not a resolved spec.
+    `held` are the runs that somebody trains (`Claims.held`). Costs a hash per seed and not a resolved spec.
     """
     seeds = list(seeds)
     ids = zip(spec.ids(seeds), seeds, strict=True)
@@ -64,6 +70,41 @@ def seeds_with_records(plan: Plan, store: Store) -> tuple[int, ...]:
     return tuple(sorted(found)) or (0,)
 
 
+def stray_seeds(runs: Mapping[str, Sequence[RunState]]) -> str | None:
+    """A sentence where some seeds have runs of some rows alone, as one `ablate trial` leaves them behind, while other
+    seeds have one of every row; `runs` are those of each row, for seeds that nobody asked for by --seeds."""
+    rows: dict[int, list[str]] = {}
+    for row, states in runs.items():
+        for state in states:
+            rows.setdefault(state.seed, []).extend([] if state.status == "missing" else [row])
+    applicable = sum(bool(states) for states in runs.values())
+    whole = sorted(seed for seed, there in rows.items() if len(there) == applicable)
+    stray = sorted(rows.keys() - {*whole})
+    if not whole or not stray:
+        return None
+    there = list(dict.fromkeys(row for seed in stray for row in rows[seed]))
+    named = ", ".join(there) if len(there) <= 3 else f"{len(there)} of {applicable} rows"
+    seeds = ", ".join(map(str, stray))
+    seeds = f"seeds {seeds} have" if len(stray) > 1 else f"seed {seeds} has"
+    return f"{seeds} runs of {named} only, so other rows are partial; --seeds {as_option(whole)} leaves them out"
+
+
+def as_option(seeds: Sequence[int]) -> str:
+    """Seeds as --seeds takes them: `3` for 0, 1 and 2, else a list."""
+    if list(seeds) == list(range(len(seeds))):
+        return str(len(seeds))
+    return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
+
+
+def nothing_there(plan: Plan, store: Store, seeds: Sequence[int] | None = None) -> str:
+    """Why there is nothing to show of a plan, and what there is."""
+    called = f"{plan.experiment.name} under {' '.join([plan.recipe.name, *plan.overrides])}"
+    if not store.ids():
+        return f"there are no runs in {store.path}; `ablate run {plan.experiment.name}` trains those of {called}"
+    unfinished = f"no run of {called} has a result yet; `ablate status` tells how far they are"
+    return no_records_hint(plan, store, seeds) or unfinished
+
+
 def no_records_hint(plan: Plan, store: Store, seeds: Sequence[int] | None = None) -> str | None:
     """A hint where there are runs and none of them is of a plan: easily its recipe or overrides were left out."""
     ids = set(store.ids())
@@ -71,10 +112,26 @@ def no_records_hint(plan: Plan, store: Store, seeds: Sequence[int] | None = None
     if not ids or any(spec.with_seed(seed).run_id in ids for spec in plan.specs.values() for seed in chosen):
         return None
     settings = " ".join([plan.recipe.name, *plan.overrides])
-    return (
-        f"none of the {len(ids)} runs in {store.path} is of {plan.experiment.name} under {settings}; "
-        f"give the recipe, overrides and seeds that `ablate run` was given"
-    )
+    none = f"none of the {len(ids)} runs in {store.path} is of {plan.experiment.name} under {settings}"
+    others = _recipes_with_records(plan, ids)
+    if plan.recipe.name in others:
+        return f"{none}; there are runs of it {'without these overrides' if plan.overrides else 'with other seeds'}"
+    if others:
+        return f"{none}; there are runs under {', '.join(others)} (--recipe)"
+    return f"{none}; give the recipe, overrides and seeds that `ablate run` was given"
+
+
+def _recipes_with_records(plan: Plan, ids: Container[str]) -> list[str]:
+    """The recipes under which an experiment has runs of its first seeds, without overrides."""
+    found = []
+    for recipe in find_all("recipe"):
+        try:
+            other = plan_of(plan.experiment.name, recipe)
+        except RequestError:  # a recipe under work, or one that the experiment cannot have
+            continue
+        if any(run_id in ids for spec in other.specs.values() for run_id in spec.ids(range(FIRST_SEEDS))):
+            found.append(recipe)
+    return found
 
 
 def as_dict(state: RunState) -> dict[str, Any]:

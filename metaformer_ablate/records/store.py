@@ -60,6 +60,11 @@ class Store:
     def runs(self) -> Path:
         return self.path / "runs"
 
+    @property
+    def aside(self) -> Path:
+        """Where runs lie that were taken out."""
+        return self.path / "aside"
+
     def folder(self, run_id: str) -> Path:
         return self.runs / run_id
 
@@ -237,13 +242,20 @@ class Store:
         folder = self.folder(run_id)
         if not folder.exists():
             return None
-        aside = self.path / "aside"
         try:
-            aside.mkdir(exist_ok=True)
+            self.aside.mkdir(exist_ok=True)
             number = 1
-            while (target := aside / f"{run_id}-{number}").exists():
+            while (target := self.aside / f"{run_id}-{number}").exists():
                 number += 1
             folder.rename(target)
         except OSError as error:
-            raise StoreError.of(self.path, f"{aside.name}/{run_id}", error) from error
+            raise StoreError.of(self.path, f"{self.aside.name}/{run_id}", error) from error
         return target
+
+    def take_back(self, folder: Path, run_id: str) -> None:
+        """Moves a folder that `set_aside` moved back to its run, which has none. Raises StoreError where it cannot."""
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+            folder.rename(self.folder(run_id))
+        except OSError as error:
+            raise StoreError.of(self.path, f"run {run_id}", error) from error

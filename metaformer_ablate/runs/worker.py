@@ -80,7 +80,14 @@ class Worker:
                 stop=stop,
                 claim=claim,
             )
-            return self._train(runner, request, spec, options)
+            ended = self._train(runner, request, spec, options)
+            record = runner.store.read(spec.run_id)
+            if ended.outcome == "stopped" or (record is not None and record.status == "failed"):
+                claim.leave_note()
+            return ended
+        except Interrupted:
+            claim.leave_note()
+            raise
         finally:
             claim.release()
 

@@ -21,6 +21,9 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
     _check_training(spec, merged)
     _check_sharing(spec.train, merged)
     _check_mixing(spec, merged)
+    if spec.data.flip == "alternating" and not (merged.task.name == "classification" and spec.data.in_memory):
+        allowed = "allowed: true or false; alternating is for classification of a set in memory"
+        raise invalid("data.flip", spec.data.flip, allowed, merged)
 
 
 def _check_task(spec: RunSpec, merged: Merged) -> None:

@@ -41,12 +41,13 @@ def detectable_difference(pairs: Sequence[Pairs], unit: str = "points") -> dict[
 def _in_words(n: int, rows: int, std: float, unit: str, half: float, alone: float, holm_first: float) -> str:
     largest = largest_difference(unit)
     below = "no differences can" if half > largest else f"differences below {amount(half, unit)} cannot"
-    text = f"With {n} seeds, {below} be told apart: half of a paired 95% interval at the deviation of the median row, "
-    text += f"{std:.2f}" + (f", is more than {largest:.0f} {unit}; there are too few seeds" if half > largest else "")
+    why = f"the standard deviation of the differences is {std:.2f} in the median row"
+    if half > largest:
+        why += f", so half of its 95% interval is more than {largest:.0f} {unit}: there are too few seeds"
     one, first = ("not at any size" if size > largest else f"from {size:.2f} on" for size in (alone, holm_first))
     return (
-        f"{text}. A true difference is found (p < 0.05) in 8 of 10 such tables {one} if one row is tested, "
-        f"{first} if Holm corrects over {rows}."
+        f"With {n} seeds, {below} be told apart ({why}). A true difference is found (p < 0.05) in 8 of 10 such tables "
+        f"{one} if one row is tested, {first} if Holm corrects over {rows}."
     )
 
 
@@ -64,12 +65,15 @@ def required_seeds(difference: float, pairs: Sequence[Pairs], unit: str = "point
     known = detectable_difference(pairs, unit)
     found: dict[str, Any] = {"difference": difference, "power": stats.POWER, "seeds": None}
     if known is None:
-        return {**found, "text": "How many seeds are needed is not known: no row has two pairs of runs that differ."}
+        return {
+            **found,
+            "text": "How many seeds are needed is not known: no row has two pairs of runs that differ.",
+        }
     levels = {"alone": stats.LEVEL, "holm": stats.LEVEL / known["rows"]}
     seeds = {name: stats.seeds_needed(difference, known["std"], level) for name, level in levels.items()}
     alone, first = (f"over {stats.MOST_SEEDS_NEEDED}" if n is None else str(n) for n in seeds.values())
     amount = f"{difference:g} {unit}".strip()
     text = f"A true difference of {amount} is found (p < 0.05) in 8 of 10 tables with {alone} seeds if "
-    text += f"one row is tested, with {first} if Holm corrects over {known['rows']}; the deviation of paired "
-    text += f"differences is taken as {known['std']:.2f}, the median row's over {known['n']} seeds."
+    text += f"one row is tested, with {first} if Holm corrects over {known['rows']}. This takes the standard "
+    text += f"deviation of paired differences as {known['std']:.2f}, the median row's over {known['n']} seeds."
     return {**found, "seeds": seeds, "method": known["method"], "text": text}

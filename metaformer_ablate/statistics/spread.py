@@ -90,19 +90,19 @@ def _kept_by_pairing(pairs: Pairs) -> float | None:
 def _in_words(found: dict[str, Any], unit: str) -> str:
     parts = []
     if (share := found["share_of_images"]) is not None:
-        parts.append(f"the {found['images']:,} test images explain {share:.0%} of its square")
+        parts.append(f"the {found['images']:,} test images explain {share:.0%} of the variance")
     if (taken := found["share_taken_by_pairing"]) is not None:
         parts.append("pairing by seed takes " + (f"{taken:.0%} off it" if taken >= 0.005 else "nothing off it"))
     widths, largest = found["half_width"], largest_difference(unit)
     now = amount(widths["now"], unit) if widths["now"] <= largest else f"over {amount(largest, unit)}"
-    instead = {"twice_the_seeds": f"with {2 * found['n']} seeds", "endless_images": "with endless test images"}
+    instead = {"twice_the_seeds": f"with {2 * found['n']} seeds", "endless_images": "with unlimited test images"}
     instead["halfway"] = "after half of the training"
     others = [
         f"{width:.2f} {words}"
         for name, words in instead.items()
         if (width := widths[name]) is not None and width <= largest
     ]
-    text = f"Where the spread comes from (deviation of a difference: {found['std']:.2f} in the median row): "
+    text = f"Where the spread comes from (standard deviation of a difference: {found['std']:.2f} in the median row): "
     text += f"{', '.join(parts)}. " if parts else ""
     text += f"Half of the paired interval, {now} now, would be {', '.join(others)}. " if others else ""
     return text + _what_helps(found, widths)
@@ -116,6 +116,6 @@ def _what_helps(found: dict[str, Any], widths: dict[str, float | None]) -> str:
     if images is not None and seeds is not None:
         said.append("twice the seeds help more than more images" if seeds <= images else "more images help most")
     if halfway is not None and now is not None:
-        said.append("longer training may help" if halfway > 1.2 * now else "longer training is not seen to help")
+        said.append("longer training may help" if halfway > 1.2 * now else "longer training shows no benefit")
     text = "; ".join(said) or "more seeds help"
     return f"{text[0].upper()}{text[1:]}."

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from metaformer_ablate.cost.cost import cached_cost
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.claims import Claims
 from metaformer_ablate.records.record import Record
@@ -18,16 +19,12 @@ from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.console import duration
 
-# Where no record tells how long a run takes: multiply-adds a second in training, forward and backward together, and
-# seconds a step that no size explains. Rough, from the small recipes on one thread of a server CPU.
+# Where no record tells how long a run takes: multiply-adds per second in training, forward and backward together, and
+# seconds per step that no size explains. Rough, from the small recipes on one thread of a server CPU.
 ASSUMED_MACS_PER_SECOND = 3e9
 
 
 ASSUMED_SECONDS_PER_STEP = 0.01
-
-
-# The rough rate is off by tens where a GPU computes: what it says of more than this is not told.
-TELLING_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True)
@@ -77,10 +74,33 @@ def plan_jobs(
 
 
 def _pace(record: Record | None) -> float | None:
-    """Seconds an image and multiply-add of a run that was trained."""
+    """Seconds per image and multiply-add of a run that was trained."""
     if record is None or not record.data.get("images_seen") or not record.data["macs"]:
         return None
     return record.data["seconds"] / (record.data["images_seen"] * record.data["macs"])
+
+
+def images_of(spec: RunSpec) -> int:
+    """Images that a run is trained on, each as often as it is seen."""
+    train = spec.train
+    return train.all_steps(spec.data.split_sizes()[0] // train.batch_size) * train.batch_size
+
+
+def work_of(jobs: Sequence[Job]) -> dict[str, float]:
+    """How much each job is of a sweep, by run id: images, times the multiply-adds of one where all are known."""
+    costs = {job.spec.run_id: cached_cost(job.spec) for job in jobs}
+    known = {run_id: cost.macs for run_id, cost in costs.items() if cost is not None and cost.macs}
+    each = known if len(known) == len(costs) else dict.fromkeys(costs, 1)
+    return {job.spec.run_id: float(images_of(job.spec) * each[job.spec.run_id]) for job in jobs}
+
+
+def measured_seconds(jobs: Sequence[Job], states: Sequence[RunState]) -> float | None:
+    """How long the jobs will take one after another, by records of the same plan; None where none tells. No torch."""
+    costs = {spec.run_id: cached_cost(spec) for job in jobs for spec in (*job.first, job.spec)}
+    known = {run_id: cost.macs for run_id, cost in costs.items() if cost is not None}
+    if not jobs or len(known) < len(costs) or all(state.pace is None for state in states):
+        return None
+    return estimate_seconds(jobs, states, lambda spec: known[spec.run_id])
 
 
 def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Callable[[RunSpec], int]) -> float:
@@ -89,8 +109,7 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
     total = 0.0
     for job in jobs:
         for spec in (*job.first, job.spec):
-            train = spec.train
-            images = train.all_steps(spec.data.split_sizes()[0] // train.batch_size) * train.batch_size
+            train, images = spec.train, images_of(spec)
             if rates and spec is job.spec:
                 total += median(rates) * images * macs(spec)
             else:
@@ -100,11 +119,10 @@ def estimate_seconds(jobs: Iterable[Job], states: Iterable[RunState], macs: Call
 
 
 def estimate_in_words(seconds: float, states: Iterable[RunState], at_once: int = 1) -> str:
-    """`about 3 min with 2 at once`; hours and more are unknown where no record of the plan tells what a run takes."""
-    with_them = f" with {at_once} at once" if at_once > 1 else ""
-    if seconds > TELLING_SECONDS and not any(state.pace is not None for state in states):
+    """`about 3 min with 2 at once`; no time where no record of the plan tells what a run takes: a guess is far off."""
+    if not any(state.pace is not None for state in states):
         return "the time is known once one of them has been trained"
-    return f"about {duration(seconds)}{with_them}"
+    return f"about {duration(seconds)}" + (f" with {at_once} at once" if at_once > 1 else "")
 
 
 def make_request(

@@ -35,7 +35,7 @@ SIGN_SECONDS = 86_400.0
 class ProgressListener:
     """What a sweep tells whoever watches. Does nothing by itself."""
 
-    def begin(self, jobs: Sequence[Job], seconds: float) -> None: ...
+    def begin(self, jobs: Sequence[Job], seconds: float | None = None) -> None: ...
 
     def start(self, job: Job) -> None: ...
 
@@ -221,6 +221,8 @@ class Sweep:
     def _stop(self) -> None:
         """Gives what is under way a while to save its place."""
         self.launcher.stop()
+        if self.running:
+            self.listener.note("stopping: the runs under way save their place; Ctrl-C once more ends at once")
         until = self.clock.monotonic() + STOP_SECONDS
         while self.running and self.clock.monotonic() < until:
             for ended in self.launcher.wait(0.2):

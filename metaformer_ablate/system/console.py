@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
+import textwrap
 
 from metaformer_ablate.errors import visible
 
@@ -17,7 +19,33 @@ class ToStandardError(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(visible(PREFIXES.get(record.levelno, "") + record.getMessage()), file=sys.stderr, flush=True)
+        print(for_stderr(PREFIXES.get(record.levelno, "") + record.getMessage()), file=sys.stderr, flush=True)
+
+
+NARROWEST = 40  # a terminal that is narrower folds lines by itself
+
+
+def out_width() -> int | None:
+    """Columns of the terminal that standard output is; None where it is none, and lines are as long as they are."""
+    return _columns() if sys.stdout.isatty() else None
+
+
+def _columns() -> int:
+    return max(shutil.get_terminal_size().columns, NARROWEST)
+
+
+def folded(text: str, width: int | None, indent: str = "") -> str:
+    """A line folded between words to a width; what follows the first line is indented. No word is broken."""
+    if width is None or len(text) <= width:
+        return text
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    start = text[: len(text) - len(text.lstrip())]
+    return textwrap.fill(text, width, subsequent_indent=start + indent, **whole)  # type: ignore[arg-type]
+
+
+def for_stderr(text: str) -> str:
+    """A message that cannot steer a terminal, folded where standard error is one."""
+    return folded(visible(text), _columns() if sys.stderr.isatty() else None, "  ")
 
 
 def log_to_stderr() -> None:

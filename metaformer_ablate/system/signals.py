@@ -19,6 +19,7 @@ class Interrupted(BaseException):
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
         self.number = number
+        self.advice = ""  # how to go on, a sentence
 
 
 class StopRequest:

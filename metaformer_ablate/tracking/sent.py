@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.typed_files import read_json
-from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.cache import write_cache
 
 
@@ -40,22 +38,3 @@ def is_sent(store: Store, record: Record, how: Mapping[str, Any]) -> bool:
     if mark is None or mark.get("checksum") != record.checksum:
         return False
     return mark.get("mode") == "online" or how["mode"] == "offline"
-
-
-def names_of_rows(specs: Sequence[RunSpec]) -> dict[str, dict[str, Any]]:
-    """{run id: {"rows", "recipe"}} of the specs that experiments as they stand, without overrides, show."""
-    from metaformer_ablate.spec.experiment import find_all
-    from metaformer_ablate.spec.plan import plan
-
-    wanted = {spec.with_seed(0).run_id for spec in specs}
-    found: dict[str, dict[str, Any]] = {}
-    for recipe in find_all("recipe"):
-        for experiment in find_all("experiment"):
-            try:
-                chosen = plan(experiment, recipe)
-            except RequestError:
-                continue  # a file under work says nothing about records
-            for row, spec in chosen.specs.items():
-                if (family := spec.run_id) in wanted:
-                    found.setdefault(family, {"rows": [], "recipe": recipe})["rows"].append(f"{experiment}/{row}")
-    return {spec.run_id: found.get(spec.with_seed(0).run_id, {}) for spec in specs}

@@ -123,6 +123,7 @@ def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ..
             notes.append(f"timm's {name} with these weights gives other logits, by {timm_logits:.3g} on noise{why}")
     about: dict[str, Any] = {
         "run_id": record.run_id,
+        "name": record.name,
         "status": record.status,
         "metrics": record.data["metrics"],
         "timm": name,
@@ -134,6 +135,9 @@ def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ..
         "notes": notes,
         "spec": spec.to_dict(),
     }
+    if (out / ABOUT).exists():  # an earlier export, whose files would stand beside those of this one
+        for file in (ABOUT, WEIGHTS, GRAPH):
+            (out / file).unlink(missing_ok=True)
     metadata = {key: json.dumps(about[key]) for key in ("run_id", "timm", "input", "output", "spec")}
     if "safetensors" in formats:
         about["files"][WEIGHTS] = _whole(out / WEIGHTS, lambda path: _write_weights(path, weights, metadata))
@@ -155,7 +159,7 @@ def _load(record: Record, folder: DataFolder, notes: list[str]) -> _Trained:
         try:
             images = load_images_of(record, folder)
         except NotAvailable as error:
-            notes.append(f"the weights were not held to the record's predictions: {error}")
+            notes.append(f"the weights were not checked against the record's predictions: {error}")
             spec, net = load_net(record)
         else:
             run, check = load_trained(record, images, torch.device("cpu"))

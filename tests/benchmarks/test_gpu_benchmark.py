@@ -154,6 +154,7 @@ def test_processes_at_once_add_up_and_a_table_is_timed(monkeypatch: pytest.Monke
     way = next(way for way in gpu.ways() if way.name == "ours")
     line = gpu.at_once(TINY, CPU, way, 2, least=0.1)
     assert line["processes"] == 2 and line["steps_per_second"] > 0  # type: ignore[operator]
+    assert gpu.at_once(TINY, CPU, way, 1, least=0.1, graphs=True)["cuda_graphs"] is True
     monkeypatch.chdir(tmp_path)
     words = ("train.epochs=1", "train.warmup_epochs=0", "model.depths=[1,1,1,1]", "model.dims=[8,8,16,16]")
     line = gpu.table("digits", 1, *words, experiment="pooling_size")

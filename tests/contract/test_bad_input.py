@@ -109,6 +109,7 @@ def test_two_experiments_where_one_is_meant(ablate: Ablate) -> None:
         ("data.name=cifar", ["data.name is 'cifar'", "did you mean 'cifar10'?", "digits"]),
         ("data.image_size=3", ["data.image_size is 3", "from 4"]),
         ("data.flip=1", ["data.flip is 1", "true or false"]),
+        ("data.flip=alternate", ["data.flip is 'alternate'", "alternating (a set in memory)"]),
         ("data.mixup=-1", ["data.mixup is -1", "at least 0"]),
         ("train.lr=fast", ["train.lr is 'fast' (a string)", "a number above 0"]),
         ("train.lr=0", ["train.lr is 0", "a number above 0"]),
@@ -180,6 +181,12 @@ def test_overrides(ablate: Ablate, word: str, parts: list[str]) -> None:
 def test_overrides_that_nothing_reads(ablate: Ablate, recipe: str, words: list[str], parts: list[str]) -> None:
     sentence = ablate("show", "pooling_size", "--recipe", recipe, *words).sentence
     names(sentence, "nothing reads it", *parts)
+
+
+@pytest.mark.parametrize("recipe", ["imagenet", "scenes_detection", "camvid_semantic_fpn"])
+def test_an_alternating_flip_is_for_classes_of_images_in_memory(ablate: Ablate, recipe: str) -> None:
+    sentence = ablate("show", "pooling_size", "--recipe", recipe, "data.flip=alternating").sentence
+    names(sentence, "data.flip is 'alternating'", "allowed: true or false", "classification of a set in memory")
 
 
 @pytest.mark.parametrize(

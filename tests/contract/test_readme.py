@@ -55,7 +55,11 @@ def test_commands_of_the_table_are_accepted(command, ablate, tmp_path):
     extra = {"run": ["--dry-run"], "cost": ["--no-speed"], "table": ["--results", str(tmp_path)]}.get(words[0], [])
     if words[0] == "show":
         words[1] = "pooling_size"  # counting the whole of table 5 is test_paper's
-    assert ablate(*words, *extra).code == 0
+    done = ablate(*words, *extra)
+    if done.code == 1 and words[0] in ("plot", "report"):
+        assert done.err.startswith("nothing to "), "here are no records"
+        return
+    assert done.code == 0
 
 
 def test_overrides_of_the_text_are_accepted(ablate):

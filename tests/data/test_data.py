@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ from metaformer_ablate.data.datasets import DATASETS, split_sizes
 from metaformer_ablate.data.folder import TORCHVISION_CLASS, DataFolder
 from metaformer_ablate.data.sampling import EpochBatches
 from metaformer_ablate.data.spec import DataSpec
+from metaformer_ablate.data.unreadable import Unreadable
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.tasks.classification.data.augment import Augment, random_crop
 from metaformer_ablate.tasks.classification.data.in_memory import (
+    ImageTensors,
     InMemoryData,
     evaluation_loader,
     load_images,
@@ -202,6 +205,28 @@ def test_flip_is_of_each_image_by_itself() -> None:
     mirrored = [torch.equal(a, b) for a, b in zip(flipped, augment.normalise(TF.hflip(images)), strict=True)]
     assert all(a != b for a, b in zip(same, mirrored, strict=True))
     assert 70 < sum(mirrored) < 130
+
+
+def test_an_alternating_flip_shows_each_image_and_its_mirror_in_turn() -> None:
+    """Over two epochs every image is seen once as it is and once mirrored, as arXiv 2404.00498 has it."""
+    images = torch.randint(0, 256, (97, 1, 5, 7), dtype=torch.uint8)
+    data = InMemoryData(ImageTensors(images, torch.arange(97)), ImageTensors(images, torch.arange(97)), (0.4,), (0.3,))
+    spec = spec_of({"train.batch_size": 97, "data.flip": "alternating", "data.crop_padding": 0})
+    augment = Augment(spec.data, 10, (0.4,), (0.3,), "contiguous")
+
+    def mirrored(epoch: int, alternating: bool = True) -> list[bool]:
+        loader = replace(data, alternating=alternating).train_loader(spec.train, 3, (epoch, 0), 0, Unreadable(0))
+        ((found, labels),) = (augment(*batch) for batch in loader)
+        same = augment.normalise(images[labels])
+        other = augment.normalise(TF.hflip(images[labels]))
+        turned = [torch.equal(a, b) for a, b in zip(found, other, strict=True)]
+        assert [torch.equal(a, b) for a, b in zip(found, same, strict=True)] == [not turn for turn in turned]
+        return [turn for _, turn in sorted(zip(labels.tolist(), turned, strict=True))]
+
+    first = mirrored(0)
+    assert 30 < sum(first) < 67
+    assert mirrored(1) == mirrored(3) == [not turn for turn in first] and mirrored(2) == first
+    assert not any(mirrored(0, alternating=False)), "what is drawn at random besides"
 
 
 def test_without_augmentation_images_are_only_normalised() -> None:

@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "data.mixup": 0.4,
     "data.cutmix": 0.4,
     "data.crop_padding": 1,
+    "data.flip": "alternating",
 }
 
 

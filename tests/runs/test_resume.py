@@ -353,7 +353,8 @@ def test_a_stop_at_any_moment_of_a_step_saves_the_place(
     words = ["run", "pooling_size", *words, "--workers", "0"]
     done = signalled(COMMAND, moment, when, signal.SIGTERM, *words, cwd=tmp_path)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert done.stderr.splitlines()[-1] == "error: stopped by SIGTERM" and "Traceback" not in done.stderr
+    assert "stopped by SIGTERM" in done.stderr.splitlines() and "Traceback" not in done.stderr
+    assert "error:" not in done.stderr
     store = Store(tmp_path / "results")
     assert len(list(store)) == (moment == "the record"), "it went on"
     assert (store.folder(disturbed_spec().run_id) / LAST).exists() == (moment != "the record")

@@ -85,6 +85,15 @@ class Report:
     unreadable: list[str]  # experiments and recipes that do not load
     store: Store  # of what was read, without reading it again
 
+    @property
+    def tables(self) -> list[Section]:
+        """The sections that are tables; of the others only the baseline has records."""
+        return [section for section in self.sections if not section.only_baseline]
+
+    @property
+    def runs(self) -> int:
+        return sum(len(variant.records) for found in self.variants.values() for variant in found)
+
 
 class CachedStore(Store):
     """A store whose records were all read before; `problems` has what one reader came across, as in a fresh store."""

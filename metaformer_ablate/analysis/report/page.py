@@ -81,7 +81,7 @@ def _head(report: Report) -> Html:
     counted = ", ".join(f"{statuses[status]:,} {status}" for status in sorted(statuses, key="ok diverged failed".find))
     total = sum(statuses.values())
     what = f"{count(total, 'run')} ({counted})" if total else "There are no records yet"
-    sections = [section for section in report.sections if not section.only_baseline]
+    sections = report.tables
     what += f" in {count(len(sections), 'table')}" if sections else ""
     names = {"overview": "Overview", "tables": "Tables", "other": "Other runs", "runs": "Runs"}
     names |= {"machines": "Environments", "method": "Method"}

@@ -110,7 +110,7 @@ def format_count(row: TableRow) -> str:
     return str(row.n) if row.n == total or not total else f"{row.n}/{total}"
 
 
-def _optional(value: float | None, style: str) -> str:
+def format_optional(value: float | None, style: str) -> str:
     return "" if value is None else f"{value:{style}}"
 
 
@@ -126,7 +126,7 @@ def _p_of_images(test: ImageTest | None) -> str:
 
 def format_difference(row: TableRow, digits: int) -> str:
     """`-0.69 [-1.55, +0.17]`; "" without a difference."""
-    mean = _optional(row.delta.mean if row.delta else None, f"+.{digits}f")
+    mean = format_optional(row.delta.mean if row.delta else None, f"+.{digits}f")
     return f"{mean} {_interval_of_difference(row, digits)}".rstrip()
 
 
@@ -152,7 +152,7 @@ _DIFFERENCE = Column(
     format_difference,
     whole=True,
     parts=(
-        LatexColumn("Difference", lambda row, digits: _optional(row.delta and row.delta.mean, f"+.{digits}f")),
+        LatexColumn("Difference", lambda row, digits: format_optional(row.delta and row.delta.mean, f"+.{digits}f")),
         LatexColumn("95% interval", _interval_of_difference, number=False),
     ),
 )
@@ -172,8 +172,8 @@ def columns_of(metric: Metric) -> dict[str, Column]:
             format_mean,
             whole=True,
             parts=(
-                LatexColumn(metric.heading, lambda row, digits: _optional(row.mean, f".{digits}f") or row.status),
-                LatexColumn("SD", lambda row, digits: _optional(row.std, f".{digits}f")),
+                LatexColumn(metric.heading, lambda row, digits: format_optional(row.mean, f".{digits}f") or row.status),
+                LatexColumn("SD", lambda row, digits: format_optional(row.std, f".{digits}f")),
             ),
         ),
         "mean": Column(metric.heading, partial(format_mean, interval=False), whole=True),
@@ -194,7 +194,7 @@ def columns_of(metric: Metric) -> dict[str, Column]:
 
 def format_printed(row: TableRow) -> str:
     """The paper's number with the decimals that papers print."""
-    return _optional(row.printed, f".{row.metric.paper_digits}f")
+    return format_optional(row.printed, f".{row.metric.paper_digits}f")
 
 
 def _sort_keys(metric: Metric) -> dict[str, Callable[[TableRow], Any]]:

@@ -166,6 +166,11 @@ def render_comparison(comparison: Comparison, style: str, digits: int | None = N
     for i, recipe in enumerate((one, other)):
         columns |= {f"{recipe} {key}": column for key, column in _columns(metric, recipe, i).items()}
     columns["change"] = Column("Rank change", lambda row, digits: _rank(row.rank_change, "+"))
+    narrow: list[tuple[str, Column | None]] = [("group", None)]
+    for i, recipe in enumerate((one, other)):
+        if recipe != PAPER:
+            shorter = _columns(metric, recipe, i, interval=False)["mean"]
+            narrow += [(f"{recipe} n", None), (f"{recipe} mean", shorter)]
     best = "the highest" if metric.higher_is_better else "the lowest"
     notes = [
         f"Ranks are of the mean {metric.phrase} among the rows that both have, 1 for {best}; ties share theirs.",
@@ -174,20 +179,21 @@ def render_comparison(comparison: Comparison, style: str, digits: int | None = N
     ]
     title = f"{comparison.experiment} under {one} and {other}"
     decimals = metric.digits if digits is None else digits
-    return render_sheet(Sheet(title, comparison.rows, columns, decimals, [()] * len(comparison.rows), (), notes), style)
+    marks: list[tuple[int, ...]] = [()] * len(comparison.rows)
+    return render_sheet(Sheet(title, comparison.rows, columns, decimals, marks, (), notes, (), narrow), style)
 
 
-def _columns(metric: Metric, recipe: str, i: int) -> dict[str, Column]:
+def _columns(metric: Metric, recipe: str, i: int, interval: bool = True) -> dict[str, Column]:
     """The columns of a table that speak of one recipe, over that recipe's results in a row of a comparison."""
 
     def of(cell: Callable[[Any, int], str]) -> Callable[[Any, int], str]:
         return lambda row, digits: cell(row.results[i].row, metric.paper_digits if recipe == PAPER else digits)
 
     usual = columns_of(metric)
-    mean = usual[metric.name]
+    mean = usual[metric.name if interval else "mean"]
     parts = tuple(replace(part, of=of(part.of)) for part in mean.parts)
     heading = f"{recipe}: {metric.phrase}" + (f" ({metric.unit})" if metric.unit else "")
-    parts = (replace(parts[0], heading=heading), *(() if recipe == PAPER else parts[1:]))
+    parts = (*(replace(part, heading=heading) for part in parts[:1]), *(() if recipe == PAPER else parts[1:]))
     columns = {"mean": replace(mean, heading=heading, of=of(mean.of), parts=parts)}
     if recipe != PAPER:
         columns["n"] = replace(usual["n"], of=of(usual["n"].of))

@@ -34,17 +34,17 @@ def within_margin(
     least = None if resolution is None else least_margin(resolution["std"], resolution["n"])
     amount = f"{margin:g} {metric.difference_unit}".strip()
     if not tests:
-        text = f"Whether a row lies within {amount} of the baseline was not tested: it takes two seeds that differ."
+        text = f"Whether a row lies within {amount} of the baseline was not tested: it needs two seeds that differ."
     else:
         text = (
             f"p (equal): two one-sided paired t tests against a difference of {amount} either way, "
             f"{corrected_over(len(tests))}. Shown to lie within {amount} of the baseline (p < {LEVEL}): "
             + (", ".join(shown) or "no row")
-            + ". Of the others neither this nor a difference follows from a large p."
+            + ". For the others a large p shows neither that they are equal nor that they differ."
         )
     if least is not None and resolution is not None:
         text += (
-            f" With {resolution['n']} seeds two rows that are equal are shown so in 8 of 10 cases within "
+            f" With {resolution['n']} seeds, rows that are equal are shown to be so in 8 of 10 tables within "
             f"{least:.2f} {metric.difference_unit}".rstrip()
             + ", if one row is tested."
         )

@@ -123,7 +123,7 @@ def interactions_sheet(title: str, interactions: Sequence[Interaction], digits: 
     tested = next((d.comparisons for each in interactions if (d := each.difference) and d.comparisons), None)
     corrected = f"; p of the paired t test, {corrected_over(tested)}" if tested else ""
     lines = [
-        "Sum: of the differences of the two rows to the baseline. Both: that of the row that makes both changes. "
+        "Sum: the differences of the two rows from the baseline, added. Both: that of a row with both changes. "
         "Difference: Both minus Sum, 0 where the changes add up; mean over common seeds [95% paired t interval]"
         f"{corrected}."
     ]

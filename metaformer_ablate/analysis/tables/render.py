@@ -31,11 +31,12 @@ def render(
     columns: Sequence[str] | None = None,
     digits: int | None = None,
     transposed: bool = False,
+    notes: bool = True,
 ) -> str:
     """A table built by `build_table` in one of FORMATS, with its notes.
 
     `columns` (of `columns_of`), `digits` (decimals, by default the metric's) and `transposed` (a row becomes a column)
-    are for people: csv and JSON hold everything, unrounded.
+    are for people: csv and JSON hold everything, unrounded. Without `notes` each note of a text is its first sentence.
     """
     if style == "json":
         return json.dumps(table.to_json(), indent=1, allow_nan=False) + "\n"
@@ -48,6 +49,8 @@ def render(
     sheet = make_sheet(table, names, decimals, style)
     if style == "text" and columns is None and not transposed:
         sheet = _narrowed(table, sheet, width or text_width())
+    if style == "text" and not notes:
+        sheet = sheet.with_short_notes()
     text = render_sheet(sheet, style, width, transposed)
     if table.interactions:
         text += "\n" + render_sheet(interactions_sheet(table.title, table.interactions, decimals), style, width)

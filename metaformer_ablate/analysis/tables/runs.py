@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from metaformer_ablate.analysis.tables.columns import LEFT, RIGHT
+from metaformer_ablate.analysis.tables.columns import Column, format_optional
 from metaformer_ablate.analysis.tables.csv import csv_text
-from metaformer_ablate.analysis.tables.text import draw
+from metaformer_ablate.analysis.tables.text import draw, not_shown, text_width, width_of
 from metaformer_ablate.analysis.tables.types import Table, plain
+from metaformer_ablate.tasks.base import Metric
 
 
 @dataclass(frozen=True)
@@ -78,22 +79,40 @@ def render_runs(table: Table, lines: Sequence[RunLine], style: str) -> str:
     if style == "csv":
         columns = [metric.name if each.name == "value" else each.name for each in fields(RunLine)]
         return csv_text(columns, [line.to_json(metric.name) for line in lines])
-    drawn = [(_cells(line), i + 1 < len(lines) and lines[i + 1].row != line.row) for i, line in enumerate(lines)]
-    headings = ("Row", "Seed", "Run", "Status", metric.heading, "Difference", "Device", "Commit", "Folder")
-    columns_drawn = [RIGHT if heading in ("Seed", metric.heading, "Difference") else LEFT for heading in headings]
-    notes = [f"{row.name}: mean {row.mean:.4f} of {row.n}" for row in table.rows if row.mean is not None]
-    return draw(f"The runs of {table.title}", headings, columns_drawn, drawn, notes)
+    width, shown, gone = text_width(), _columns(metric), []
+    for name in _LEAST_TELLING:
+        if width_of(list(shown.values()), _cells(lines, shown)) <= width:
+            break
+        gone.append(shown.pop(name).heading)
+    cells = _cells(lines, shown)
+    drawn = [(cells[i], i + 1 < len(lines) and lines[i + 1].row != line.row) for i, line in enumerate(lines)]
+    notes = [f"{row.name}: mean {row.mean:.4f} over {row.n} seeds" for row in table.rows if row.mean is not None]
+    notes += [not_shown(gone, width)] if gone else []
+    headings = [column.heading for column in shown.values()]
+    return draw(f"The runs of {table.title}", headings, list(shown.values()), drawn, notes, width)
 
 
-def _cells(line: RunLine) -> list[str]:
-    return [
-        line.row,
-        str(line.seed),
-        line.run_id,
-        line.status,
-        "" if line.value is None else f"{line.value:.4f}",
-        "" if line.difference is None else f"{line.difference:+.4f}",
-        line.device or "",
-        (line.commit or "")[:10] + (" (dirty)" if line.dirty else ""),
-        line.folder or "",
-    ]
+def _cells(lines: Sequence[RunLine], columns: dict[str, Column]) -> list[list[str]]:
+    return [[column.of(line, 4) for column in columns.values()] for line in lines]
+
+
+# In a narrow terminal these go, the first ones first.
+_LEAST_TELLING = ("folder", "commit", "device")
+
+
+def _columns(metric: Metric) -> dict[str, Column]:
+    return {
+        "row": Column("Row", lambda line, digits: line.row, left=True, whole=True),
+        "seed": Column("Seed", lambda line, digits: str(line.seed)),
+        "run": Column("Run", lambda line, digits: line.run_id, left=True, whole=True),
+        "status": Column("Status", lambda line, digits: line.status, left=True),
+        "value": Column(metric.heading, lambda line, digits: format_optional(line.value, f".{digits}f"), whole=True),
+        "difference": Column("Difference", lambda line, digits: format_optional(line.difference, f"+.{digits}f")),
+        "device": Column("Device", lambda line, digits: line.device or "", left=True),
+        "commit": Column("Commit", lambda line, digits: _commit(line), left=True),
+        "folder": Column("Folder", lambda line, digits: line.folder or "", left=True, whole=True),
+    }
+
+
+def _commit(line: RunLine) -> str:
+    return (line.commit or "")[:10] + (" (dirty)" if line.dirty else "")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metaformer_ablate.analysis.tables.columns import Column, Row, columns_of
 from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table
@@ -27,6 +28,7 @@ class Sheet:
     footnotes: Sequence[tuple[int, str]]
     explanations: Sequence[str]
     run_ids: Sequence[Sequence[str]] = ()  # behind each row
+    narrow: Sequence[tuple[str, Column | None]] = ()  # what gives way where room is scarce, to a shorter column or none
 
     @property
     def headings(self) -> list[str]:
@@ -35,6 +37,14 @@ class Sheet:
     @property
     def notes(self) -> list[str]:
         return [*(f"[{number}] {note}" for number, note in self.footnotes), *self.explanations]
+
+    def with_short_notes(self) -> Sheet:
+        """The sheet with the first sentence of each note, and a line that says so where any has more."""
+        footnotes = [(number, _first_sentence(note)) for number, note in self.footnotes]
+        explanations = [_first_sentence(note) for note in self.explanations]
+        if footnotes != list(self.footnotes) or explanations != list(self.explanations):
+            explanations.append("Notes are shortened; `ablate table` with --notes shows them whole.")
+        return replace(self, footnotes=footnotes, explanations=explanations)
 
     @property
     def lines(self) -> list[list[str]]:
@@ -60,6 +70,11 @@ class Sheet:
             groups[-1][1].append(i)
         apart = len({name for name, _ in groups}) < len(groups)
         return None if "group" not in self.columns or len(self.columns) == 1 or apart else groups
+
+
+def _first_sentence(note: str) -> str:
+    first, *rest = re.split(r"(?<=[\w\])%]\.) (?=[A-Z0-9])", note, maxsplit=1)
+    return first if rest else note
 
 
 def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> Sheet:
@@ -95,21 +110,23 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
         lines.append(f"{label}: mean ± standard deviation over seeds.")
     if {"difference", "p"} & {*names} and (tested := _comparisons(row.delta for row in rows)):
         lines.append(
-            "Difference to the baseline: mean over common seeds [95% paired t interval]; p of the paired t test, "
-            f"{corrected_over(tested)}. It asks whether the rows would differ if trained again."
+            "Difference from the baseline: mean over common seeds [95% paired t interval]; p: paired t test, "
+            f"{corrected_over(tested)}. The test asks whether the rows would differ if trained again."
         )
     if {"effect", "better"} & {*names} and (pairs := _most_pairs(table)):
         lines.append(
-            "Effect: the difference over its deviation (Hedges' g, of pairs). Better: share of the seeds in which the "
-            f"row is better, a tie as half; 0 of {pairs} seeds has the 95% interval [0.00, {_upper_end(pairs):.2f}]."
+            "Effect: the difference divided by its standard deviation (Hedges' g of the pairs). Better: share of the "
+            f"seeds in which the row beats the baseline, a tie counts half; 0 of {pairs} seeds has the 95% interval "
+            f"[0.00, {_upper_end(pairs):.2f}]."
         )
     if "bootstrap" in names and (method := next((r.bootstrap.method for r in rows if r.bootstrap), None)):
         lines.append(f"Bootstrap: 95% interval of the mean, {method}.")
     if "images" in names and (tested := _comparisons(row.images for row in rows)):
         lines.append(
             f"p (images): exact sign-flip test over images (McNemar's for one seed), {corrected_over(tested)}; "
-            f"<{FLOOR_P:.0e} is its floor, below which rounding would decide. "
-            "It asks whether these trained models differ on such images, not whether the rows would if trained again."
+            f"<{FLOOR_P:.0e} is its floor, below which rounding errors would decide. "
+            "The test asks whether these trained models differ on such images, not whether the rows would if trained "
+            "again."
         )
     if "difference" in names or "p" in names:
         lines += [found["text"] for found in (table.resolution, table.spread) if found]

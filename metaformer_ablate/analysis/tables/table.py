@@ -28,7 +28,7 @@ from metaformer_ablate.analysis.tables.types import (
 from metaformer_ablate.cost.cost import cached_cost
 from metaformer_ablate.cost.counting import lower_bound_notes, open_operators
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.records.status import RunState, no_records_hint, run_states, seeds_with_records
+from metaformer_ablate.records.status import RunState, no_records_hint, run_states, seeds_with_records, stray_seeds
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan, row_notes
 from metaformer_ablate.statistics import stats
@@ -79,7 +79,8 @@ def build_table(
     )
     findings = audit(plan, runs, chosen)
     resolution = detectable_difference(list(pairs.values()), chosen.difference_unit)
-    warnings = _warnings(rows, store, no_records_hint(plan, store, found))
+    hints = [no_records_hint(plan, store, found), None if seeds is not None else stray_seeds(runs)]
+    warnings = _warnings(rows, store, [hint for hint in hints if hint])
     together = _states(plan, store, folder, found, combined=True)
     interactions = build_interactions(plan, runs, together, chosen) if plan.combinations else None
     return Table(
@@ -222,7 +223,7 @@ def _absurd(metric: Metric, mean: Interval | None, delta: Delta | None) -> list[
     outside = mean and (mean[0] < low or mean[1] > high)
     if not outside and not (difference and (difference[0] < least or difference[1] > most)):
         return []
-    return [f"too few seeds: an interval leaves the scale of {low:g} to {high:g} and is cut where it ends"]
+    return [f"too few seeds: an interval reaches beyond the scale of {low:g} to {high:g} and is cut off there"]
 
 
 def _row_status(states: Sequence[RunState]) -> str:
@@ -248,13 +249,13 @@ def _run_notes(states: Sequence[RunState]) -> list[str]:
     return notes
 
 
-def _warnings(rows: Sequence[TableRow], store: Store, hint: str | None) -> list[str]:
-    warnings = [*store.problems.values(), *([hint] if hint else [])]
+def _warnings(rows: Sequence[TableRow], store: Store, hints: Sequence[str]) -> list[str]:
+    warnings = [*store.problems.values(), *hints]
     done = [row for row in rows if row.n]
     if done and min(row.n for row in done) == 1:
         warnings.append("one seed: a difference between rows cannot be told from chance; run more with --seeds 3")
     if len({row.n for row in done}) > 1:
         warnings.append("rows have different numbers of seeds; differences are over the seeds that both rows have")
     if any(run.status == "stale" for row in rows for run in row.runs):
-        warnings.append("stale runs saw other data than today's; they are shown and not counted")
+        warnings.append("stale runs were trained on other data than today's; they are shown but not counted")
     return warnings

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 
 from metaformer_ablate.analysis.escapes import escape_markdown
 from metaformer_ablate.analysis.tables.columns import LEFT, RIGHT, Column
@@ -19,11 +21,16 @@ def text_width() -> int:
 
 
 def needed_width(sheet: Sheet) -> int:
-    """Columns that a sheet takes as text: labels may be folded, from a width of LABEL on, numbers may not."""
+    """Columns that a sheet takes as text."""
+    return width_of(list(sheet.columns.values()), sheet.lines)
+
+
+def width_of(columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> int:
+    """Columns that cells take as text: labels may be folded, from a width of LABEL on, numbers may not."""
     widths = []
-    for i, (heading, column) in enumerate(zip(sheet.headings, sheet.columns.values(), strict=True)):
-        words = [len(word) for word in heading.split()]
-        cells = [len(line[i]) for line in sheet.lines]
+    for i, column in enumerate(columns):
+        words = [len(word) for word in column.heading.split()]
+        cells = [len(line[i]) for line in lines]
         longest = max([*cells, *words], default=0)
         widths.append(min(longest, LABEL) if column.left and not column.whole else longest)
     return sum(width + 3 for width in widths) + 1  # padding and what stands between
@@ -34,19 +41,40 @@ LABEL = 34
 
 
 def render_text(sheet: Sheet, transposed: bool, width: int | None) -> str:
+    width = width or text_width()
+    sheet = sheet if transposed else _in_width(sheet, width)
     headings, lines = sheet_cells(sheet, transposed)
     columns = list(sheet.columns.values())
     if transposed:
         columns = [LEFT, *(RIGHT for _ in sheet.rows)]
         # Labels may be folded, numbers may not, however wide that is.
         needed = sum(max(len(line[i]) for line in lines) + 3 for i in range(len(headings))) if lines else 0
-        width = max(width or text_width(), needed)
+        width = max(width, needed)
     grouped = not transposed and next(iter(sheet.columns)) == "group"
     drawn = []
     for i, line in enumerate(lines):
         first = "" if grouped and i and lines[i - 1][0] == line[0] else line[0]
         drawn.append(([first, *line[1:]], grouped and i + 1 < len(lines) and lines[i + 1][0] != line[0]))
     return draw(sheet.title, headings, columns, drawn, sheet.notes, width)
+
+
+def _in_width(sheet: Sheet, width: int) -> Sheet:
+    """The sheet with what it can do without left out, or shorter, as far as a width asks for it; a line names that."""
+    gone: list[str] = []
+    for name, shorter in sheet.narrow:
+        if needed_width(sheet) <= width:
+            break
+        if name in sheet.columns:
+            gone.append("intervals" if shorter else sheet.columns[name].heading)
+            kept = {key: shorter if key == name else column for key, column in sheet.columns.items()}
+            sheet = replace(sheet, columns={key: column for key, column in kept.items() if column is not None})
+    said = [not_shown(gone, width)] if gone else []
+    return replace(sheet, explanations=[*sheet.explanations, *said])
+
+
+def not_shown(columns: Sequence[str], width: int) -> str:
+    """The line that names the columns that a narrow terminal has no room for."""
+    return f"Not shown at {width} columns: {', '.join(dict.fromkeys(columns))}; a wider terminal shows them."
 
 
 def draw(
@@ -63,18 +91,32 @@ def draw(
     from rich.table import Table
     from rich.text import Text
 
+    width = width or text_width()
     drawn = Table(box=box.SIMPLE_HEAD, title=Text(visible(title)), title_justify="left")
-    for heading, column in zip(headings, columns, strict=True):
+    for heading, column in zip(_folded(headings, columns, lines, width), columns, strict=True):
         justify = "left" if column.left else "right"
         drawn.add_column(Text(visible(heading)), justify=justify, overflow="fold", no_wrap=column.whole)  # type: ignore[arg-type]
     for cells, ends in lines:
         drawn.add_row(*(Text(visible(cell)) for cell in cells), end_section=ends)
     stream = io.StringIO()
-    console = Console(file=stream, width=width or text_width(), color_system=None, highlight=False)
+    console = Console(file=stream, width=width, color_system=None, highlight=False)
     console.print(drawn)
     for note in notes:
         console.print(Text(visible(note)), width=min(console.width, 120))  # a sentence is not read across a wide table
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def _folded(
+    headings: Sequence[str], columns: Sequence[Column], lines: Sequence[tuple[Sequence[str], bool]], width: int
+) -> list[str]:
+    """The headings; where a table has no room, those of columns that are not broken are folded to their cells."""
+    widest = [max((len(cells[i]) for cells, _ in lines), default=0) for i in range(len(headings))]
+    if sum(max(cells, len(heading)) + 3 for heading, cells in zip(headings, widest, strict=True)) < width:
+        return list(headings)
+    return [
+        textwrap.fill(heading, max(1, cells), break_long_words=False) if column.whole else heading
+        for heading, column, cells in zip(headings, columns, widest, strict=True)
+    ]
 
 
 def render_markdown(sheet: Sheet, transposed: bool) -> str:

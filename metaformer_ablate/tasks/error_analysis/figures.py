@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.drawing.canvas import COLOURS, GREY
 from metaformer_ablate.drawing.pages import FEW_CLASSES, new_figure
+from metaformer_ablate.tasks.error_analysis.runs import briefly, called
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ def where(summary: Mapping[str, Any]) -> str:
 
 
 def about_run(summary: Mapping[str, Any]) -> str:
-    return f"run {summary['run_id']}: {summary['model']}, seed {summary['seed']}, {where(summary)}"
+    return f"{called(summary)}, {where(summary)}"
 
 
 def class_lines(number: int, height: float, each: float = 0.24) -> tuple[Figure, Axes]:
@@ -85,7 +86,7 @@ def two_of_each_class(summary: Mapping[str, Any], label: str) -> Figure:
     for y, line in enumerate(lines):
         ax.plot([line["first"], line["second"]], [y, y], color=GREY, linewidth=0.8)
     for key, colour, marker in (("first", FIRST, "o"), ("second", SECOND, "s")):
-        name = f"run {against[key]['run_id']} ({against[key]['model']})"
+        name = briefly(against[key])
         ax.plot([c[key] for c in lines], range(len(lines)), marker, color=colour, markersize=4, label=name)
     name_lines(ax, lines)
     ax.set_xlabel(label)

@@ -26,6 +26,18 @@ def facts_of_run(run: RecordedRun) -> DatasetInfo:
     return replace(facts, classes=tuple(names)) if len(names) == facts.num_classes else facts
 
 
+def called(which: Mapping[str, Any]) -> str:
+    """What to call a run, of `about_run` or `side_of`: its row and seed, or its model where no row is known of it."""
+    if "name" in which:
+        return f"{which['name']} (run {which['run_id']})"
+    return f"run {which['run_id']} ({which['model']}, seed {which['seed']})"
+
+
+def briefly(which: Mapping[str, Any]) -> str:
+    """The same for a legend, where the run's id takes too much room."""
+    return which.get("name") or called(which)
+
+
 def check_same_data(runs: Sequence[RecordedRun], specs: Sequence[Mapping[str, Any]]) -> None:
     """Raises RequestError unless both runs are of one data set, one split and one data fingerprint."""
     data = [
@@ -56,10 +68,12 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str
 
 
 def about_run(run: RecordedRun) -> dict[str, Any]:
-    """Which run it is, as errors.json says it: run_id, dataset, split, data_fingerprint, model and seed."""
+    """Which run it is, as errors.json says it: run_id, name (where it is known), dataset, split, data_fingerprint,
+    model and seed."""
     spec = run.spec()
     return {
         "run_id": run.run_id,
+        **({} if run.name is None else {"name": run.name}),
         "dataset": data_name(spec["data"]),
         "split": spec["data"]["evaluate_on"],
         "data_fingerprint": run.data["data_fingerprint"],
@@ -69,8 +83,8 @@ def about_run(run: RecordedRun) -> dict[str, Any]:
 
 
 def side_of(run: RecordedRun) -> dict[str, Any]:
-    """Which run it is, beside another one on the same images: run_id, model and seed."""
-    return {key: value for key, value in about_run(run).items() if key in ("run_id", "model", "seed")}
+    """Which run it is, beside another one on the same images: run_id, name, model and seed."""
+    return {key: value for key, value in about_run(run).items() if key in ("run_id", "name", "model", "seed")}
 
 
 def check_metric(run: RecordedRun, metric: str, value: float, predictions: str) -> list[str]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from metaformer_ablate.tasks.error_analysis.runs import called
+
 SHOWN = 20  # classes
 
 
 def opening(result: Mapping[str, Any], amounts: str) -> str:
     """Which run it is, on how much of which data."""
-    return (
-        f"run {result['run_id']} ({result['model']}, seed {result['seed']}) on {result['dataset']} "
-        f"({result['split']}, {amounts})"
-    )
+    return f"{called(result)} on {result['dataset']} ({result['split']}, {amounts})"
 
 
 def percent(value: float | None) -> str:
@@ -28,7 +27,7 @@ def percents(line: Mapping[str, Any], keys: Sequence[str]) -> str:
 def confusions(pairs: Iterable[Mapping[str, Any]], count: str = "count", unit: str = "") -> list[str]:
     """A line for each pair of classes of which one is taken for the other."""
     return [
-        f"  {pair['label_name']} taken for {pair['predicted_name']}: {pair[count]:,} of {pair['of']:,}{unit} "
+        f"  {pair['label_name']} misclassified as {pair['predicted_name']}: {pair[count]:,} of {pair['of']:,}{unit} "
         f"({pair['share']:.1f}%)"
         for pair in pairs
     ]
@@ -39,7 +38,7 @@ def against(found: Mapping[str, Any], value: str) -> list[str]:
     second = found["second"]
     differ = "; ".join(f"{path} {_short(a)} / {_short(b)}" for path, (a, b) in found["differ_in"].items())
     return [
-        f"Against run {second['run_id']} ({second['model']}, seed {second['seed']}): {value}",
+        f"Against {called(second)}: {value}",
         f"  they differ in {differ}",
     ]
 

@@ -376,10 +376,12 @@ def test_plot_writes_a_figure_of_each_kind_beside_the_records(ablate: Callable[.
             assert picture.width == 7.2 * 200
 
 
-def test_plot_names_what_is_not_the_default(ablate: Callable[..., Result], small: Study) -> None:
+def test_plot_names_what_is_not_the_default(ablate: Callable[..., Result], small: Study, tmp_path: Path) -> None:
     (line,) = ablate("plot", *small.arguments, "--kind", "cost", "--x", "params", "--format", "pdf").out.splitlines()
     assert Path(line).name == "pooling_size-digits-cost-params.pdf"
-    (line,) = ablate("plot", *small.arguments, "--kind", "rows", "train.epochs=3").out.splitlines()
+    other = plan("pooling_size", overrides=["train.epochs=3"])
+    fake_record(Store(tmp_path / "results"), other.spec("pool3", 0))
+    (line,) = ablate("plot", "pooling_size", "--kind", "rows", "train.epochs=3").out.splitlines()
     assert Path(line).name != "pooling_size-digits-rows.png", "other runs under the name of the recipe's own"
 
 

@@ -308,11 +308,14 @@ def test_a_recipe_alone(folder: Path, tmp_path: Path) -> None:
     assert "4 runs" in next(page.all("header")).text
 
 
-def test_no_records_is_a_page_that_says_so(ablate: Callable[..., Result], tmp_path: Path) -> None:
+def test_without_records_there_is_no_page(ablate: Callable[..., Result], folder: Path, tmp_path: Path) -> None:
     result = ablate("report")
-    assert result.code == 0
-    assert "there are no records in results" in result.err
-    assert "There are no records yet" in read((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "nothing to show: there are no records in results; `ablate run pooling_size` trains some\n"
+    other = ablate("report", "--recipe", "imagenet", "--results", folder / "results")
+    assert (other.code, other.out) == (1, "")
+    assert re.search(r"none of the \d+ runs in \S+ is under imagenet; without --recipe", other.err)
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_bad_requests(ablate: Callable[..., Result], tmp_path: Path) -> None:

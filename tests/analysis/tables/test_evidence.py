@@ -128,7 +128,8 @@ def test_sizes_stand_beside_a_difference_where_there_is_room(table: Table) -> No
     for text in (wide, render(table, "markdown"), render(table, "html")):
         assert "Effect" in text and "Better" in text and f"{found['effect']['value']:+.2f}" in text
         assert "0 of 3 seeds has the 95% interval [0.00, 0.71]" in " ".join(text.split())
-    for text in (narrow, render(table, "latex")):
+    assert "Not shown at 110 columns: Effect, Better" in narrow
+    for text in (narrow.partition("Not shown")[0], render(table, "latex")):
         assert "Effect" not in text and "Better" not in text
     line = row_of(table, "pool5").flat()
     assert (line["delta_effect"], line["delta_better"]) == (found["effect"]["value"], 1.0)
@@ -173,7 +174,7 @@ def test_what_cannot_be_is_not_printed(chosen: Plan, tmp_path: Path) -> None:
     assert rows["pool5"]["delta"]["ci95"][1] > 100 and rows["pool3"]["ci95"][1] > 100, (
         "unrounded and whole for programs"
     )
-    note = "too few seeds: an interval leaves the scale of 0 to 100 and is cut where it ends"
+    note = "too few seeds: an interval reaches beyond the scale of 0 to 100 and is cut off there"
     assert all(note in rows[row]["notes"] for row in ("pool3", "pool5", "none")) and note not in rows["bare"]["notes"]
     for style in ("text", "markdown", "html", "latex"):
         text = render(table, style, width=2000)
@@ -513,7 +514,7 @@ def test_every_number_can_be_traced_to_its_runs(ablate: Ablate, table: Table, st
     text = ablate("table", "made_up.yaml", "--runs").out
     for run in listed:
         assert run["run_id"] in text
-    assert "pool3: mean 96.9167 of 3" in text
+    assert "pool3: mean 96.9167 over 3 seeds" in text
 
 
 def test_only_planned_runs_are_read(

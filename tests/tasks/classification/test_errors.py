@@ -18,6 +18,7 @@ from specs import fake_record, spec_of
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.names import with_names
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.tasks.classification.error_analysis import figures as error_figures
@@ -203,7 +204,7 @@ def test_no_discordant_image_tests_nothing(store):
     given = drawn(10)
     first, second = (record_of(store, given, settings={"train.lr": lr}) for lr in (0.001, 0.002))
     found = summary(first) | {"against": comparison(first, second)}
-    assert "no image that only one of them gets right: nothing to test" in describe(found)
+    assert "no image where only one of them is right: nothing to test" in describe(found)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +324,7 @@ def test_json_is_what_is_written(store, ablate, tmp_path):
     )
     assert done.code == 0
     assert done.out == (tmp_path / "here" / "errors.json").read_text()
-    assert done.json["against"] == comparison(first, second)
+    assert done.json["against"] == comparison(*with_names([first, second]))
     assert "against.png" in done.json["figures"]
 
 
@@ -383,7 +384,7 @@ def test_what_needs_weights_is_exit_code_1_where_it_was_asked_for(store, ablate,
     assert ablate(*words).code == 0
     for extra in (["--probe", "scale"], ["--gradcam"], ["--layer", "stages.0"]):
         done = ablate(*words, *extra)
-        assert done.code == 1 and "no pictures" in done.err and "Right " in done.out
+        assert done.code == 1 and "no pictures" in done.err and "Accuracy " in done.out
 
 
 @pytest.mark.usefixtures("undrawn")

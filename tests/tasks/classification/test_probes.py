@@ -376,7 +376,7 @@ def test_a_probe_of_two_runs_of_which_one_has_no_weights(ablate, tmp_path):
     done = ablate(
         "errors", first.run_id, "--against", second.run_id, "--probe", "crop", "--results", store.path, "--json"
     )
-    assert done.code == 1 and f"probes without run {second.run_id}" in done.err
+    assert done.code == 1 and f"no probes of run {second.run_id}" in done.err
     assert len(done.json["probes"]["crop"]["runs"]) == 1
 
 

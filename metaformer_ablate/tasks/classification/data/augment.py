@@ -55,7 +55,7 @@ class Augment:
         if self.spec.in_memory:
             if self.spec.crop_padding:
                 images = random_crop(images, self.spec.crop_padding)
-            if self.spec.flip:
+            if self.spec.flip is True:  # alternating flips follow from the epoch, and are done already
                 mirrored = torch.rand(len(images), device=images.device) < 0.5
                 images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
         targets = labels

@@ -37,9 +37,27 @@ class ImageTensors(Dataset):
         return ImageTensors(self.images.to(device), self.labels.to(device))
 
 
+class MirroredToo(Dataset):
+    """The images, and after them their mirror images: index N + i is image i, flipped left to right."""
+
+    def __init__(self, data: ImageTensors):
+        self.data = data
+
+    def __len__(self) -> int:
+        return 2 * len(self.data)
+
+    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        images, labels = self.data[index % len(self.data)]
+        mirrored = (index >= len(self.data)).view(-1, 1, 1, 1)
+        return torch.where(mirrored, images.flip(-1), images), labels
+
+
 @dataclass(frozen=True)
 class InMemoryData:
-    """What is trained on, what is evaluated on, and mean and standard deviation per channel of the former (0 to 1)."""
+    """What is trained on, what is evaluated on, and mean and standard deviation per channel of the former (0 to 1).
+
+    With `alternating` each image is flipped left to right in every other epoch.
+    """
 
     train: ImageTensors
     evaluation: ImageTensors
@@ -49,6 +67,7 @@ class InMemoryData:
     files: tuple[str, ...] = ()  # of the evaluation images, where they are files
     notes: tuple[str, ...] = ()
     remarks: dict[str, dict[str, str]] = field(default_factory=dict)  # split: name: kind of `REMARKS`
+    alternating: bool = False
 
     def to(self, device: torch.device) -> InMemoryData:
         return replace(self, train=self.train.to(device), evaluation=self.evaluation.to(device))
@@ -63,7 +82,7 @@ class InMemoryData:
         """Whole batches, from a place (epoch, batch) on: each device augments all of one, and computes its parts."""
         for split, kinds in self.remarks.items():
             unreadable.remark(split, kinds)
-        return train_loader(self.train, train.batch_size, seed, *place, train.accumulation)
+        return train_loader(self.train, train.batch_size, seed, *place, train.accumulation, self.alternating)
 
     def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
         """A device's share of the images to evaluate."""
@@ -92,7 +111,8 @@ def load_images(spec: DataSpec, folder: DataFolder) -> InMemoryData:
     train_part.images = _resize(train_part.images, spec.net_shape[2])
     test_part.images = _resize(test_part.images, spec.net_shape[2])
     mean, std = _moments(train_part.images)
-    return InMemoryData(train_part, test_part, mean, std, DATASETS[spec.name].classes)
+    alternating = spec.flip == "alternating"
+    return InMemoryData(train_part, test_part, mean, std, DATASETS[spec.name].classes, alternating=alternating)
 
 
 def _from_folder(spec: DataSpec, folder: DataFolder) -> InMemoryData:
@@ -106,9 +126,17 @@ def _from_folder(spec: DataSpec, folder: DataFolder) -> InMemoryData:
         pixels, remarks[split] = images.squares(spec.net_shape[0], spec.net_shape[2])
         parts[split] = ImageTensors(pixels, torch.from_numpy(images.labels))
     mean, std = _moments(parts["train"].images)
-    files = tuple(opened.evaluation.name(i) for i in range(len(opened.evaluation)))
-    classes = DATASETS[spec.name].classes or opened.classes
-    return InMemoryData(parts["train"], parts["evaluation"], mean, std, classes, files, opened.notes, remarks)
+    return InMemoryData(
+        parts["train"],
+        parts["evaluation"],
+        mean,
+        std,
+        classes=DATASETS[spec.name].classes or opened.classes,
+        files=tuple(opened.evaluation.name(i) for i in range(len(opened.evaluation))),
+        notes=opened.notes,
+        remarks=remarks,
+        alternating=spec.flip == "alternating",
+    )
 
 
 def _torchvision(name: str, folder: DataFolder) -> tuple[ImageTensors, ImageTensors]:
@@ -160,14 +188,21 @@ def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def train_loader(
-    data: ImageTensors, batch_size: int, seed: int, first_epoch: int = 0, first_batch: int = 0, repeats: int = 1
+    data: ImageTensors,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    first_batch: int = 0,
+    repeats: int = 1,
+    alternating: bool = False,
 ) -> DataLoader:
     """Batches [B, C, H, W] uint8 and labels [B] where the data lies, from a place on (`EpochBatches`).
 
     The images left over after full batches wait for another epoch.
     """
-    order = EpochBatches(len(data), batch_size, seed, data.images.device, first_epoch, first_batch, repeats)
-    return DataLoader(data, sampler=order, batch_size=None)
+    place = (data.images.device, first_epoch, first_batch, repeats)
+    order = EpochBatches(len(data), batch_size, seed, *place, mirrored=alternating)
+    return DataLoader(MirroredToo(data) if alternating else data, sampler=order, batch_size=None)
 
 
 def evaluation_loader(data: ImageTensors, batch_size: int = 512, share: int = 0, shares: int = 1) -> DataLoader:

@@ -21,6 +21,7 @@ from metaformer_ablate.tasks.error_analysis.figures import (
     where,
     write_cell,
 )
+from metaformer_ablate.tasks.error_analysis.runs import briefly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ def confusion(summary: Mapping[str, Any]) -> Figure:
     wrong = 100 * counts / np.maximum(of, 1)
     np.fill_diagonal(wrong, np.nan)
     names = [c["name"] for c in summary["classes"]]
-    labels = "predicted", "label", "taken for another (% of the label's images)"
+    labels = "predicted", "label", "misclassified (% of the images of the label)"
     most = max(np.nanmax(wrong), 1e-9)
     figure, ax = matrix(summary, wrong, (names, names), labels, most)  # grey: the diagonal
     for i, j in np.ndindex(*counts.shape) if few else ():
@@ -65,7 +66,7 @@ def _intervals(ax: Axes, lines: Sequence[Mapping[str, Any]], positions: Sequence
 
 @styled
 def classes(summary: Mapping[str, Any]) -> Figure:
-    """Accuracy a class, the worst first, with its interval; the line is the accuracy over all images."""
+    """Accuracy per class, the worst first, with its interval; the line is the accuracy over all images."""
     lines = sorted((c for c in summary["classes"] if c["images"]), key=lambda c: (c["accuracy"], c["class"]))
     number = len(lines)
     lines = lines[:MOST_CLASSES]
@@ -74,7 +75,7 @@ def classes(summary: Mapping[str, Any]) -> Figure:
     _intervals(ax, lines, range(len(lines)))
     name_lines(ax, lines)
     of = of_how_many(lines, number)
-    ax.set(xlabel=f"right (%), with the 95% Wilson interval; line: all classes{of}", title=about_run(summary))
+    ax.set(xlabel=f"accuracy per class (%), 95% Wilson interval; line: all classes{of}", title=about_run(summary))
     return figure
 
 
@@ -93,13 +94,13 @@ def calibration(summary: Mapping[str, Any]) -> Figure:
     ax.text(
         98,
         2,
-        f"ECE {found['ece']:.2f} points\nexact confidences would show\nabout {chance['mean']:.2f} (95%: "
+        f"ECE {found['ece']:.2f} points\na calibrated model would show\nabout {chance['mean']:.2f} (95%: "
         f"up to {chance['q95']:.2f})",
         ha="right",
         va="bottom",
         fontsize=8,
     )
-    ax.set(xlim=(0, 100), ylim=(0, 100), ylabel="right (%)", title=f"Calibration\n{about_run(summary)}")
+    ax.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy (%)", title=f"Calibration\n{about_run(summary)}")
     edges = [b["above"] for b in found["bins"]] + [100]
     below.stairs([b["images"] for b in found["bins"]], edges, fill=True, color=FIRST)
     below.set(xlabel="confidence (%)", ylabel="images")
@@ -118,7 +119,7 @@ def object_size(lines: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) 
         range(len(lines)), [f"{word} ({line['size']:.0f}% filled)" for word, line in zip(words, lines, strict=True)]
     )
     ax.set_ylim(len(lines) - 0.4, -0.6)
-    ax.set(xlabel="right (%), 95% Wilson interval; fifths of each class by size", title=about_run(summary))
+    ax.set(xlabel="accuracy (%), 95% Wilson interval; fifths of each class by size", title=about_run(summary))
     return figure
 
 
@@ -131,7 +132,7 @@ def against_classes(summary: Mapping[str, Any]) -> Figure:
     figure, ax = class_lines(len(lines), 1.5, 0.26)
     y = np.arange(len(lines))
     for key, colour, sign, run in (("only_second", SECOND, -1, "second"), ("only_first", FIRST, 1, "first")):
-        label = f"only run {against[run]['run_id']} ({against[run]['model']}) right"
+        label = f"only {briefly(against[run])} right"
         ax.barh(y, [sign * c[key] for c in lines], color=colour, height=0.7, label=label)
     net = [c["only_first"] - c["only_second"] for c in lines]
     ax.plot(net, y, "D", color="black", markersize=3.5, label="difference")

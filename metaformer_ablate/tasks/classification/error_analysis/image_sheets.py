@@ -10,6 +10,7 @@ import numpy as np
 from metaformer_ablate.drawing.canvas import GREY
 from metaformer_ablate.drawing.pages import FEW_CLASSES, image_grid, new_figure, styled
 from metaformer_ablate.tasks.error_analysis.figures import FIRST, MOST_CLASSES, SECOND, about_run, picture
+from metaformer_ablate.tasks.error_analysis.runs import briefly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,9 +68,8 @@ def against_sheets(against: Mapping[str, Any], at: Images) -> dict[str, Figure]:
         lines = against["examples"][key]
         winner, loser = against[right], against[wrong]
         title = (
-            f"{against[key]:,} images that only run {winner['run_id']} ({winner['model']}) gets right; shown: the "
-            f"{len(lines)} of which\nrun {loser['run_id']} ({loser['model']}) is surest (label → its prediction, "
-            "its confidence)"
+            f"{against[key]:,} images that only {briefly(winner)} gets right; shown: the {len(lines)} of\n"
+            f"which {briefly(loser)} is most confident (label → its prediction, its confidence)"
         )
         found[key] = sheet(lines, _pictures(lines, at), title)
     return found
@@ -114,7 +114,7 @@ def gradcam(
                 ax.set_title(f"nothing for {line[f'{key}_name']}", fontsize=6.5, loc="center", pad=2)
     size = " x ".join(map(str, found["map"]))
     figure.suptitle(
-        f"Grad-CAM of {found['layer']} ({size} positions) on confident mistakes; bright: speaks for the class, "
+        f"Grad-CAM of {found['layer']} ({size} positions) on confident mistakes; bright: evidence for the class, "
         f"each map over its own largest\n{about_run(summary)}",
         x=0.01,
         ha="left",
@@ -141,11 +141,11 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
         points = run["points"]
         low, high = ([point["ci95"][end] for point in points] for end in (0, 1))
         ax.fill_between(severities, low, high, color=colour, alpha=0.2, linewidth=0)
-        label = f"run {run['run_id']} ({run['model']}, seed {run['seed']})"
+        label = briefly(run)
         ax.plot(severities, [p["accuracy"] for p in points], marker=marker, markersize=4, color=colour, label=label)
     ax.axvline(found["clean"], color=GREY, linewidth=0.8, linestyle=":")
     ax.axhline(100 / number, color=GREY, linewidth=0.8, linestyle=":")
-    ax.set(xlabel=f"{name}: {found['unit']}", ylabel="right (%), band: 95% Wilson interval")
+    ax.set(xlabel=f"{name}: {found['unit']}", ylabel="accuracy (%), band: 95% Wilson interval")
     ax.set_ylim(bottom=0, top=100)
     ax.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.12))
     pictures = list(shown)
@@ -157,7 +157,7 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
     for run, beside in zip(runs, axes[0, 1:], strict=True):
         drawn = _class_map(beside, run, names)
         beside.set_xticks(range(len(severities)), [f"{s:g}" for s in severities], fontsize=7, rotation=90)
-        beside.set(xlabel=f"{name}", title=f"right (%) a class, run {run['run_id']}")
+        beside.set(xlabel=f"{name}", title=f"accuracy per class (%)\n{briefly(run)}")
         beside.spines[:].set_visible(False)
     figure.colorbar(drawn, ax=axes[0, -1], shrink=0.5).outline.set_visible(False)
     figure.suptitle(f"Probe {name} on {where}: {found['about']}", x=0.01, ha="left", fontsize=9)

@@ -24,7 +24,7 @@ from metaformer_ablate.statistics.stats import holm
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.comparison import MCNEMAR
 from metaformer_ablate.tasks.classification.trained import EvaluatedImages, TrainedRun
-from metaformer_ablate.tasks.error_analysis.runs import facts_of_run, model_name
+from metaformer_ablate.tasks.error_analysis.runs import facts_of_run, side_of
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ PROBES: dict[str, Probe] = {
         scale,
     ),
     "resolution": Probe(
-        "the picture made smaller and large again: the detail that scale loses, without the change of size",
+        "the picture made smaller and then as large as before: it loses detail, and no size",
         "size in between (1: as it is)",
         (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
         1.0,
@@ -144,14 +144,14 @@ PROBES: dict[str, Probe] = {
         crop,
     ),
     "shift": Probe(
-        "moved to the right, down, left or up, a quarter of the images each",
+        "moved right, down, left or up, for a quarter of the images each",
         "share of the side",
         (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
         0.0,
         shift,
     ),
     "rotate": Probe(
-        "turned about the middle, to the left or to the right, half of the images each",
+        "rotated about the middle, left or right for half of the images each",
         "degrees",
         (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0),
         0.0,
@@ -185,9 +185,7 @@ def curve(name: str, runs: Sequence[tuple[TrainedRun, EvaluatedImages]]) -> dict
     against = _paired(probe, *rights) if len(rights) == 2 else None
     described = [
         {
-            "run_id": trained.run.run_id,
-            "model": model_name(trained.run.spec()),
-            "seed": trained.spec.seed,
+            **side_of(trained.run),
             "points": [
                 {
                     "severity": severity,

@@ -7,6 +7,7 @@ from typing import Any
 
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import share
 from metaformer_ablate.tasks.classification.error_analysis.calibration import BINS
+from metaformer_ablate.tasks.error_analysis.runs import called
 from metaformer_ablate.tasks.error_analysis.words import SHOWN, against, confusions, opening
 
 
@@ -15,30 +16,31 @@ def describe(result: Mapping[str, Any]) -> str:
     lines = [
         opening(result, f"{result['images']:,} images"),
         "",
-        f"Right            {result['correct']:,} of {result['images']:,}: {share(result)}",
+        f"Accuracy         {result['correct']:,} of {result['images']:,}: {share(result)}",
         "",
     ]
     shown = sorted(result["classes"], key=lambda c: (c["accuracy"] is None, c["accuracy"] or 0))
-    lines += ["Class by class" if len(shown) <= SHOWN else f"The {SHOWN} worst classes"]
+    lines += ["Accuracy per class" if len(shown) <= SHOWN else f"The {SHOWN} worst classes"]
     width = max(len(c["name"]) for c in shown)
     lines += [f"  {c['name']:<{width}}  {share(c)} of {c['images']:,}" for c in shown[:SHOWN]]
-    lines += ["", "Most often mistaken" if result["pairs"] else "No mistakes"]
+    lines += ["", "Most frequent confusions" if result["pairs"] else "No mistakes"]
     lines += confusions(result["pairs"])
     found = result["calibration"]
     chance = found["ece_if_calibrated"]
     lines += [
         "",
-        f"Calibration      mean confidence {found['mean_confidence']:.2f}%, right {result['accuracy']:.2f}%; "
+        f"Calibration      mean confidence {found['mean_confidence']:.2f}%, accuracy {result['accuracy']:.2f}%; "
         f"ECE {found['ece']:.2f} points ({BINS} bins)",
-        f"                 confidences that are exact would show {chance['mean']:.2f}, in 95 of 100 cases at most "
-        f"{chance['q95']:.2f}",
+        f"                 a perfectly calibrated model would show about {chance['mean']:.2f} (95%: up to "
+        f"{chance['q95']:.2f})",
     ]
     if found["trained_with"]:
         lines += [f"                 trained with {' and '.join(found['trained_with'])}, which lowers confidence"]
     if result.get("object_size"):
+        how = result["object_size_method"]
         lines += [
             "",
-            f"By object size (fifths of each class; share of the picture it fills, {result['object_size_method']})",
+            f"By object size (fifths of each class, by the share of the picture it fills, {how})",
         ]
         lines += [f"  {c['fifth']}  {c['size']:5.1f}% filled  {share(c)}" for c in result["object_size"]]
     elif "object_size_method" in result:
@@ -56,7 +58,7 @@ def describe(result: Mapping[str, Any]) -> str:
     if result.get("gradcam"):
         size = " x ".join(map(str, result["gradcam"]["map"]))
         lines += [f"Grad-CAM         of {result['gradcam']['layer']}, {size} positions"]
-    lines += ["", "Intervals: 95% Wilson, over the images; another seed is another model."]
+    lines += ["", "Intervals: 95% Wilson over the images, of this trained model. They say nothing about other seeds."]
     return "\n".join(lines) + "\n"
 
 
@@ -64,11 +66,11 @@ def _describe_comparison(found: Mapping[str, Any]) -> list[str]:
     lines = [
         *against(found, share(found["second"])),
         f"  both right {found['both_right']:,}, both wrong {found['both_wrong']:,} "
-        f"(alike {found['both_wrong_alike']:,}), only the first right {found['only_first']:,}, "
+        f"(with the same class {found['both_wrong_alike']:,}), only the first right {found['only_first']:,}, "
         f"only the second right {found['only_second']:,}",
     ]
     if found["p"] is None:
-        return [*lines, "  no image that only one of them gets right: nothing to test"]
+        return [*lines, "  no image where only one of them is right: nothing to test"]
     return [
         *lines,
         f"  difference {found['difference']:+.2f} points, p = {found['p']:.3g} ({found['method']})",
@@ -82,7 +84,7 @@ def _describe_probe(name: str, probe: Mapping[str, Any]) -> list[str]:
     )
     lines = [f"Probe {name}: {probe['about']}{few}"]
     for number, run in enumerate(probe["runs"]):
-        lines += [f"  run {run['run_id']} ({run['model']}, seed {run['seed']})"]
+        lines += [f"  {called(run)}"]
         for point, paired in zip(run["points"], probe["against"] or [None] * len(run["points"]), strict=True):
             text = f"    {point['severity']:>6g}  {share(point)}"
             if number and paired:
@@ -90,5 +92,5 @@ def _describe_probe(name: str, probe: Mapping[str, Any]) -> list[str]:
                 text += "" if paired["p"] is None else f", p = {paired['p']:.3g}"
             lines += [text]
     if probe["against"]:
-        lines += [f"  p: {probe['method']}; as above, of these two trained models"]
+        lines += [f"  p: {probe['method']}; about these two trained models"]
     return lines

@@ -24,7 +24,7 @@ from metaformer_ablate.tasks.error_analysis.runs import (
 )
 
 WHY_NO_TEST = (
-    "no test: average precision is one number of a data set, and things in one image are not independent; whether the "
+    "no test: average precision is one number per data set, and objects in one image are not independent; whether the "
     "rows differ is asked of several seeds of each (ablate table)"
 )
 EXAMPLES = 12

@@ -52,8 +52,8 @@ def kinds(summary: Mapping[str, Any]) -> Figure:
     ax.barh(range(len(lines)), [line["count"] for line in lines], color=colours, height=0.7)
     ax.set_yticks(range(len(lines)), [line["kind"] for line in lines])
     ax.set_ylim(len(lines) - 0.4, -0.6)
-    found = f"{summary['found']:,} of {summary['truths']:,} things found"
-    ax.set(xlabel=f"mistakes at scores from {summary['score']:.2f} on; {found}", title=about_run(summary))
+    found = f"{summary['found']:,} of {summary['truths']:,} objects found"
+    ax.set(xlabel=f"mistakes at scores of at least {summary['score']:.2f}; {found}", title=about_run(summary))
     return figure
 
 
@@ -65,7 +65,7 @@ def confusion(summary: Mapping[str, Any]) -> Figure:
     number = len(names)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shares[-1] = np.nan
-    labels = "taken for (counts)", "label", "% of the label's things"
+    labels = "predicted (counts)", "label", "% of the objects of the label"
     figure, ax = matrix(summary, shares, ([*names, "missed"], [*names, "nothing there"]), labels)
     for (i, j), count in np.ndenumerate(counts) if number <= FEW_CLASSES else ():
         if count:
@@ -100,14 +100,14 @@ def sizes(summary: Mapping[str, Any]) -> Figure:
     for shift, key, label, colour in ((-0.2, "box_ap", "box AP", FIRST), (0.2, "recall", "found", SKY)):
         values = [line[key] or 0 for line in lines]
         left.bar([i + shift for i in range(len(lines))], values, 0.38, color=colour, label=label)
-    left.set_xticks(range(len(lines)), [f"{line['size_name']}\n{line['truths']:,} things" for line in lines])
+    left.set_xticks(range(len(lines)), [f"{line['size_name']}\n{line['truths']:,} objects" for line in lines])
     left.set(ylim=(0, 100), ylabel="%", title=about_run(summary))
     left.legend(loc="upper right", fontsize=8)
     right.axhline(100, color=GREY, linewidth=0.8)
     drawn = [(i, line["size"]) for i, line in enumerate(lines) if line["size"] is not None]
     right.plot([i for i, _ in drawn], [size for _, size in drawn], "o", color=FIRST)
     right.set_xticks(range(len(lines)), [f"{line['size_name']}\n{line['drawn']:,} boxes" for line in lines])
-    right.set(xlim=(-0.6, len(lines) - 0.4), ylabel="drawn side (% of the true one)")
+    right.set(xlim=(-0.6, len(lines) - 0.4), ylabel="side of predicted boxes (% of the true side)")
     return figure
 
 
@@ -159,8 +159,8 @@ def pictures(summary: Mapping[str, Any], shown: Sequence[Shown]) -> Figure:
         for thing in picture.things:
             _draw(marked, thing)
     title = (
-        f"The {len(shown)} worst images by F1: green right, orange wrong, blue missed; scores from "
-        f"{summary['score']:.2f} on\n{about_run(summary)}"
+        f"The {len(shown)} worst images by F1: green right, orange wrong, blue missed; scores of at least "
+        f"{summary['score']:.2f}\n{about_run(summary)}"
     )
     figure.suptitle(title, x=0.01, ha="left", fontsize=9)
     return figure

@@ -106,7 +106,7 @@ def masks(summary: Mapping[str, Any], shown: Sequence[Shown], ignore: int) -> Fi
         )
         for ax, (pixels, caption) in zip(row, panels, strict=True):
             draw_picture(ax, pixels, caption)
-    title = f"The {len(shown)} worst images by their mean IoU; dark: counts for nothing\n{about_run(summary)}"
+    title = f"The {len(shown)} worst images by their mean IoU; dark: ignored\n{about_run(summary)}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=9)
     if number <= FEW_CLASSES:
         _legend(figure, [c["name"] for c in summary["classes"]], palette)

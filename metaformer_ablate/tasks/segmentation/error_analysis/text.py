@@ -19,12 +19,12 @@ def describe(result: Mapping[str, Any]) -> str:
         "",
     ]
     shown = sorted((c for c in result["classes"] if c["iou"] is not None), key=lambda c: c["iou"])
-    lines += ["Class by class: IoU, recall, precision, predicted size" if len(shown) <= SHOWN else f"The {SHOWN} worst"]
+    lines += ["Per class: IoU, recall, precision, predicted size" if len(shown) <= SHOWN else f"The {SHOWN} worst"]
     width = max(len(c["name"]) for c in result["classes"])
     for c in shown[:SHOWN]:
         shares = percents(c, ("iou", "recall", "precision", "size"))
         lines.append(f"  {c['name']:<{width}}  {shares}  in {c['images']:,} images")
-    lines += ["", "Most often taken for another" if result["pairs"] else "No mistakes"]
+    lines += ["", "Most frequent confusions" if result["pairs"] else "No mistakes"]
     lines += confusions(result["pairs"], "pixels", " pixels")
     lines += ["", "By the share of its image that a class fills: IoU, recall, predicted size"]
     for line in result["areas"]:
@@ -42,7 +42,7 @@ def describe(result: Mapping[str, Any]) -> str:
             "",
             f"Weights          {checked['pixels_different']:.3g}% of the pixels of {checked['images']} images differ",
         ]
-    lines += ["", "Shares of pixels, of this trained model; another seed is another model."]
+    lines += ["", "Shares of pixels, of one trained model. They say nothing about other seeds."]
     return "\n".join(lines) + "\n"
 
 
@@ -50,8 +50,8 @@ def _describe_comparison(found: Mapping[str, Any]) -> list[str]:
     lines = [
         *against(found, f"mIoU {found['second']['miou']:.2f}%"),
         f"  the first better on {found['first_better']:,} images, the second on {found['second_better']:,}; mean "
-        f"IoU of an image differs by {found['mean_gap']:+.2f} points",
+        f"IoU per image differs by {found['mean_gap']:+.2f} points",
     ]
     if found["p"] is None:
-        return [*lines, "  no image on which they differ: nothing to test"]
+        return [*lines, "  they differ on no image: nothing to test"]
     return [*lines, f"  p = {found['p']:.3g} ({found['method']})", f"  the test asks {found['question']}"]
