@@ -110,7 +110,7 @@ def unread_data(data: DataSpec) -> dict[str, str]:
     if data.name != "folder":
         unread_fields = dict.fromkeys(("set", "channels", "held_in"), f"{data.name} is no folder of one's own")
     if data.in_memory:
-        of_files = ("workers", "max_unreadable")
+        of_files: tuple[str, ...] = ("workers", "max_unreadable")
         if data.name != "folder":
             of_files = ("num_classes", "train_images", "test_images", "reader", *of_files)
         of_large = ("crop_scale", "interpolation", "rand_augment", "random_erasing", "eval_crop", "eval_interpolation")

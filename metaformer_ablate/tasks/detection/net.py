@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def build_net(run: RunSections, kernels: str = "torch", device: torch.device | N
     task, channels = _task(run), DATASETS[run.data.name].channels
     outputs = OUTPUTS[task.head]
     _check_groups(task, run.train.batch_size)
-    options = {"seed": run.seed, "kernels": kernels, "under": conditions(run.train, device)}
+    options: dict[str, Any] = {"seed": run.seed, "kernels": kernels, "under": conditions(run.train, device)}
     body = build_backbone(run.model, channels, net_size(run), outputs=outputs, **options)
     _check_strides(body.strides)
     norm = head_norm(task.head_norm)
