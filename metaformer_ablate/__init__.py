@@ -1,58 +1,72 @@
-"""Ablations of MetaFormer (Yu et al., CVPR 2022): which part of the model matters?"""
+"""Ablations of MetaFormer (Yu et al., CVPR 2022): which part of the model matters?
+
+    import metaformer_ablate as ma
+
+    net = ma.create_model("poolformer_s12", token_mixer="attention", num_classes=10)
+    study = ma.load_experiment("pooling_size", "digits", overrides={"train.epochs": 2})
+    study.run(seeds=3)
+    study.table()
+    study.plot("rows")
+
+The import takes milliseconds and loads no torch: each name is loaded when it is first used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import pandas as pd
+from metaformer_ablate.api.timm_hook import RegisterWithTimm
+
+if TYPE_CHECKING:  # what editors and type checkers see; `__getattr__` gives the same
+    from metaformer_ablate.api.experiment import Experiment, load_experiment
+    from metaformer_ablate.api.lightning import RecipeData, lightning
+    from metaformer_ablate.api.models import Cost, count, create_model
+    from metaformer_ablate.api.results import load_results
+    from metaformer_ablate.api.table import ResultTable
+    from metaformer_ablate.errors import RequestError
+    from metaformer_ablate.models.mixers import Site
 
 __version__ = "0.1.0"
-__all__ = ["load_results"]
+
+__all__ = [
+    "Cost",
+    "Experiment",
+    "RecipeData",
+    "RequestError",
+    "ResultTable",
+    "Site",
+    "count",
+    "create_model",
+    "lightning",
+    "load_experiment",
+    "load_results",
+]
+
+_HOMES = {
+    "Cost": "api.models",
+    "Experiment": "api.experiment",
+    "RecipeData": "api.lightning",
+    "RequestError": "errors",
+    "ResultTable": "api.table",
+    "Site": "models.mixers",
+    "count": "api.models",
+    "create_model": "api.models",
+    "lightning": "api.lightning",
+    "load_experiment": "api.experiment",
+    "load_results": "api.results",
+}
 
 
-def load_results(
-    path: str | Path = "results",
-    experiment: str | None = None,
-    recipe: str = "digits",
-    overrides: Sequence[str] = (),
-) -> pd.DataFrame:
-    """The records of a results folder as a tidy frame, one line a run. Trains nothing and loads no torch.
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
-    Columns: `run_id`, `status` (ok, diverged or failed), the metrics of the task by name (accuracies in percent, at the
-    last epoch, on the evaluation split), `at_chance`, `params`, `frozen_params`, `macs` (of one image at the run's
-    resolution), `macs_224`, `epochs`, `images_seen`, `seconds`, `peak_memory_bytes`, `device`, `started`,
-    `data_fingerprint`, `torch`, `commit`, `dirty`, `seed`, and each field of the resolved spec by its dotted path, such
-    as `model.pool_size` (a list with an entry per stage) and `data.name`. What a run that did not end well lacks is
-    missing, never 0.
 
-    Args:
-        path: the results folder.
-        experiment: only the runs of this experiment under `recipe` with `overrides` (`["train.epochs=30"]`), with the
-            columns `row`, `label` and `group` before the others, in the order of its table; a run that two rows show
-            stands there for both. `status` may then also be stale: of other data than today's, not to be averaged.
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
-    Raises RequestError where there is no such folder or experiment. A folder in it that is no whole record is left out
-    with a warning.
-    """
-    import warnings
 
-    from metaformer_ablate.errors import RequestError
-    from metaformer_ablate.records.store import Store
-
-    if not Path(path).is_dir():
-        raise RequestError(f"results folder {str(path)!r}: no such folder; `ablate run` makes one")
-    store = Store(Path(path))
-    if experiment is None:
-        frame = store.frame()
-    else:
-        from metaformer_ablate.data.folder import DataFolder
-        from metaformer_ablate.records.status import frame_of_plan
-        from metaformer_ablate.spec.plan import plan
-
-        frame = frame_of_plan(plan(experiment, recipe, overrides), store, DataFolder.choose(None))
-    for problem in store.problems.values():
-        warnings.warn(problem, stacklevel=2)
-    return frame
+RegisterWithTimm.install(sys.meta_path)

@@ -17,7 +17,7 @@ from unittest import mock
 import pytest
 
 from metaformer_ablate.cli.main import main
-from metaformer_ablate.spec import experiment
+from metaformer_ablate.spec.experiment import forget_files
 from metaformer_ablate.system.console import log_to_stderr
 
 log_to_stderr()  # tests that call a room by itself see its messages as a command shows them
@@ -70,12 +70,6 @@ class Trained:
     words: tuple[str, ...]
     arguments: tuple[str, ...]  # experiment, overrides and --results: what `run`, `show` and `table` take
     run: Result  # of the command that trained it
-
-
-def forget_files() -> None:
-    """Experiments and recipes are cached_cost by name, but tests change what a name means."""
-    experiment.load_experiment.cache_clear()
-    experiment.load_recipe.cache_clear()
 
 
 class Terminal(io.StringIO):

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.options import experiment_of, one_name, options, seeds_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
     from metaformer_ablate.analysis.figures.data import FigureData
-    from metaformer_ablate.analysis.tables.types import Table
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 @click.option("--kind", metavar="NAME", help="rows, curves, cost, paper or seeds (default: a figure of each).")
 @click.option("--x", metavar="NAME", help="Of cost: macs (default), params or images_per_second.")
 @click.option("--y", metavar="NAME", help="Of curves: a column of history.csv, as train_loss (default: the metric's).")
-@options("recipe", "seeds", "results", "data")
+@options("recipe", "tuned", "seeds", "results", "data")
 @click.option("--format", "style", metavar="NAME", help="png (default), svg or pdf.")
 @click.option("--out", metavar="FILE", help="Of one kind: a .png, .svg or .pdf file (default: in RESULTS/figures).")
 @options("metric", "json")
@@ -34,6 +33,7 @@ def plot_command(
     x: str | None,
     y: str | None,
     recipe: str | None,
+    tuned: bool,
     seeds: str | None,
     results: str | None,
     data: str | None,
@@ -43,31 +43,23 @@ def plot_command(
     as_json: bool,
 ) -> int:
     """Figures of an experiment, from its records alone; prints the files. With --json their numbers instead."""
-    from metaformer_ablate.analysis.figures.kinds import KINDS, figure_data
+    from metaformer_ablate.analysis.figures.kinds import KINDS
     from metaformer_ablate.analysis.figures.rows import has_numbers
-    from metaformer_ablate.analysis.tables.table import build_table
-    from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.status import nothing_there
-    from metaformer_ablate.spec.plan import plan
 
     given = {name: value for name, value in (("x", x), ("y", y)) if value is not None}
-    kinds = _kinds(kind, given)
+    _check_kind(kind, given)
     style = _format(style, kind, out)
     name, overrides = one_name(words, "experiment")
-    chosen = plan(name, recipe or "digits", overrides)
-    store, wanted = store_of(results), seeds_of(seeds)
-    table = build_table(chosen, store, DataFolder.choose(data), wanted, metric=metric, spread=False)
-    kinds = _with_paper(kinds, kind, table)
-    figures = {}
-    for one in kinds:
-        of_kind = {key: value for key, value in given.items() if key in KINDS[one].options}
-        figures[one] = figure_data(one, table, **of_kind)
+    experiment = experiment_of(name, recipe, overrides, results, data, tuned)
+    store, wanted = experiment.store, seeds_of(seeds)
+    figures = experiment.figure_data(None if kind is None else [kind], seeds=wanted, metric=metric, **given)
     warn_problems(store)
     if not (shown := any(map(has_numbers, figures.values()))):
-        logger.info(f"nothing to draw: {nothing_there(chosen, store, wanted)}")
+        logger.info(f"nothing to draw: {nothing_there(experiment.plan, store, wanted)}")
     if as_json:
         numbers = {one: figure.to_json() for one, figure in figures.items()}
-        tree = {"experiment": table.experiment, "recipe": table.recipe, "figures": numbers}
+        tree = {"experiment": experiment.name, "recipe": experiment.recipe, "figures": numbers}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))
     if not shown or (as_json and out is None):
         return 0 if shown else 1
@@ -80,23 +72,8 @@ def plot_command(
     return 0
 
 
-def _with_paper(kinds: list[str], asked: str | None, table: Table) -> list[str]:
-    """The kinds without `paper` where there are no numbers of a paper to compare with.
-
-    Raises RequestError where that kind was asked for.
-    """
-    from metaformer_ablate.analysis.figures.kinds import KINDS
-
-    if any(row.printed is not None for row in table.rows if row.name != table.baseline) and table.baseline_row.printed:
-        return kinds
-    why = f"{table.experiment} has no {table.metric.label} of a paper for its baseline and another row"
-    if asked == "paper":
-        raise RequestError(f"--kind paper: {why}; allowed: {', '.join(one for one in KINDS if one != 'paper')}")
-    return [one for one in kinds if one != "paper"]
-
-
-def _kinds(kind: str | None, given: dict[str, str]) -> list[str]:
-    """The kinds of figures to draw, checked together with the options that only some of them read."""
+def _check_kind(kind: str | None, given: dict[str, str]) -> None:
+    """Raises RequestError for an unknown kind of figure, and for options that it does not read."""
     from metaformer_ablate.analysis.figures.kinds import KINDS
     from metaformer_ablate.errors import unknown
 
@@ -107,7 +84,6 @@ def _kinds(kind: str | None, given: dict[str, str]) -> list[str]:
         if not any(name in KINDS[one].options for one in kinds):
             readers = ", ".join(one for one in KINDS if name in KINDS[one].options)
             raise RequestError(f"--{name} is not read by a figure of kind {kinds[0]}; it is for {readers}")
-    return kinds
 
 
 def _format(style: str | None, kind: str | None, out: str | None) -> str:

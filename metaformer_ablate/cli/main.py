@@ -117,6 +117,8 @@ COMMANDS = {
     "explain": "tables",
     "plot": "figures",
     "report": "report",
+    "register": "register",
+    "tune": "tune",
     "init": "init",
     "cost": "plan",
     "status": "status",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +16,8 @@ from metaformer_ablate.errors import RequestError, shown, visible
 from metaformer_ablate.system.console import folded, out_width
 
 if TYPE_CHECKING:
-    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.api.experiment import Experiment
     from metaformer_ablate.records.store import Store
-    from metaformer_ablate.sweep.jobs import Job
 
 logger = logging.getLogger(__name__)
 
@@ -44,24 +41,6 @@ class _Number(click.ParamType):
 NUMBER, INTEGER = _Number(), _Number(whole=True)
 
 
-@dataclass(frozen=True)
-class Execution:
-    """How runs are carried out, as the command line says it; none of it can change a result."""
-
-    launcher: str
-    workers: int | None
-    slurm: tuple[str, ...]
-    keep_checkpoints: bool
-    checkpoint_seconds: float
-    stall_minutes: float
-
-    def options(self) -> dict[str, Any]:
-        """What the launcher is made with. Raises RequestError for an option of another launcher."""
-        if self.launcher != "slurm" and self.slurm:
-            raise RequestError(f"--slurm {self.slurm[0]} is for --launcher slurm; here it is {self.launcher}")
-        return {"workers": self.workers, "slurm": self.slurm}
-
-
 def _execution(command: Any) -> Any:
     """Gathers the options of `Execution` into one argument of a command."""
     given = (
@@ -77,11 +56,11 @@ def _execution(command: Any) -> Any:
 
     @wraps(command)
     def gathered(**values: Any) -> Any:
-        workers = values.pop("workers")
-        if workers is not None and not re.fullmatch("[0-9]{1,6}", workers):
-            raise RequestError(f"--workers is {shown(workers)}; allowed: an integer of at least 0, below a million")
+        from metaformer_ablate.api.execution import Execution, read_workers
+
+        workers = read_workers(values.pop("workers"), "--workers")
         names = [field.name for field in fields(Execution) if field.name != "workers"]
-        execution = Execution(workers=None if workers is None else int(workers), **{n: values.pop(n) for n in names})
+        execution = Execution(workers=workers, **{name: values.pop(name) for name in names})
         not_negative("--checkpoint-seconds", execution.checkpoint_seconds)
         not_negative("--stall-minutes", execution.stall_minutes)
         return command(execution=execution, **values)
@@ -123,6 +102,9 @@ def options(*names: str) -> Callable[[Any], Any]:
         "execution": _execution,
         **_CHECKPOINTS,
         "wandb": click.option("--wandb", is_flag=False, flag_value="", metavar="[PROJECT]", help=_WANDB),
+        "tuned": click.option(
+            "--tuned", is_flag=True, help="Each row at its own best value, as `ablate tune` chose it."
+        ),
         "json": click.option("--json", "as_json", is_flag=True, help="Machine-readable output on standard output."),
     }
 
@@ -178,16 +160,20 @@ def store_of(option: str | None) -> Store:
     """The store that --results or the environment names. Raises RequestError where it is no folder."""
     from metaformer_ablate.records.store import Store
 
-    path = Path(option or os.environ.get("ABLATE_RESULTS") or "results")
-    named = f"{'--results' if option else 'ABLATE_RESULTS'} is {str(path)!r}"
-    try:
-        if not stat.S_ISDIR(path.stat().st_mode):
-            raise RequestError(f"{named}, which is not a folder")
-    except FileNotFoundError:
-        pass  # made when a record is written
-    except OSError as error:  # a loop of links, or a name that is too long
-        raise RequestError(f"{named}, which cannot be read: {error.strerror}") from None
-    return Store(path)
+    return Store.choose(option)
+
+
+def experiment_of(
+    name: str, recipe: str | None, overrides: Sequence[str], results: str | None, data: str | None, tuned: bool = False
+) -> Experiment:
+    """The experiment that a command names, under its recipe and overrides, over its folders; with `--tuned` each row
+    at its own best value."""
+    from metaformer_ablate.api.experiment import Experiment
+    from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.spec.plan import plan
+
+    found = Experiment(plan(name, recipe or "digits", overrides), store_of(results), DataFolder.choose(data))
+    return found.tuned() if tuned else found
 
 
 def folder_of(out: str) -> Path:
@@ -197,31 +183,6 @@ def folder_of(out: str) -> Path:
     except OSError as error:
         raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from None
     return Path(out)
-
-
-def make_ready(jobs: Sequence[Job], store: Store, folder: DataFolder) -> None:
-    """Fetches the data that jobs lack, and says whose code they run.
-
-    Raises RequestError where data cannot be had or records cannot be written.
-    """
-    _tell_of_code(jobs)
-    specs = [spec for job in jobs for spec in (*job.first, job.spec)]
-    for name, reader in dict.fromkeys((spec.data.name, spec.data.reader) for spec in specs):
-        folder.require(name, reader)
-        if folder.missing(name):
-            from metaformer_ablate.data.download import download
-
-            download(name, folder)
-    store.check_writable()
-
-
-def _tell_of_code(jobs: Sequence[Job]) -> None:
-    from metaformer_ablate.models.class_file import tell_of_code
-    from metaformer_ablate.models.registry import COMPONENTS
-
-    for job in jobs:
-        for part in COMPONENTS.find(job.spec.model.own_names()).values():
-            tell_of_code(part.target.rpartition(":")[0])
 
 
 def seeds_of(option: str | None) -> tuple[int, ...] | None:

@@ -216,14 +216,13 @@ def cost_command(
     """Parameters, multiply-adds by operator, what was not counted, images per second and peak memory."""
     from dataclasses import asdict
 
+    from metaformer_ablate.api.models import named_spec
     from metaformer_ablate.cost.cost import macs_at_224
     from metaformer_ablate.cost.speed import measure_speed
     from metaformer_ablate.errors import unknown
     from metaformer_ablate.models.presets import NAMED
-    from metaformer_ablate.settings.layers import Layer
-    from metaformer_ablate.spec.experiment import find_all, load_recipe
+    from metaformer_ablate.spec.experiment import find_all
     from metaformer_ablate.spec.plan import plan
-    from metaformer_ablate.spec.resolve import resolve
     from metaformer_ablate.spec.words import override_layer
     from metaformer_ablate.tasks.registry import task_of
 
@@ -232,8 +231,7 @@ def cost_command(
     name, overrides = one_name(words, "model or experiment")
     if name in NAMED:
         recipe = recipe or "imagenet"
-        layers = [load_recipe(recipe).layer, Layer({"model.name": name}, lambda path: "command line")]
-        specs = {name: resolve([*layers, override_layer(overrides)])}
+        specs = {name: named_spec(name, override_layer(overrides), recipe)}
     elif name in find_all("experiment") or name.endswith((".yaml", ".yml")):
         recipe = recipe or "digits"
         specs = plan(name, recipe, overrides).specs

@@ -14,7 +14,7 @@ from metaformer_ablate.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from metaformer_ablate.records.claims import ClaimOwner, Progress
+    from metaformer_ablate.records.claims import ClaimOwner
     from metaformer_ablate.records.store import Store
     from metaformer_ablate.spec.plan import Plan
 
@@ -143,7 +143,7 @@ def _called(tree: dict[str, Any], run_id: str) -> str:
 def _how_far(owner: ClaimOwner | None, speed: bool = True) -> str:
     from metaformer_ablate.sweep.progress import describe_evaluation
 
-    progress: Progress | None = owner and owner.progress
+    progress = None if owner is None else owner.progress
     if progress is None:
         return ""
     parts = [f"epoch {progress.epoch}/{progress.epochs} ({progress.share:.0%})", *describe_evaluation(progress)]

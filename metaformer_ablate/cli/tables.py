@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from metaformer_ablate.cli.options import (
     INTEGER,
     NUMBER,
+    experiment_of,
     one_name,
     options,
     say,
@@ -22,6 +24,9 @@ from metaformer_ablate.cli.options import (
 )
 from metaformer_ablate.errors import RequestError, visible
 from metaformer_ablate.system.console import out_width
+
+if TYPE_CHECKING:
+    from metaformer_ablate.analysis.tables.comparison import Comparison
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +44,7 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 
 
 @click.command("table")
 @click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
-@options("recipe", "seeds", "results", "data")
+@options("recipe", "tuned", "seeds", "results", "data")
 @_format
 @click.option("--columns", metavar="LIST", help="Columns and their order: row,params,n,difference,p,...")
 @_digits
@@ -60,6 +65,7 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 
 def table_command(
     words: tuple[str, ...],
     recipe: str | None,
+    tuned: bool,
     seeds: str | None,
     results: str | None,
     data: str | None,
@@ -79,27 +85,24 @@ def table_command(
     as_json: bool,
 ) -> int:
     """The table of an experiment, from its records alone."""
-    from metaformer_ablate.analysis.tables.columns import choose_columns, sort_rows
-    from metaformer_ablate.analysis.tables.render import render
-    from metaformer_ablate.analysis.tables.table import build_table, plan_task
-    from metaformer_ablate.data.folder import DataFolder
-    from metaformer_ablate.spec.plan import plan
+    from metaformer_ablate.analysis.tables.columns import choose_columns
+    from metaformer_ablate.analysis.tables.table import plan_task
+    from metaformer_ablate.api.table import check_points
 
     allowed = ("text", "csv", "json") if list_runs else None
     shaping = {"--columns": columns is not None, "--digits": digits is not None, "--transposed": transposed}
     style = _style("json" if as_json else style, digits, shaping, allowed)
-    for option, points in {"--power": power, "--equivalent": equivalent}.items():
-        if points is not None and not 0 < points <= 100:
-            raise RequestError(f"{option} is {points:g}; allowed: a difference in points, above 0 and at most 100")
+    check_points("--power", power)
+    check_points("--equivalent", equivalent)
     name, overrides = one_name(words, "experiment")
-    chosen = plan(name, recipe or "digits", overrides)
+    experiment = experiment_of(name, recipe, overrides, results, data, tuned)
     shown = None if columns is None else [word.strip() for word in columns.split(",")]
-    chosen_columns = shown and choose_columns(plan_task(chosen).metric(metric), shown)
-    store = store_of(results)
-    images = images or "images" in (chosen_columns or ())
-    table = build_table(chosen, store, DataFolder.choose(data), seeds_of(seeds), images, power, metric, equivalent)
-    warn_problems(store)
-    table = table if sort is None else sort_rows(table, sort)
+    if shown is not None:
+        choose_columns(plan_task(experiment.plan).metric(metric), shown)
+    asked: dict[str, Any] = {"images": images or "images" in (shown or ()), "power": power, "equivalent": equivalent}
+    table = experiment.table(metric, seeds=seeds_of(seeds), **asked)
+    warn_problems(experiment.store)
+    table = table if sort is None else table.sorted(sort)
     if list_runs:
         from metaformer_ablate.analysis.tables.runs import list_runs as runs_of
         from metaformer_ablate.analysis.tables.runs import render_runs
@@ -107,45 +110,74 @@ def table_command(
         text = render_runs(table, runs_of(table), style)
     else:
         whole = notes or out is not None or out_width() is None
-        text = render(table, style, columns=chosen_columns, digits=digits, transposed=transposed, notes=whole)
+        text = table.to_text(style, shown, digits, transposed, notes=whole)
     _write(text, out)
     return _strict(len(table.audit)) if strict else 0
 
 
 @click.command("compare")
-@click.argument("recipe_a", metavar="RECIPE_A")
-@click.argument("recipe_b", metavar="RECIPE_B")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
-@options("seeds", "results", "data")
+@click.argument("words", nargs=-1, metavar="RECIPE RECIPE... EXPERIMENT [KEY.PATH=VALUE]...")
+@options("tuned", "seeds", "results", "data")
 @_format
 @_digits
+@click.option("--plot", metavar="FILE", help="Also: the ranks as a slope chart (.png, .svg or .pdf).")
 @_out
 @options("metric", "json")
 def compare_command(
-    recipe_a: str,
-    recipe_b: str,
     words: tuple[str, ...],
+    tuned: bool,
     seeds: str | None,
     results: str | None,
     data: str | None,
     style: str,
     digits: int | None,
+    plot: str | None,
     out: str | None,
     metric: str | None,
     as_json: bool,
 ) -> None:
-    """An experiment under two recipes side by side, with ranks; `paper` stands for the printed numbers."""
-    from metaformer_ablate.analysis.tables.comparison import build_comparison, render_comparison
+    """An experiment under two recipes or more side by side, with ranks; `paper` stands for the printed numbers.
+
+    A recipe may have overrides of its own: cifar10_small:train.epochs=30,train.lr=4e-3. Words at the end apply to all.
+    """
+    from metaformer_ablate.analysis.tables.comparison import build_comparison
+    from metaformer_ablate.analysis.tables.comparison_sheet import render_comparison
     from metaformer_ablate.data.folder import DataFolder
 
     style = _style("json" if as_json else style, digits, {"--digits": digits is not None})
-    name, overrides = one_name(words, "experiment")
+    recipes, name, overrides = _compared(words)
     store = store_of(results)
-    names = (recipe_a, recipe_b)
     folder = DataFolder.choose(data)
-    comparison = build_comparison(name, names, overrides, store, folder, seeds_of(seeds), metric)
+    comparison = build_comparison(name, recipes, overrides, store, folder, seeds_of(seeds), metric, tuned)
     warn_problems(store)
+    if plot is not None:
+        _plot_slopes(comparison, plot)
     _write(render_comparison(comparison, style, digits), out)
+
+
+def _compared(words: Sequence[str]) -> tuple[list[str], str, list[str]]:
+    """The recipes with their own overrides, the experiment, and the overrides of all."""
+    own = [word for word in words if ":" in word.partition("=")[0] and "=" in word]
+    names, overrides = split_words([word for word in words if word not in own])
+    last = max((i for i, word in enumerate(words) if word in names), default=-1)
+    if len(names) + len(own) < 3 or not names or any(word in own for word in words[last:]):
+        found = " ".join(names + own) or "none"
+        raise RequestError(f"give two recipes or more, then one experiment, then overrides; found {found}")
+    return [word for word in words[:last] if word in (*names, *own)], words[last], overrides
+
+
+def _plot_slopes(comparison: Comparison, plot: str) -> None:
+    from metaformer_ablate.analysis.figures.slope import draw_slopes, slope_data
+    from metaformer_ablate.drawing.canvas import FORMATS, to_bytes
+
+    ending = Path(plot).suffix.removeprefix(".").lower()
+    if ending not in FORMATS:
+        wanted = ", ".join(f".{name}" for name in FORMATS)
+        raise RequestError(f"--plot {plot}: the ending says the format; allowed: {wanted}")
+    try:
+        Path(plot).write_bytes(to_bytes(draw_slopes(slope_data(comparison)), ending))
+    except OSError as error:
+        raise RequestError(f"--plot {plot}: cannot be written: {error.strerror}") from None
 
 
 @click.command("explain")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metaformer_ablate.cli.options import (
-    make_ready,
     names_and_project,
     not_negative,
     one_name,
@@ -168,6 +167,7 @@ def _trial(
     labels: dict[str, Any] | None,
 ) -> int:
     """Trains a job unless its record is there, and tells W&B of it. Asked to stop, it saves its place first."""
+    from metaformer_ablate.api.training import make_ready
     from metaformer_ablate.sweep.jobs import make_request
     from metaformer_ablate.sweep.launchers.base import choose
     from metaformer_ablate.sweep.progress import PlainLines

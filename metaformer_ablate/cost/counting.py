@@ -86,7 +86,9 @@ def count_model(net: nn.Module, image: tuple[int, int, int], all_norms: bool = F
     """Counts a model for one image of (channels, height, width); `count_parts` says more."""
     import torch
 
-    return count_parts(net, [CostPart("net", net, (torch.zeros(1, *image),))], all_norms)
+    like = next(net.parameters(), torch.zeros(()))  # where the net lies
+    image_in = torch.zeros(1, *image, device=like.device, dtype=like.dtype)
+    return count_parts(net, [CostPart("net", net, (image_in,))], all_norms)
 
 
 def count_parts(

@@ -52,14 +52,14 @@ class DataFolder:
     given: bool
 
     @classmethod
-    def choose(cls, option: str | None) -> DataFolder:
-        """--data, else $ABLATE_DATA, else a folder in the user's cache."""
+    def choose(cls, option: str | None, called: str = "--data") -> DataFolder:
+        """What is given, else $ABLATE_DATA, else a folder in the user's cache."""
         named = option or os.environ.get("ABLATE_DATA")
         if not named:
             return cls(cache_dir() / "data", given=False)
         path = Path(named)
         if not os.path.isdir(path):  # says no also of a name that is too long
-            raise RequestError(f"{'--data' if option else 'ABLATE_DATA'} is {named!r}, which is not a folder")
+            raise RequestError(f"{called if option else 'ABLATE_DATA'} is {named!r}, which is not a folder")
         return cls(path, given=True)
 
     def files(self, name: str) -> list[Path]:

@@ -68,9 +68,10 @@ def styled(over: Any = ()) -> Iterator[None]:
 def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
     """An empty figure of inches on the Agg canvas."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout=layout)
+    from metaformer_ablate.drawing.shown import ShownFigure
+
+    figure = ShownFigure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -54,9 +54,9 @@ def names_of(specs: Sequence[RunSpec], closest: bool = True) -> dict[str, RunNam
     found = {}
     for spec in specs:
         key = spec.with_seed(0).run_id
-        place, recipe, overrides = near.get(key, (None, None, ()))
+        place, nearest, overrides = near.get(key) or ("", None, ())
         shown = tuple(rows.get(key, [place] if place else []))
-        found[spec.run_id] = RunName(shown, recipes.get(key, recipe), spec.seed, overrides)
+        found[spec.run_id] = RunName(shown, recipes.get(key, nearest), spec.seed, overrides)
     return found
 
 

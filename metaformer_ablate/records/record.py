@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -73,7 +74,11 @@ class Record:
 
     def value(self, metric: str) -> float | None:
         """A metric by name, at the last epoch, on the recipe's evaluation split; None unless the run is ok."""
-        return (self.data["metrics"] or {}).get(metric) if self.status == "ok" else None
+        if self.status != "ok":
+            return None
+        if any(derived.name == metric for derived in self.task.derived):
+            return _derived(self.folder, self.checksum, self.task.name)[metric]
+        return (self.data["metrics"] or {}).get(metric)
 
     @property
     def checksum(self) -> str:
@@ -140,6 +145,13 @@ class Record:
         except ValueError as error:
             raise RequestError(f"{path}: {error}") from None
         return found
+
+
+@lru_cache(maxsize=4096)
+def _derived(folder: Path, checksum: str, task: str) -> Mapping[str, float]:
+    """The derived metrics of a record, whose predictions are read once."""
+    record = Record(folder, {"task": task})
+    return record.task.part("predictions").derive(record.predictions())
 
 
 @lru_cache(maxsize=4096)

@@ -50,10 +50,11 @@ def run_states(
     """
     seeds = list(seeds)
     ids = zip(spec.ids(seeds), seeds, strict=True)
-    return [_look_up(run_id, seed, store, fingerprint, held) for run_id, seed in ids]
+    return [look_up(run_id, seed, store, fingerprint, held) for run_id, seed in ids]
 
 
-def _look_up(run_id: str, seed: int, store: Store, fingerprint: str | None, held: Container[str]) -> RunState:
+def look_up(run_id: str, seed: int, store: Store, fingerprint: str | None, held: Container[str] = ()) -> RunState:
+    """One run as it stands, as `run_states` does."""
     record = store.read(run_id)
     status = record.status if record is not None else "running" if run_id in held else "missing"
     if record is not None and fingerprint and record.data["data_fingerprint"] not in (None, fingerprint):
@@ -132,6 +133,23 @@ def _recipes_with_records(plan: Plan, ids: Container[str]) -> list[str]:
         if any(run_id in ids for spec in other.specs.values() for run_id in spec.ids(range(FIRST_SEEDS))):
             found.append(recipe)
     return found
+
+
+def of_same_data(plan: Plan, store: Store, apart: Container[str]) -> tuple[list[Record], list[Record]]:
+    """Records of the same data but for those set apart: on the held-out training images, and all others."""
+    names = {spec.data.name for spec in plan.specs.values()}
+    tuning: list[Record] = []
+    others: list[Record] = []
+    for record in store:
+        if record.run_id in apart:
+            continue
+        try:
+            data = record.spec()["data"]
+        except RequestError:
+            continue  # it is no run whose data are known
+        if data.get("name") in names:
+            (tuning if data.get("evaluate_on") == "holdout" else others).append(record)
+    return tuning, others
 
 
 def as_dict(state: RunState) -> dict[str, Any]:

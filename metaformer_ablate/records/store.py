@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,20 @@ class Store:
 
     path: Path
     problems: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def choose(cls, option: str | None, called: str = "--results") -> Store:
+        """What is given, else $ABLATE_RESULTS, else the folder `results`. Raises RequestError where it is no folder."""
+        path = Path(option or os.environ.get("ABLATE_RESULTS") or "results")
+        named = f"{called if option else 'ABLATE_RESULTS'} is {str(path)!r}"
+        try:
+            if not stat.S_ISDIR(path.stat().st_mode):
+                raise RequestError(f"{named}, which is not a folder")
+        except FileNotFoundError:
+            pass  # made when a record is written
+        except OSError as error:  # a loop of links, or a name that is too long
+            raise RequestError(f"{named}, which cannot be read: {error.strerror}") from None
+        return cls(path)
 
     @property
     def runs(self) -> Path:

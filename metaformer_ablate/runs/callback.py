@@ -15,7 +15,6 @@ from metaformer_ablate.records.checkpoints import FINAL, LAST, Checkpoints
 from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.records.record import StoreError
 from metaformer_ablate.runs.options import RunOptions
-from metaformer_ablate.runs.outcome import now
 from metaformer_ablate.runs.resume import (
     STATE_KEY,
     Identity,
@@ -26,6 +25,7 @@ from metaformer_ablate.runs.resume import (
 )
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
+from metaformer_ablate.system.clock import now
 from metaformer_ablate.system.signals import Interrupted
 from metaformer_ablate.tasks.module import Diverged, TaskModule
 from metaformer_ablate.tasks.registry import task_of

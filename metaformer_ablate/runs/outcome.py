@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
+from metaformer_ablate.system.clock import now
 from metaformer_ablate.training.compute import is_compile_error
 
 # The keys of record.json, in their order; a run that ends early lacks values, not keys.
@@ -47,10 +47,6 @@ def cost_of(spec: RunSpec) -> dict[str, Any]:
         "macs_224": macs_at_224(spec),
         "uncounted": cost.uncounted,
     }
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def failure_reason(error: Exception, spec: RunSpec) -> str:

@@ -12,23 +12,23 @@ import torch
 from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import ModelRefused, RequestError
-from metaformer_ablate.models.memory_format import laid_out
 from metaformer_ablate.records.checkpoints import Checkpoints
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.callback import RunCallback
-from metaformer_ablate.runs.constraints import check_hardware
 from metaformer_ablate.runs.options import ClaimLost, RunOptions
-from metaformer_ablate.runs.outcome import EMPTY_RECORD, RunOutcome, cost_of, failure_reason, now
-from metaformer_ablate.runs.trainer import has_batch_norm, make_trainer, quiet_lightning
+from metaformer_ablate.runs.outcome import EMPTY_RECORD, RunOutcome, cost_of, failure_reason
+from metaformer_ablate.runs.prepare import build_module
+from metaformer_ablate.runs.trainer import make_trainer, quiet_lightning
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system import provenance
+from metaformer_ablate.system.clock import now
 from metaformer_ablate.system.devices import device_name
 from metaformer_ablate.system.memory import peak_memory, retain_freed_memory, start_peak_memory
 from metaformer_ablate.tasks.base import TaskData
 from metaformer_ablate.tasks.module import Diverged, TaskModule
 from metaformer_ablate.tasks.registry import DEFAULT, task_of
-from metaformer_ablate.training.compute import ComputeSettings, checkpoint_activations, repeatable
+from metaformer_ablate.training.compute import ComputeSettings, repeatable
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class Runner:
             if computing.precision == "bf16":
                 self._log_once(logging.WARNING, BF16_ON_CPU)
         checkpoint = find_checkpoint(callback)
-        module, batch_norm = self._build(spec, data, computing)
+        module, batch_norm = build_module(spec, data, computing, self.device)
         callback.steps_per_epoch = module.steps_per_epoch
         with quiet_lightning():
             trainer = make_trainer(train, self.peers, computing, callback, batch_norm)
@@ -169,16 +169,3 @@ class Runner:
             with repeatable(gpu) as callback.not_repeatable, callback.options.stop.polling():
                 trainer.fit(module, loader, shares, ckpt_path=checkpoint, weights_only=True)
         return module
-
-    def _build(self, spec: RunSpec, data: TaskData, computing: ComputeSettings) -> tuple[TaskModule, bool]:
-        """The module that the task makes of a run, as it is to compute, and whether its net has batch norm."""
-        train, task = spec.train, task_of(spec)
-        net = task.part("net").build_net(spec, kernels=computing.kernels, device=self.device)
-        batch_norm = has_batch_norm(net, train)
-        check_hardware(spec, self.device.type, batch_norm)
-        if train.grad_checkpointing:
-            checkpoint_activations(net)
-        module: TaskModule = task.part("module").build_module(spec, laid_out(net, train.memory_format), data)
-        if computing.compiled:
-            module.compile_nets()
-        return module, batch_norm

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -32,28 +33,37 @@ def make_trainer(
 
     `batch_norm`: the net has some, which several devices synchronise.
     """
-    gpu = devices[0].type == "cuda"
     trainer = pl.Trainer(
-        accelerator="gpu" if gpu else "cpu",
-        devices=[d.index or 0 for d in devices] if gpu else len(devices),
-        num_nodes=train.nodes,
-        strategy=choose_strategy(train),
-        accumulate_grad_batches=train.accumulation,
-        sync_batchnorm=batch_norm and train.world > 1,
-        use_distributed_sampler=False,  # the task takes its part of each batch
+        **trainer_arguments(train, devices, computing, batch_norm),
         max_epochs=callback.epochs,
-        precision="bf16-mixed" if computing.precision == "bf16" else "32-true",
-        gradient_clip_val=train.clip_grad,
         callbacks=[callback],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
         plugins=[cluster_environment(train)],
     )
     leave_signals_alone(trainer)
     return trainer
+
+
+def trainer_arguments(
+    train: TrainSpec, devices: Sequence[torch.device], computing: ComputeSettings, batch_norm: bool
+) -> dict[str, Any]:
+    """Those arguments of a Trainer that a run's numbers depend on, but for its length."""
+    gpu = devices[0].type == "cuda"
+    return {
+        "accelerator": "gpu" if gpu else "cpu",
+        "devices": [d.index or 0 for d in devices] if gpu else len(devices),
+        "num_nodes": train.nodes,
+        "strategy": choose_strategy(train),
+        "accumulate_grad_batches": train.accumulation,
+        "sync_batchnorm": batch_norm and train.world > 1,
+        "use_distributed_sampler": False,  # the task takes its part of each batch
+        "precision": "bf16-mixed" if computing.precision == "bf16" else "32-true",
+        "gradient_clip_val": train.clip_grad,
+        "num_sanity_val_steps": 0,
+    }
 
 
 def leave_signals_alone(trainer: pl.Trainer) -> None:

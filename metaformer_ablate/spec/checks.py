@@ -21,6 +21,7 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
     _check_training(spec, merged)
     _check_sharing(spec.train, merged)
     _check_mixing(spec, merged)
+    _check_class_weights(spec, merged)
     if spec.data.flip == "alternating" and not (merged.task.name == "classification" and spec.data.in_memory):
         allowed = "allowed: true or false; alternating is for classification of a set in memory"
         raise invalid("data.flip", spec.data.flip, allowed, merged)
@@ -150,6 +151,16 @@ def _check_mixing(spec: RunSpec, merged: Merged) -> None:
             f"{merged.where('train.micro_batch')}{found}; allowed where data.mixup or data.cutmix is on: an even "
             f"number, for both images of a pair are read by one device"
         )
+
+
+def _check_class_weights(spec: RunSpec, merged: Merged) -> None:
+    """The weights of a batch are known where a part of it is computed: they are what its loss is divided by."""
+    train, data = spec.train, spec.data
+    parts = train.world * train.accumulation
+    if train.class_weights is None or data.in_memory or data.mixup or data.cutmix or parts == 1:
+        return
+    allowed = f"allowed where {parts} parts of a batch are read apart: null, or data.mixup or data.cutmix"
+    raise invalid("train.class_weights", train.class_weights, allowed, merged)
 
 
 def _check_sharing(train: TrainSpec, merged: Merged) -> None:

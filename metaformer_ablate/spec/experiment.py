@@ -275,6 +275,12 @@ def _under(
     }
 
 
+def forget_files() -> None:
+    """Has experiments and recipes read again: a program may live longer than what its files say."""
+    load_experiment.cache_clear()
+    load_recipe.cache_clear()
+
+
 def first_title(path: Path) -> str:
     """The title of an experiment or recipe without checking the rest: `ablate list` shows what it finds."""
     try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.models.registry import COMPONENTS
-from metaformer_ablate.settings.layers import Layer
+from metaformer_ablate.settings.layers import Layer, digest
 from metaformer_ablate.spec.experiment import Experiment, Recipe, Row, load_experiment, load_recipe
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import SECTION_NAMES, RunSpec
@@ -43,6 +43,13 @@ class Plan:
     not_applicable: dict[str, str] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()  # words of the command line
     combinations: tuple[Combination, ...] = ()  # the interactions that the experiment asks for
+    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what trials chose for single rows
+
+    @property
+    def key(self) -> str:
+        """`experiment.recipe`, and of overrides a digest: names the files that belong to the plan."""
+        overrides = [digest(sorted(self.overrides))[:6]] if self.overrides else []
+        return ".".join([self.experiment.name, self.recipe.name, *overrides])
 
     def everything(self) -> list[tuple[str, RunSpec]]:
         """Name and spec of each row and of each combination."""
@@ -53,14 +60,28 @@ class Plan:
         return self.specs[row].with_seed(seed)
 
 
+# What a row sets besides, by its name: dotted path to value.
+Choices = Mapping[str, Mapping[str, Any]]
+
+
 def plan(
-    experiment: str, recipe: str = "digits", overrides: Sequence[str] | Layer = (), *, baseline_only: bool = False
+    experiment: str | Experiment,
+    recipe: str | Recipe = "digits",
+    overrides: Sequence[str] | Layer = (),
+    *,
+    baseline_only: bool = False,
+    choices: Choices | None = None,
 ) -> Plan:
     """Resolves every row of an experiment, or its baseline, under a recipe with words or a layer of overrides.
 
-    Two rows that resolve to the same spec are an error.
+    Names are looked up, paths are taken as they are. `choices` are settings of single rows over those of the file, as
+    `ablate tune` found them. Two rows that resolve to the same spec are an error.
     """
-    chosen, under = load_experiment(experiment), load_recipe(recipe)
+    untouched = load_experiment(experiment) if isinstance(experiment, str) else experiment
+    under = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    choices = choices or {}
+    rows = {name: _with_choice(row, under, choices) for name, row in untouched.rows.items()}
+    chosen = replace(untouched, rows=rows)
     over_all = overrides if isinstance(overrides, Layer) else override_layer(overrides)
     words = as_words(overrides.values) if isinstance(overrides, Layer) else list(overrides)
     specs: dict[str, RunSpec] = {}
@@ -79,12 +100,17 @@ def plan(
         else:
             specs[row.name] = spec
     pairs = () if baseline_only else chosen.interactions
-    together = tuple(_combination(chosen, pair, under, over_all, seen) for pair in pairs)
-    return Plan(chosen, under, specs, not_applicable, tuple(words), together)
+    together = tuple(_combination(untouched, pair, under, over_all, seen, choices) for pair in pairs)
+    return Plan(chosen, under, specs, not_applicable, tuple(words), together, choices)
 
 
 def _combination(
-    chosen: Experiment, pair: tuple[str, str], under: Recipe, over_all: Layer, seen: Mapping[str, str]
+    chosen: Experiment,
+    pair: tuple[str, str],
+    under: Recipe,
+    over_all: Layer,
+    seen: Mapping[str, str],
+    choices: Choices,
 ) -> Combination:
     """Raises RequestError where the rows set one key to two values, or where one of them changes nothing then.
 
@@ -111,15 +137,25 @@ def _combination(
         paper={},
         notes=(),
     )
+    row = _with_choice(row, under, choices)
     spec, why = _resolve_row(chosen, row, under, over_all)
     if (same := seen.get(spec.run_id)) in (*pair, chosen.baseline):
         raise RequestError(f"{about} together are the run of row {same!r}; one of them changes nothing then")
     return Combination(pair, row, None if why else spec, why)
 
 
+def _with_choice(row: Row, under: Recipe, choices: Choices) -> Row:
+    """The row with what was chosen for it, which it then sets under the recipe."""
+    if row.name not in choices:
+        return row
+    own = Layer(dict(choices[row.name]), lambda path: "chosen by trials", True, f"row {row.name!r}")
+    before = row.under.get(under.name, Layer({}, row.layer.where))
+    return replace(row, under={**row.under, under.name: _both(before, own)})
+
+
 def _both(first: Layer, second: Layer) -> Layer:
     def where(path: str) -> str:
-        return (first if path in first.values else second).where(path)
+        return (second if path in second.values else first).where(path)
 
     about = " with ".join(layer.about for layer in (first, second) if layer.about)
     return Layer({**first.values, **second.values}, where, True, about)

@@ -12,6 +12,9 @@ from metaformer_ablate.statistics.stats import FISHER_Z, LEVEL, holm, kendall, p
 FEWEST_ROWS = 3
 
 
+CLEAR = 1.0  # points that a pair of rows lies apart in the paper to be called clear
+
+
 @dataclass(frozen=True)
 class RankedColumn:
     """A metric by row. `seeds` holds what the means are of, {row: {seed: value}}; None for printed numbers."""
@@ -20,6 +23,7 @@ class RankedColumn:
     values: Mapping[str, float]
     seeds: Mapping[str, Mapping[int, float]] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)  # row: why its number is not to be compared
+    first: int | None = None  # as of `paired_difference`
 
     def difference(self, row: str, other: str) -> dict[str, Any]:
         """row minus other: paired over the seeds that both have, or of the printed numbers."""
@@ -29,7 +33,7 @@ class RankedColumn:
         common = [seed for seed in here if seed in there]
         if not common:
             return {"mean": self.values[row] - self.values[other], "ci95": None, "p": None}
-        found = paired_difference([here[seed] for seed in common], [there[seed] for seed in common])
+        found = paired_difference([here[seed] for seed in common], [there[seed] for seed in common], self.first)
         return {"mean": found.mean, "ci95": found.ci95 and list(found.ci95), "p": found.p}
 
 
@@ -66,6 +70,24 @@ def agreement(one: RankedColumn, other: RankedColumn, sign: int = 1) -> dict[str
         "left_out": [{"name": row, "reason": why} for row, why in left_out.items() if row in either],
     }
     return {**found, "text": _in_words(found)}
+
+
+def clear_pairs(one: RankedColumn, other: RankedColumn, apart: float = CLEAR) -> float | None:
+    """The share of the pairs of rows that lie `apart` or more in the other column whose order one column has, too.
+
+    A tie is not in order. None where no such pair is in both.
+    """
+    names = [row for row in one.values if row in other.values]
+    pairs = [pair for pair in combinations(names, 2) if _apart(other, *pair) >= apart - 1e-9]
+    in_order = sum(
+        (one.values[first] - one.values[second]) * (other.values[first] - other.values[second]) > 0
+        for first, second in pairs
+    )
+    return in_order / len(pairs) if pairs else None
+
+
+def _apart(column: RankedColumn, first: str, second: str) -> float:
+    return abs(column.values[first] - column.values[second])
 
 
 def _ordered_pairs(names: Sequence[str], one: RankedColumn, other: RankedColumn, sign: int) -> list[dict[str, Any]]:

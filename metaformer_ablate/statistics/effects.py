@@ -72,20 +72,21 @@ class Equivalence:
     ci90: Interval
 
 
-def equivalence(differences: Sequence[float], margin: float) -> Equivalence | None:
+def equivalence(differences: Sequence[float], margin: float, first: int | None = None) -> Equivalence | None:
     """Two one-sided paired t tests, of the difference above -margin and below margin.
 
     p is below 0.05 where the 90% interval lies within the margin. None below two pairs, and where the differences are
-    all the same, for a few equal counts do not say that the next one will be equal.
+    all the same, for a few equal counts do not say that the next one will be equal. `first` as of `paired_difference`.
     """
-    n = len(differences)
-    if n < 2 or (std := _spread(differences)) is None:
+    n, known = len(differences), differences[:first]
+    if len(known) < 2 or (std := _spread(known)) is None:
         return None
     from scipy.special import stdtr, stdtrit
 
     mean, error = fmean(differences), std / math.sqrt(n)
-    p = max(float(stdtr(n - 1, side)) for side in (-(mean + margin) / error, (mean - margin) / error))
-    half = float(stdtrit(n - 1, 1 - LEVEL)) * error
+    df = len(known) - 1
+    p = max(float(stdtr(df, side)) for side in (-(mean + margin) / error, (mean - margin) / error))
+    half = float(stdtrit(df, 1 - LEVEL)) * error
     return Equivalence(p, (mean - half, mean + half))
 
 

@@ -85,22 +85,29 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(n, mean, std, _interval(mean, std, n) if std > 0 else None)
 
 
-def paired_difference(row: Sequence[float], baseline: Sequence[float]) -> Difference:
-    """row minus baseline, both in the order of the seeds they share. Raises ValueError where there is no pair."""
+def paired_difference(row: Sequence[float], baseline: Sequence[float], first: int | None = None) -> Difference:
+    """row minus baseline, both in the order of the seeds they share. Raises ValueError where there is no pair.
+
+    Where how many seeds there are followed from the spread of the `first` ones, these alone give the deviation and the
+    degrees of freedom (`two_stage.py`).
+    """
     differences = [a - b for a, b in zip(row, baseline, strict=True)]
     n = len(differences)
     if n == 0:
         raise ValueError("no pair to compare")
     mean = math.fsum(differences) / n
-    if n == 1:
-        return Difference(1, mean, None, None, "one pair: no spread")
-    std = _std(differences, mean)
+    known = differences[:first]
+    if len(known) == 1:
+        return Difference(n, mean, None, None, "one pair: no spread")
+    std = spread_of_values(known)
     if std == 0:
         return Difference(n, mean, None, None, UNDEFINED_T)
-    from scipy.special import stdtr
+    from scipy.special import stdtr, stdtrit
 
-    p = 2 * float(stdtr(n - 1, -abs(mean) / (std / math.sqrt(n))))
-    return Difference(n, mean, _interval(mean, std, n), p, PAIRED_T)
+    df, error = len(known) - 1, std / math.sqrt(n)
+    p = 2 * float(stdtr(df, -abs(mean) / error))
+    half = float(stdtrit(df, 1 - LEVEL / 2)) * error
+    return Difference(n, mean, (mean - half, mean + half), p, PAIRED_T)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -255,6 +262,11 @@ def _fisher_interval(value: float | None, variance: float | None) -> tuple[float
         return None
     z, half = math.atanh(value), 1.959963984540054 * math.sqrt(variance)
     return math.tanh(z - half), math.tanh(z + half)
+
+
+def spread_of_values(values: Sequence[float]) -> float:
+    """The standard deviation (n - 1) of two values or more; 0 where they are the same but for rounding."""
+    return _std(values, math.fsum(values) / len(values))
 
 
 def _std(values: Sequence[float], mean: float) -> float:

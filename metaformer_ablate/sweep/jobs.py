@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from statistics import median
 from typing import Any
 
@@ -41,12 +42,16 @@ class Job:
         return f"{self.rows[0]} seed {self.spec.seed}"
 
 
+Seeds = Sequence[int] | Mapping[str, Sequence[int]]  # of every row, or of each by its run id of seed 0
+
+
 def plan_jobs(
-    plans: Sequence[Plan], seeds: Sequence[int], store: Store, folder: DataFolder, retry_failed: bool = False
+    plans: Sequence[Plan], seeds: Seeds, store: Store, folder: DataFolder, retry_failed: bool = False
 ) -> tuple[list[Job], list[RunState]]:
     """What is left to train, seed by seed, each run once however many rows show it; and the state of every run.
 
-    The states hold no records: a plan of thousands of runs keeps thousands of lines, not what they learnt.
+    `seeds` are the same of all rows, or of each by its run id of seed 0. The states hold no records: a plan of
+    thousands of runs keeps thousands of lines, not what they learnt.
     """
     rows: dict[str, list[str]] = {}
     specs: dict[str, RunSpec] = {}  # each once, by the id of one seed
@@ -61,7 +66,8 @@ def plan_jobs(
     columns: list[list[tuple[RunState, Job | None]]] = []
     for key, spec in specs.items():
         column: list[tuple[RunState, Job | None]] = []
-        for state in run_states(spec, seeds, store, fingerprints[spec.data.name], held):
+        own = seeds.get(key, ()) if isinstance(seeds, Mapping) else seeds
+        for state in run_states(spec, own, store, fingerprints[spec.data.name], held):
             job = None
             if state.status in wanted:
                 seeded = spec.with_seed(state.seed)
@@ -69,7 +75,7 @@ def plan_jobs(
                 job = Job(seeded, tuple(rows[key]), replaces, missing_sources(seeded, store))
             column.append((replace(state, record=None, pace=_pace(state.record)), job))
         columns.append(column)
-    in_turn = [pair for pairs in zip(*columns, strict=True) for pair in pairs]
+    in_turn = [pair for pairs in zip_longest(*columns) for pair in pairs if pair is not None]
     return [job for _, job in in_turn if job is not None], [state for state, _ in in_turn]
 
 

@@ -62,11 +62,9 @@ def describe_evaluation(progress: Progress) -> list[str]:
 class _Clock(ProgressListener):
     """Where a sweep is and how long the rest takes, by what its runs have measured.
 
-    `at_once` is how many runs train at a time. Nothing is told of the time left before a run has made steps, unless
-    records of the same plan tell it: `seconds` of `begin`, for all jobs one after another.
+    Nothing is told of the time left before a run has made steps, unless records of the same plan tell it: `seconds` of
+    `begin`, for all jobs one after another.
     """
-
-    at_once = 1
 
     def begin(self, jobs: Sequence[Job], seconds: float | None = None) -> None:
         self.count, self.finished, self.failed, self.estimate = len(jobs), 0, 0, seconds

@@ -33,7 +33,9 @@ SIGN_SECONDS = 86_400.0
 
 
 class ProgressListener:
-    """What a sweep tells whoever watches. Does nothing by itself."""
+    """What a sweep tells whoever watches. Does nothing by itself. `at_once` is how many runs train at a time."""
+
+    at_once = 1
 
     def begin(self, jobs: Sequence[Job], seconds: float | None = None) -> None: ...
 
@@ -44,6 +46,8 @@ class ProgressListener:
     def finish(self, job: Job, record: Record) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -143,17 +143,18 @@ class Task:
     """A task by name. Its parts are modules of its package, loaded when they are asked for.
 
     The parts: `data` (open_data, data_key), `net` (build_net, image_shape, cost_parts; no Lightning), `module`
-    (build_module), `metrics`, `predictions` (check, per_image and same_images), `trained` (a trained net is asked
+    (build_module), `metrics`, `predictions` (check, per_image, same_images, derive), `trained` (a trained net is asked
     again), `export` and `error_analysis`. A task that lacks a part lacks the module.
     """
 
     name: str
     description: str
     package: str  # the package that holds the parts: "metaformer_ablate.tasks.classification"
-    metrics: tuple[Metric, ...]  # the first is the one that is reported
+    metrics: tuple[Metric, ...]  # of a record; the first is the one that is reported
     history: tuple[str, ...]  # metrics in the order of the val_ columns of history.csv
     settings: type[Strict] | None = None  # the section `task` of a spec; None: the spec has none
     files: tuple[str, ...] = ("predictions.npz",)  # of an ok record, beside spec.yaml, history.csv and record.json
+    derived: tuple[Metric, ...] = ()  # worked out from a record's predictions when asked for (`predictions.derive`)
 
     @property
     def reported(self) -> Metric:
@@ -164,10 +165,11 @@ class Task:
         """A metric by name, or the reported one. Raises RequestError for another name."""
         if name is None:
             return self.reported
-        for metric in self.metrics:
+        named = (*self.metrics, *self.derived)
+        for metric in named:
             if metric.name == name:
                 return metric
-        allowed = [metric.name for metric in self.metrics]
+        allowed = [metric.name for metric in named]
         raise RequestError(f"--metric: {unknown(f'metric of {self.name}', name, allowed)}")
 
     @property

@@ -56,6 +56,7 @@ class TaskModule(pl.LightningModule):
         self.predictions: dict[str, np.ndarray] = {}
         self._loss_sum, self._first_bad = torch.zeros(()), torch.full((), -1)
         self.compiled = False
+        self._logs = False  # whether the Trainer has a logger; that of a run has none
         self.train()
 
     # What a task defines
@@ -106,6 +107,7 @@ class TaskModule(pl.LightningModule):
     def on_train_start(self) -> None:
         # Restored sums of an epoch that a checkpoint cut; they lie where the checkpoint was read.
         self._loss_sum, self._first_bad = self._loss_sum.to(self.device), self._first_bad.to(self.device)
+        self._logs = bool(self.trainer.loggers)
 
     def on_train_epoch_start(self) -> None:  # not called where an epoch is resumed in its middle
         self._loss_sum = torch.zeros((), device=self.device)
@@ -133,6 +135,8 @@ class TaskModule(pl.LightningModule):
             self.micro_batches.at = self._rank * self.spec.accumulation + turn
         loss = self.training_loss(batch)
         self._watch(loss.detach())
+        if self._logs:
+            self.log("train/loss", loss.detach(), batch_size=self.spec.batch_size)
         return loss
 
     def own_rows(self, *of_batch: Tensor) -> tuple[Tensor, ...]:

@@ -52,4 +52,4 @@ def part_of(spec: Mapping[str, Any], part: str, what: str) -> ModuleType:
 
 def metrics_of_all_tasks() -> dict[str, Metric]:
     """Every metric of every task by name: the keys that a row's `paper` may have."""
-    return {metric.name: metric for task in all_tasks() for metric in task.metrics}
+    return {metric.name: metric for task in all_tasks() for metric in (*task.metrics, *task.derived)}

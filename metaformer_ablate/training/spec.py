@@ -76,6 +76,9 @@ class TrainSpec(Strict):
         0, "an integer of at least 0: epochs at the last learning rate after the schedule"
     )
     label_smoothing: Probability = setting(0.0, "a number of at least 0 and below 1")
+    class_weights: Annotated[str, name_in("weighting", ("balanced",))] | None = later_setting(
+        "balanced (the loss of a rare class weighs more: images / (classes x images of the class)), or null"
+    )
     clip_grad: AboveZero | None = setting(None, "a number above 0: the largest norm of the gradient, or null for none")
     ema: Probability | None = setting(
         None,

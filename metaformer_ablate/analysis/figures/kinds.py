@@ -63,6 +63,22 @@ def figure_data(kind: str, table: Table, **options: str) -> FigureData:
     return chosen.data(table, **values)
 
 
+def applicable(kinds: Sequence[str] | None, table: Table) -> list[str]:
+    """The kinds, by default all, for a table; without `paper` where there are no numbers of a paper to compare with.
+
+    Raises RequestError where that kind was asked for.
+    """
+    chosen = list(KINDS if kinds is None else kinds)
+    others = (row.printed for row in table.rows if row.name != table.baseline)
+    if "paper" not in chosen or (table.baseline_row.printed and any(printed is not None for printed in others)):
+        return chosen
+    chosen.remove("paper")
+    if kinds is not None:
+        why = f"{table.experiment} has no {table.metric.label} of a paper for its baseline and another row"
+        raise RequestError(f"--kind paper: {why}; allowed: {', '.join(one for one in KINDS if one != 'paper')}")
+    return chosen
+
+
 def draw(data: FigureData) -> Figure:
     """The figure of what `figure_data` gave."""
     with styled():

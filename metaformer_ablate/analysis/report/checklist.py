@@ -10,8 +10,9 @@ from metaformer_ablate.analysis.escapes import beyond_pdflatex, escape_latex
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.errors import RequestError, visible
+from metaformer_ablate.errors import visible
 from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.status import of_same_data
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.layers import flatten
 from metaformer_ablate.spec.plan import Plan
@@ -33,7 +34,7 @@ def build_checklist(plan: Plan, store: Store, folder: DataFolder, seeds: Sequenc
     runs = [run for row in (*table.rows, *(table.interactions or ())) for run in row.runs]
     records = [run.record for run in runs if run.record is not None]
     in_table = {run.run_id for run in runs}
-    tuning, others = _other_runs(plan, store, in_table)
+    tuning, others = of_same_data(plan, store, in_table)
     items = (
         ("Runs", _runs(table)),
         ("Seeds", _seeds(table)),
@@ -47,23 +48,6 @@ def build_checklist(plan: Plan, store: Store, folder: DataFolder, seeds: Sequenc
         ("Numbers", _numbers(table)),
     )
     return Checklist(f"Checklist of {table.title}", items)
-
-
-def _other_runs(plan: Plan, store: Store, in_table: set[str]) -> tuple[list[Record], list[Record]]:
-    """Runs of the same data that are not of the table: on the held-out training images, and all others."""
-    names = {spec.data.name for spec in plan.specs.values()}
-    tuning: list[Record] = []
-    others: list[Record] = []
-    for record in store:
-        if record.run_id in in_table:
-            continue
-        try:
-            data = record.spec()["data"]
-        except RequestError:
-            continue  # it is no run whose data are known
-        if data.get("name") in names:
-            (tuning if data.get("evaluate_on") == "holdout" else others).append(record)
-    return tuning, others
 
 
 def _runs(table: Table) -> str:
@@ -95,7 +79,7 @@ def _seeds(table: Table) -> str:
 
 def _tuning(plan: Plan, store: Store, tuning: Sequence[Record]) -> str:
     """What the held-out runs were of, by the settings that differ among them."""
-    chosen = store.path / "tuned" / f"{plan.experiment.name}.{plan.recipe.name}.yaml"
+    chosen = store.path / "tuned" / f"{plan.key}.yaml"
     kept = f" What was chosen stands in {chosen.name}." if chosen.is_file() else ""
     if not tuning:
         return (

@@ -15,6 +15,7 @@ from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.seed_counts import path_of as seed_counts_of
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.settings.layers import digest, flatten
 from metaformer_ablate.settings.yaml_reader import parse
@@ -168,7 +169,8 @@ def _section(
         specs = {row: chosen.specs[row] for row in here}
         chosen = replace(chosen, experiment=replace(chosen.experiment, rows=only), specs=specs, combinations=())
     seeds = sorted({seed for key in here.values() for seed in variants[key].records})
-    table = build_table(chosen, store, folder, seeds)
+    decided = not only_baseline and seed_counts_of(chosen, store).exists()  # then a table knows how many
+    table = build_table(chosen, store, folder, None if decided else seeds)
     # Counts that this machine happens to remember are not in the records.
     rows = tuple(
         row if row.name in here else replace(row, params=None, frozen_params=None, macs=None) for row in table.rows

@@ -104,7 +104,7 @@ def _interactions(section: Section) -> list[Html]:
     table = section.table
     if not table.interactions:
         return []
-    sheet = interactions_sheet(table.title, table.interactions, table.metric.digits)
+    sheet = interactions_sheet(table.title, table.interactions, table.metric.digits, table.audit)
     rows = []
     for each, line in zip(table.interactions, sheet.lines, strict=True):
         label, n, *shown = line
@@ -130,7 +130,8 @@ def _about_p(row: TableRow, section: Section, report: Report) -> list[str]:
         return []
     if row.delta.comparisons is None:
         return [f"p: {row.delta.method}"]
-    notes = [f"p: paired t over common seeds, {corrected_over(row.delta.comparisons)}"]
+    test = "two-stage" if section.table.seed_counts else "paired"
+    notes = [f"p: {test} t over common seeds, {corrected_over(row.delta.comparisons)}"]
     runs = _compared(section, row.name)
     for other in report.sections:
         for twin in other.table.rows if other is not section else ():
@@ -155,12 +156,15 @@ def _notes(table: Table, here: str, marks: dict[str, int]) -> Html:
     if any(row.ci95 or (row.delta and row.delta.ci95) for row in table.rows):
         words = (
             f"{table.metric.label}: mean ± standard deviation over n seeds [95% t interval of the mean]. "
-            "Difference: to the baseline, mean over common seeds [95% paired t interval]"
+            "Difference: to the baseline, mean over common seeds "
+            f"[95% {'two-stage' if table.seed_counts else 'paired'} t interval]"
         )
         tested = next((row.delta.comparisons for row in table.rows if row.delta and row.delta.comparisons), None)
         lines.append(words + (f"; its p is {corrected_over(tested)}." if tested else "."))
     lines += [found["text"] for found in (table.resolution, table.spread) if found]
     lines += table.agreement["text"] if table.agreement else []
+    lines += [table.seed_counts["text"]] if table.seed_counts else []
+    lines += table.registration["text"] if table.registration else []
     listed = [element("ol", *notes, class_="notes")] if notes else []
     return element("div", *listed, *(element("p", line, class_="quiet") for line in lines), class_="below")
 

@@ -64,13 +64,13 @@ _FACTS = (
 def audit(plan: Plan, runs: Runs, metric: Metric) -> tuple[Finding, ...]:
     """Numbered findings, each with the rows it holds for. Empty where all is fair.
 
-    `runs` has the state of every run of a table by row. Stale and failed runs are in no number of a table, so only
-    their absence is looked at.
+    `runs` has the state of every run of a table by row and by combination of two. Stale and failed runs are in no
+    number of a table, so only their absence is looked at.
     """
     facts = (*_FACTS, *_versions(runs))
     told = {row: {fact.name: _values(states, fact) for fact in facts} for row, states in runs.items()}
     found: dict[str, list[str]] = {}
-    for row in plan.specs:
+    for row, _ in plan.everything():
         for text in _findings(plan, runs, row, facts, told, metric):
             found.setdefault(text, []).append(row)
     return tuple(Finding(i, text, tuple(rows)) for i, (text, rows) in enumerate(found.items(), 1))
@@ -87,13 +87,15 @@ def _findings(
     base = plan.experiment.baseline
     changed: set[str] = set()
     if row != base and base in plan.specs:
-        different = differences(plan.specs[row], plan.specs[base])
+        different = differences(dict(plan.everything())[row], plan.specs[base])
         changed = {path for path, _, _ in different}
-        declared = {path for name in (row, base) for path in plan.experiment.rows[name].sets(plan.recipe.name)}
+        rows = {**plan.experiment.rows, **{each.row.name: each.row for each in plan.combinations}}
+        declared = {path for name in (row, base) for path in rows[name].sets(plan.recipe.name)}
         for path, here, there in different:
             if not _follows(path, here, there, declared):
                 yield f"{path} is {here}, the baseline's {there}, and the row does not set it"
-    if row != base and _seeds(runs[row]) != _seeds(runs[base]):
+    planned = {state.seed for state in runs[row]}  # fewer than the baseline's where its own spread decided
+    if row != base and _seeds(runs[row]) != [seed for seed in _seeds(runs[base]) if seed in planned]:
         yield f"{_counted(runs[row])}; of the baseline {_counted(runs[base])}"
     for fact in facts:
         if changed.intersection(fact.explained_by):

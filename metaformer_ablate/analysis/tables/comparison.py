@@ -1,25 +1,23 @@
-"""One experiment under two recipes, or under one and in the paper: means side by side, ranks and their change."""
+"""One experiment under several recipes or lengths, or in the paper: means side by side, ranks and their changes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
-from metaformer_ablate.analysis.tables.columns import Column, columns_of
-from metaformer_ablate.analysis.tables.csv import csv_text
 from metaformer_ablate.analysis.tables.ranking import measured_column, paper_column
-from metaformer_ablate.analysis.tables.render import render_sheet
-from metaformer_ablate.analysis.tables.sheet import Sheet
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Table, TableRow, metric_json, plain
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.spec.plan import plan
+from metaformer_ablate.records.tuning import tuned_plan
+from metaformer_ablate.spec.plan import Plan, plan
 from metaformer_ablate.statistics.agreement import agreement
-from metaformer_ablate.statistics.stats import mid_ranks
+from metaformer_ablate.statistics.consensus import LeftOut, left_out_one_by_one, mean_ranks, ranks_of
 from metaformer_ablate.tasks.base import Metric, Task
 
 PAPER = "paper"  # stands for a recipe: the column of printed numbers
@@ -42,13 +40,14 @@ class Result:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A row and its two results, in the order of the recipes. `rank_change` is the second rank minus the first."""
+    """A row and its results, in the order of the recipes. `mean_rank` is over them, None where one has no rank."""
 
     name: str
     label: str
     group: str
     paper: Mapping[str, Any]
-    results: tuple[Result, Result]
+    results: tuple[Result, ...]
+    mean_rank: float | None
 
     @property
     def set(self) -> Mapping[str, Any]:
@@ -56,89 +55,134 @@ class ComparisonRow:
 
     @property
     def rank_change(self) -> float | None:
-        before, after = (result.rank for result in self.results)
-        return None if before is None or after is None else after - before
+        """The second rank minus the first, of two recipes."""
+        before, after, *others = (result.rank for result in self.results)
+        return None if before is None or after is None or others else after - before
 
     def to_json(self) -> dict[str, Any]:
-        tree = {key: plain(getattr(self, key)) for key in ("name", "label", "group", "paper", "results")}
-        return {**tree, "rank_change": self.rank_change}
+        names = ("name", "label", "group", "paper", "results", "rank_change", "mean_rank")
+        return {key: plain(getattr(self, key)) for key in names}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An experiment under two recipes, for one metric of their task."""
+    """An experiment under several recipes, for one metric of their task.
+
+    `agreements` are of each pair of recipes, `left_out` says what each recipe alone decides (of three or more).
+    """
 
     experiment: str
-    recipes: tuple[str, str]
+    recipes: tuple[str, ...]
+    baseline: str
     task: Task
     metric: Metric
     rows: tuple[ComparisonRow, ...]
-    agreement: Mapping[str, Any] | None
+    agreements: tuple[Mapping[str, Any], ...]
+    left_out: tuple[LeftOut, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def agreement(self) -> Mapping[str, Any] | None:
+        """That of two recipes."""
+        return self.agreements[0] if len(self.recipes) == 2 and self.agreements else None
+
     def to_json(self) -> dict[str, Any]:
+        more = ("agreements", "left_out") if len(self.recipes) > 2 else ()
         return {
             "experiment": self.experiment,
             "recipes": list(self.recipes),
             **metric_json(self.task, self.metric),
-            **{key: plain(getattr(self, key)) for key in ("rows", "agreement", "warnings")},
+            **{key: plain(getattr(self, key)) for key in ("rows", "agreement", *more, "warnings")},
         }
 
 
 def build_comparison(
     experiment: str,
-    recipes: tuple[str, str],
+    recipes: Sequence[str],
     overrides: Sequence[str],
     store: Store,
     folder: DataFolder,
     seeds: Sequence[int] | None = None,
     metric: str | None = None,
+    tuned: bool = False,
 ) -> Comparison:
-    """What two recipes say of the rows of an experiment. PAPER stands for a recipe.
+    """What two or more recipes say of the rows of an experiment.
 
-    Ranks are among the rows that both have a number for, 1 for the best value, ties sharing the mean of theirs.
-    Overrides apply to both recipes. Rows where a seed diverged have no rank: the mean of the others is one of the
-    fortunate. Raises RequestError for one recipe twice, or two recipes of different tasks.
+    A recipe may have overrides of its own, `NAME:key=value,key=value`; PAPER stands for the printed numbers. Ranks are
+    among the rows that all have a number for, 1 for the best value, ties sharing the mean of theirs. `overrides` apply
+    to every recipe. With `tuned` each row of a recipe has its own best value there. Rows where a seed diverged have no
+    rank: the mean of the others is one of the fortunate. Raises RequestError for fewer than two, for the same runs
+    twice, for recipes of different tasks, and for `tuned` where nothing was chosen.
     """
-    if recipes[0] == recipes[1]:
-        raise RequestError(f"compare: {recipes[0]!r} twice; give two recipes, or one and {PAPER!r}")
+    plans = _plans(experiment, recipes, overrides)
+    if tuned:
+        plans = {recipe: tuned_plan(chosen, store)[0] for recipe, chosen in plans.items()}
     tables = {
-        recipe: build_table(plan(experiment, recipe, overrides), store, folder, seeds, metric=metric, spread=False)
-        for recipe in recipes
-        if recipe != PAPER
+        name: build_table(chosen, store, folder, seeds, metric=metric, spread=False) for name, chosen in plans.items()
     }
     first = next(iter(tables.values()))
-    _check_one_task(first, tables.values())
+    _check_one_task(tables)
     sides = [tables[recipe].rows if recipe in tables else _as_printed(first) for recipe in recipes]
     columns = [
         measured_column(recipe, tables[recipe].rows) if recipe in tables else paper_column(first.rows)
         for recipe in recipes
     ]
-    common = [row for row in columns[0].values if row in columns[1].values]
-    ranks = [
-        dict(zip(common, mid_ranks([-first.metric.sign * column.values[row] for row in common]), strict=True))
-        for column in columns
-    ]
+    sign = first.metric.sign
+    ranks = ranks_of(columns, sign)
+    means = mean_ranks(ranks)
     rows = []
-    for one, two in zip(*sides, strict=True):
-        results = Result(one, ranks[0].get(one.name)), Result(two, ranks[1].get(one.name))
-        rows.append(ComparisonRow(one.name, one.label, one.group, one.paper, results))
+    for results in zip(*sides, strict=True):
+        one, name = results[0], results[0].name
+        ranked = tuple(Result(row, column.get(name)) for row, column in zip(results, ranks, strict=True))
+        rows.append(ComparisonRow(name, one.label, one.group, one.paper, ranked, means.get(name)))
+    pairs = (agreement(one, other, sign) for one, other in combinations(columns, 2))
     return Comparison(
         experiment=first.experiment,
-        recipes=recipes,
+        recipes=tuple(recipes),
+        baseline=first.baseline,
         task=first.task,
         metric=first.metric,
         rows=tuple(rows),
-        agreement=agreement(columns[0], columns[1], first.metric.sign),
+        agreements=tuple(found for found in pairs if found is not None),
+        left_out=tuple(left_out_one_by_one(columns, first.baseline, sign)),
         warnings=tuple(f"{recipe}: {warning}" for recipe, table in tables.items() for warning in table.warnings),
     )
 
 
-def _check_one_task(first: Table, tables: Iterable[Table]) -> None:
-    if other := next((table for table in tables if table.task is not first.task), None):
+def split_recipe(word: str) -> tuple[str, list[str]]:
+    """`NAME:key=value,key=value` as the name and its overrides; a comma inside of a value is one of the value."""
+    name, colon, rest = word.partition(":")
+    return name, re.split(r",(?=[A-Za-z_][A-Za-z0-9_.]*=)", rest) if colon else []
+
+
+def _plans(experiment: str, recipes: Sequence[str], overrides: Sequence[str]) -> dict[str, Plan]:
+    """The plan of each recipe, the paper apart."""
+    if len(recipes) < 2:
+        found = f"found {', '.join(map(shown, recipes)) or 'none'}"
+        raise RequestError(f"compare: give two recipes or more, or one and {PAPER!r}, then an experiment; {found}")
+    plans: dict[str, Plan] = {}
+    runs: dict[tuple[str, ...], str] = {}
+    for i, recipe in enumerate(recipes):
+        name, own = split_recipe(recipe)
+        if recipe in recipes[:i]:
+            raise RequestError(f"compare: {recipe!r} twice; give two recipes, or one and {PAPER!r}")
+        if name == PAPER:
+            if own:
+                raise RequestError(f"compare: {shown(recipe)}: the paper's printed numbers take no overrides")
+            continue
+        plans[recipe] = chosen = plan(experiment, name, [*own, *overrides])
+        ids = tuple(spec.run_id for spec in chosen.specs.values())
+        if (same := runs.setdefault(ids, recipe)) != recipe:
+            raise RequestError(f"compare: {same!r} and {recipe!r} are the same runs; allowed: recipes that differ")
+    return plans
+
+
+def _check_one_task(tables: Mapping[str, Table]) -> None:
+    first, *others = tables.items()
+    if other := next((each for each in others if each[1].task is not first[1].task), None):
         raise RequestError(
-            f"compare: {first.recipe} is of {first.task.name}, {other.recipe} of {other.task.name}; "
-            f"give two recipes of one task"
+            f"compare: {first[0]} is of {first[1].task.name}, {other[0]} of {other[1].task.name}; "
+            f"give recipes of one task"
         )
 
 
@@ -153,63 +197,8 @@ def _as_printed(table: Table) -> tuple[TableRow, ...]:
     )  # fmt: skip
 
 
-def render_comparison(comparison: Comparison, style: str, digits: int | None = None) -> str:
-    """A comparison in one of the formats of a table."""
-    if style == "json":
-        return json.dumps(comparison.to_json(), indent=1, allow_nan=False) + "\n"
-    if style == "csv":
-        return render_csv(comparison)
-    one, other = comparison.recipes
-    metric = comparison.metric
-    usual = columns_of(metric)
-    columns = {"group": usual["group"], "row": usual["row"]}
-    for i, recipe in enumerate((one, other)):
-        columns |= {f"{recipe} {key}": column for key, column in _columns(metric, recipe, i).items()}
-    columns["change"] = Column("Rank change", lambda row, digits: _rank(row.rank_change, "+"))
-    narrow: list[tuple[str, Column | None]] = [("group", None)]
-    for i, recipe in enumerate((one, other)):
-        if recipe != PAPER:
-            shorter = _columns(metric, recipe, i, interval=False)["mean"]
-            narrow += [(f"{recipe} n", None), (f"{recipe} mean", shorter)]
-    best = "the highest" if metric.higher_is_better else "the lowest"
-    notes = [
-        f"Ranks are of the mean {metric.phrase} among the rows that both have, 1 for {best}; ties share theirs.",
-        *(comparison.agreement["text"] if comparison.agreement else []),
-        *(f"Warning: {warning}" for warning in comparison.warnings),
-    ]
-    title = f"{comparison.experiment} under {one} and {other}"
-    decimals = metric.digits if digits is None else digits
-    marks: list[tuple[int, ...]] = [()] * len(comparison.rows)
-    return render_sheet(Sheet(title, comparison.rows, columns, decimals, marks, (), notes, (), narrow), style)
-
-
-def _columns(metric: Metric, recipe: str, i: int, interval: bool = True) -> dict[str, Column]:
-    """The columns of a table that speak of one recipe, over that recipe's results in a row of a comparison."""
-
-    def of(cell: Callable[[Any, int], str]) -> Callable[[Any, int], str]:
-        return lambda row, digits: cell(row.results[i].row, metric.paper_digits if recipe == PAPER else digits)
-
-    usual = columns_of(metric)
-    mean = usual[metric.name if interval else "mean"]
-    parts = tuple(replace(part, of=of(part.of)) for part in mean.parts)
-    heading = f"{recipe}: {metric.phrase}" + (f" ({metric.unit})" if metric.unit else "")
-    parts = (*(replace(part, heading=heading) for part in parts[:1]), *(() if recipe == PAPER else parts[1:]))
-    columns = {"mean": replace(mean, heading=heading, of=of(mean.of), parts=parts)}
-    if recipe != PAPER:
-        columns["n"] = replace(usual["n"], of=of(usual["n"].of))
-    return {**columns, "rank": Column("Rank", lambda row, digits: _rank(row.results[i].rank))}
-
-
-def _rank(rank: float | None, sign: str = "") -> str:
-    return "" if rank is None else f"{rank:{sign if rank else ''}g}"
-
-
-def render_csv(comparison: Comparison) -> str:
-    keys = ("n", "mean", "std", "status")
-    lines = []
-    for row in comparison.rows:
-        line = {"experiment": comparison.experiment, "name": row.name, "label": row.label, "group": row.group}
-        for recipe, result in zip(comparison.recipes, row.results, strict=True):
-            line |= {f"{recipe}_{key}": getattr(result.row, key) for key in keys} | {f"{recipe}_rank": result.rank}
-        lines.append({**line, "rank_change": row.rank_change})
-    return csv_text(list(lines[0]), lines)
+def names_of(pairs: Iterable[tuple[str, str]], most: int) -> str:
+    """`a over b, c over d and 3 more`."""
+    said = [f"{better} over {worse}" for better, worse in pairs]
+    more = f" and {len(said) - most} more" if len(said) > most else ""
+    return ", ".join(said[:most]) + more

@@ -12,11 +12,16 @@ from metaformer_ablate.statistics.stats import LEVEL, corrected_over, holm
 from metaformer_ablate.tasks.base import Metric
 
 
-def test_equivalence(pairs: Mapping[str, Pairs], margin: float | None) -> dict[str, EquivalenceTest]:
-    """The test of each row that has one, p corrected over these rows. Empty without a margin."""
+def test_equivalence(
+    pairs: Mapping[str, Pairs], margin: float | None, first: int | None = None
+) -> dict[str, EquivalenceTest]:
+    """The test of each row that has one, p corrected over these rows. Empty without a margin.
+
+    `first` as of `paired_difference`.
+    """
     if margin is None:
         return {}
-    tested = {row: equivalence([here - there for here, there in found], margin) for row, found in pairs.items()}
+    tested = {row: equivalence([here - there for here, there in found], margin, first) for row, found in pairs.items()}
     known = {row: test for row, test in tested.items() if test is not None}
     corrected = holm([test.p for test in known.values()])
     return {

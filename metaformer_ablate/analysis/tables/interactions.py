@@ -15,11 +15,11 @@ from metaformer_ablate.analysis.tables.columns import (
     within_range,
 )
 from metaformer_ablate.analysis.tables.sheet import Sheet
-from metaformer_ablate.analysis.tables.types import Delta, Interval, plain, run_json
+from metaformer_ablate.analysis.tables.types import Delta, Finding, Interval, flat_interval, plain, run_json
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.spec.plan import Combination, Plan
 from metaformer_ablate.statistics.effects import standardised
-from metaformer_ablate.statistics.stats import corrected_over, holm, paired_difference
+from metaformer_ablate.statistics.stats import corrected_over, holm, paired_difference, summarise
 from metaformer_ablate.tasks.base import Metric
 
 Runs = Mapping[str, Sequence[RunState]]
@@ -54,15 +54,46 @@ class Interaction:
     def group(self) -> str:
         return ""
 
+    def values(self) -> dict[int, float]:
+        """The metric by seed, of the runs that are ok."""
+        found = ((run.seed, run.value(self.metric.name)) for run in self.runs)
+        return {seed: value for seed, value in found if value is not None}
+
+    def flat(self) -> dict[str, Any]:
+        """One line of plain cells, named as those of a row where they are the same things."""
+        found, own = summarise(list(self.values().values())), self.difference
+        return {
+            **{key: getattr(self, key) for key in ("name", "label", "group")},
+            **{key: getattr(found, key) for key in ("n", "mean", "std")},
+            **flat_interval("ci95", found.ci95),
+            "delta_mean": self.both and self.both.mean,
+            **flat_interval("delta_ci95", self.both.ci95 if self.both else None),
+            "notes": "; ".join(self.notes),
+            "run_ids": " ".join(run.run_id for run in self.runs if run.status == "ok"),
+            "interaction_of": " ".join(self.rows),
+            "interaction_n": self.n,
+            "interaction_sum": self.sum and self.sum.mean,
+            "interaction_difference": own and own.mean,
+            **flat_interval("interaction_ci95", own.ci95 if own else None),
+            "interaction_p": own and own.p,
+        }
+
     def to_json(self) -> dict[str, Any]:
         names = ("name", "rows", "label", "set", "n", "sum", "both", "difference", "notes")
         tree = {name: plain(getattr(self, name)) for name in names}
         return {**tree, "runs": [run_json(run, self.metric) for run in self.runs]}
 
 
-def build_interactions(plan: Plan, runs: Runs, combined: Runs, metric: Metric) -> tuple[Interaction, ...]:
-    """The interactions of a plan; `runs` are of its rows, `combined` of its combinations. p by Holm over them."""
-    found = [_interaction(plan, each, runs, combined.get(each.row.name, ()), metric) for each in plan.combinations]
+def build_interactions(
+    plan: Plan, runs: Runs, combined: Runs, metric: Metric, first: int | None = None
+) -> tuple[Interaction, ...]:
+    """The interactions of a plan; `runs` are of its rows, `combined` of its combinations. p by Holm over them.
+
+    `first` as of `paired_difference`.
+    """
+    found = [
+        _interaction(plan, each, runs, combined.get(each.row.name, ()), metric, first) for each in plan.combinations
+    ]
     corrected = holm([each.difference.p if each.difference else None for each in found])
     tested = sum(p is not None for p in corrected)
     return tuple(
@@ -74,7 +105,7 @@ def build_interactions(plan: Plan, runs: Runs, combined: Runs, metric: Metric) -
 
 
 def _interaction(
-    plan: Plan, combination: Combination, runs: Runs, together: Sequence[RunState], metric: Metric
+    plan: Plan, combination: Combination, runs: Runs, together: Sequence[RunState], metric: Metric, head: int | None
 ) -> Interaction:
     first, second = combination.rows
     sides = [runs[plan.experiment.baseline], runs[first], runs[second], together]
@@ -93,33 +124,39 @@ def _interaction(
         label=combination.row.label,
         set=combination.row.sets(plan.recipe.name),
         n=len(common),
-        sum=_shift(expected),
-        both=_shift(found),
-        difference=_test(found, expected),
+        sum=_shift(expected, head),
+        both=_shift(found, head),
+        difference=_test(found, expected, head),
         notes=tuple(notes),
         runs=tuple(together),
     )
 
 
-def _shift(values: Sequence[float]) -> Shift | None:
+def _shift(values: Sequence[float], head: int | None) -> Shift | None:
     if not values:
         return None
-    found = paired_difference(values, [0.0] * len(values))
+    found = paired_difference(values, [0.0] * len(values), head)
     return Shift(found.mean, found.ci95)
 
 
-def _test(both: Sequence[float], expected: Sequence[float]) -> Delta | None:
+def _test(both: Sequence[float], expected: Sequence[float], head: int | None) -> Delta | None:
     if not both:
         return None
-    found = paired_difference(both, expected)
+    found = paired_difference(both, expected, head)
     effect = standardised([b - e for b, e in zip(both, expected, strict=True)])
     return Delta(found.mean, found.ci95, found.p, found.method, p_uncorrected=found.p, effect=effect)
 
 
-def interactions_sheet(title: str, interactions: Sequence[Interaction], digits: int) -> Sheet:
-    """What is printed below a table."""
+def interactions_sheet(
+    title: str, interactions: Sequence[Interaction], digits: int, audit: Sequence[Finding] = ()
+) -> Sheet:
+    """What is printed below a table, with the findings of its audit that are of a combination."""
     numbers: dict[str, int] = {}
-    marks = [[numbers.setdefault(note, len(numbers) + 1) for note in each.notes] for each in interactions]
+    notes = [
+        [*(f"audit: {finding.text}" for finding in audit if each.name in finding.rows), *each.notes]
+        for each in interactions
+    ]
+    marks = [[numbers.setdefault(note, len(numbers) + 1) for note in own] for own in notes]
     tested = next((d.comparisons for each in interactions if (d := each.difference) and d.comparisons), None)
     corrected = f"; p of the paired t test, {corrected_over(tested)}" if tested else ""
     lines = [

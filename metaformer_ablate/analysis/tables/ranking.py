@@ -8,7 +8,7 @@ from metaformer_ablate.analysis.tables.types import TableRow
 from metaformer_ablate.statistics.agreement import RankedColumn
 
 
-def measured_column(name: str, rows: Sequence[TableRow]) -> RankedColumn:
+def measured_column(name: str, rows: Sequence[TableRow], first: int | None = None) -> RankedColumn:
     """The means of a table's rows. Where a seed diverged, the mean is of the fortunate ones and is left out."""
     left_out = {}
     for row in rows:
@@ -18,7 +18,7 @@ def measured_column(name: str, rows: Sequence[TableRow]) -> RankedColumn:
             left_out[row.name] = "no run that counts"
     # Equal counts may differ in the last digit of their mean, which is no order.
     values = {row.name: round(row.mean, 9) for row in rows if row.mean is not None and row.name not in left_out}
-    return RankedColumn(name, values, {row.name: row.values() for row in rows}, left_out)
+    return RankedColumn(name, values, {row.name: row.values() for row in rows}, left_out, first)
 
 
 def paper_column(rows: Sequence[TableRow]) -> RankedColumn:

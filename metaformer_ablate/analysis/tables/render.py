@@ -16,6 +16,7 @@ from metaformer_ablate.analysis.tables.interactions import interactions_sheet
 from metaformer_ablate.analysis.tables.latex import render_latex
 from metaformer_ablate.analysis.tables.sheet import Sheet, make_sheet
 from metaformer_ablate.analysis.tables.text import needed_width, render_markdown, render_text, text_width
+from metaformer_ablate.analysis.tables.tuning import tuning_sheets
 from metaformer_ablate.analysis.tables.types import Table
 
 FORMATS = ("text", "markdown", "csv", "latex", "html", "json")
@@ -53,7 +54,11 @@ def render(
         sheet = sheet.with_short_notes()
     text = render_sheet(sheet, style, width, transposed)
     if table.interactions:
-        text += "\n" + render_sheet(interactions_sheet(table.title, table.interactions, decimals), style, width)
+        text += "\n" + render_sheet(
+            interactions_sheet(table.title, table.interactions, decimals, table.audit), style, width
+        )
+    for part in tuning_sheets(table.tuning, decimals) if table.tuning else ():
+        text += "\n" + render_sheet(part, style, width)
     return text
 
 

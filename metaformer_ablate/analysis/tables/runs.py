@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from statistics import fmean
 from typing import Any
 
 from metaformer_ablate.analysis.tables.columns import Column, format_optional
@@ -35,13 +36,13 @@ class RunLine:
 
 
 def list_runs(table: Table) -> list[RunLine]:
-    """Every run, row by row in the order of the table.
+    """Every run, row by row in the order of the table, then those of its combinations of two rows.
 
     The mean of a row's differences is its difference in the table, where the table has one.
     """
     there = table.baseline_row.values()
     lines = []
-    for row in table.rows:
+    for row in (*table.rows, *(table.interactions or ())):
         for run in row.runs:
             data = run.record.data if run.record is not None else {}
             git = data.get("git") or {}
@@ -86,7 +87,8 @@ def render_runs(table: Table, lines: Sequence[RunLine], style: str) -> str:
         gone.append(shown.pop(name).heading)
     cells = _cells(lines, shown)
     drawn = [(cells[i], i + 1 < len(lines) and lines[i + 1].row != line.row) for i, line in enumerate(lines)]
-    notes = [f"{row.name}: mean {row.mean:.4f} over {row.n} seeds" for row in table.rows if row.mean is not None]
+    values = {row.name: list(row.values().values()) for row in (*table.rows, *(table.interactions or ()))}
+    notes = [f"{name}: mean {fmean(found):.4f} over {len(found)} seeds" for name, found in values.items() if found]
     notes += [not_shown(gone, width)] if gone else []
     headings = [column.heading for column in shown.values()]
     return draw(f"The runs of {table.title}", headings, list(shown.values()), drawn, notes, width)

@@ -79,8 +79,10 @@ def _first_sentence(note: str) -> str:
 
 def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> Sheet:
     # One numbering: the audit's footnotes first, then the rows' own notes as they come.
-    whose = {finding.number: "audit, every row" if table.is_shared(finding) else "audit" for finding in table.audit}
-    numbers = {f"{whose[finding.number]}: {finding.text}": finding.number for finding in table.audit}
+    names_of_rows = {row.name for row in table.rows}  # what is of combinations alone stands with their part
+    found = [finding for finding in table.audit if names_of_rows.intersection(finding.rows)]
+    whose = {finding.number: "audit, every row" if table.is_shared(finding) else "audit" for finding in found}
+    numbers = {f"{whose[finding.number]}: {finding.text}": finding.number for finding in found}
     marks = []
     for row in table.rows:
         audited = [finding.number for finding in table.own_findings(row)]
@@ -108,9 +110,10 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
         lines.append(in_columns if style == "latex" else in_a_cell)
     if "mean" in names and any(row.std is not None for row in rows):
         lines.append(f"{label}: mean ± standard deviation over seeds.")
+    test = "two-stage" if table.seed_counts else "paired"
     if {"difference", "p"} & {*names} and (tested := _comparisons(row.delta for row in rows)):
         lines.append(
-            "Difference from the baseline: mean over common seeds [95% paired t interval]; p: paired t test, "
+            f"Difference from the baseline: mean over common seeds [95% {test} t interval]; p: {test} t test, "
             f"{corrected_over(tested)}. The test asks whether the rows would differ if trained again."
         )
     if {"effect", "better"} & {*names} and (pairs := _most_pairs(table)):
@@ -133,6 +136,8 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
     lines += [table.power["text"]] if table.power else []
     lines += [table.equivalent["text"]] if table.equivalent else []
     lines += table.agreement["text"] if table.agreement and "paper" in names else []
+    lines += [table.seed_counts["text"]] if table.seed_counts else []
+    lines += table.registration["text"] if table.registration else []
     told = tuple(f"audit [{finding.number}]" for finding in table.audit)  # as footnotes
     return lines + [f"Warning: {warning}" for warning in table.warnings if not warning.startswith(told)]
 

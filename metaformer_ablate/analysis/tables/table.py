@@ -15,6 +15,8 @@ from metaformer_ablate.analysis.tables.equivalence import test_equivalence, with
 from metaformer_ablate.analysis.tables.image_tests import test_on_images
 from metaformer_ablate.analysis.tables.interactions import build_interactions
 from metaformer_ablate.analysis.tables.ranking import measured_column, paper_column
+from metaformer_ablate.analysis.tables.registration import try_registered_study
+from metaformer_ablate.analysis.tables.seed_counts import counts_for, first_of, seed_counts_part
 from metaformer_ablate.analysis.tables.spread import spread_of
 from metaformer_ablate.analysis.tables.types import (
     Bootstrap,
@@ -36,6 +38,7 @@ from metaformer_ablate.statistics.agreement import agreement
 from metaformer_ablate.statistics.effects import probability_better, standardised
 from metaformer_ablate.statistics.power import Pairs, detectable_difference, required_seeds
 from metaformer_ablate.statistics.stats import holm, paired_difference, summarise
+from metaformer_ablate.statistics.two_stage import TWO_STAGE
 from metaformer_ablate.tasks.base import Metric, Task
 from metaformer_ablate.tasks.registry import get_task, task_of
 
@@ -65,40 +68,46 @@ def build_table(
     """
     task = plan_task(plan)
     chosen = task.metric(metric)
+    counts, warned = counts_for(plan, store, seeds)
+    first, unknowing = first_of(counts, chosen)
     found = tuple(seeds) if seeds is not None else seeds_with_records(plan, store)
-    known = _states(plan, store, folder, found)
+    each = None if counts is None else counts.seeds
+    known = _states(plan, store, folder, found, each)
     runs = {row: known.get(row, []) for row in plan.experiment.rows}
     base = plan.experiment.baseline
     pairs = {row: [] if row == base else _pairs(runs[row], runs[base], chosen) for row in runs}
-    deltas = _deltas(pairs, chosen.sign)
-    equal = test_equivalence(pairs, equivalent)
+    deltas = _deltas(pairs, chosen.sign, first)
+    equal = test_equivalence(pairs, equivalent, first)
     on_images = test_on_images(runs, base, store, task) if images else {}
     rows = tuple(
         _table_row(plan, name, states, chosen, deltas[name], pairs[name], on_images.get(name), equal.get(name))
         for name, states in runs.items()
     )
-    findings = audit(plan, runs, chosen)
+    together = _states(plan, store, folder, found, each, combined=True)
+    findings = audit(plan, {**runs, **together}, chosen)
     resolution = detectable_difference(list(pairs.values()), chosen.difference_unit)
     hints = [no_records_hint(plan, store, found), None if seeds is not None else stray_seeds(runs)]
-    warnings = _warnings(rows, store, [hint for hint in hints if hint])
-    together = _states(plan, store, folder, found, combined=True)
-    interactions = build_interactions(plan, runs, together, chosen) if plan.combinations else None
+    warnings = [*_warnings(rows, store, [hint for hint in hints if hint], each is None), *warned, *unknowing]
+    registration, mind = try_registered_study(plan, store, folder, rows, task)
+    interactions = build_interactions(plan, runs, together, chosen, first) if plan.combinations else None
     return Table(
         experiment=plan.experiment.name,
         recipe=plan.recipe.name,
-        overrides=plan.overrides,
+        overrides=(*plan.overrides, *(["--tuned"] if plan.choices else [])),
         baseline=base,
         task=task,
         metric=chosen,
         rows=rows,
-        warnings=(*warnings, *(finding.warning for finding in findings)),
+        warnings=(*warnings, *mind, *(finding.warning for finding in findings)),
         audit=findings,
         resolution=resolution,
         spread=spread_of(runs, base, pairs, resolution, task, chosen) if spread else None,
-        agreement=agreement(measured_column(plan.recipe.name, rows), paper_column(rows), chosen.sign),
+        agreement=agreement(measured_column(plan.recipe.name, rows, first), paper_column(rows), chosen.sign),
         power=None if power is None else required_seeds(power, list(pairs.values()), chosen.difference_unit),
         equivalent=None if equivalent is None else within_margin(equal, equivalent, resolution, chosen),
         interactions=interactions,
+        registration=registration,
+        seed_counts=None if counts is None else seed_counts_part(counts, pairs, chosen),
     )
 
 
@@ -110,15 +119,21 @@ def plan_task(plan: Plan) -> Task:
 
 
 def _states(
-    plan: Plan, store: Store, folder: DataFolder, seeds: Sequence[int], combined: bool = False
+    plan: Plan,
+    store: Store,
+    folder: DataFolder,
+    seeds: Sequence[int],
+    counts: Mapping[str, int] | None = None,
+    combined: bool = False,
 ) -> dict[str, list[RunState]]:
-    """The runs of every row, or of every combination, as they stand, one per seed."""
+    """The runs of every row, or of every combination, as they stand, one per seed; of `counts` as many as they say."""
     together = {each.row.name: each.spec for each in plan.combinations if each.spec is not None}
     specs = together if combined else plan.specs
     # Of what each row is trained on, which an override may have made another than the recipe's.
     data = {(spec.data.name, spec.data.reader) for spec in specs.values()}
     fingerprints = {name: folder.fingerprint(name, reader) for name, reader in data}
-    return {name: run_states(spec, seeds, store, fingerprints[spec.data.name]) for name, spec in specs.items()}
+    own = {name: seeds if counts is None else range(counts[name]) for name in specs}
+    return {name: run_states(spec, own[name], store, fingerprints[spec.data.name]) for name, spec in specs.items()}
 
 
 def _values(states: Sequence[RunState], metric: Metric) -> dict[int, float]:
@@ -134,10 +149,10 @@ def _pairs(states: Sequence[RunState], baseline: Sequence[RunState], metric: Met
     return [(value, there[seed]) for seed, value in here.items() if seed in there]
 
 
-def _deltas(pairs: Mapping[str, Pairs], sign: int) -> dict[str, Delta | None]:
-    """The paired difference of every row, p corrected over the rows."""
+def _deltas(pairs: Mapping[str, Pairs], sign: int, first: int | None = None) -> dict[str, Delta | None]:
+    """The paired difference of every row, p corrected over the rows; `first` as of `paired_difference`."""
     apart = {row: [here - there for here, there in p] for row, p in pairs.items()}
-    found = {row: paired_difference(*zip(*p, strict=True)) if p else None for row, p in pairs.items()}
+    found = {row: paired_difference(*zip(*p, strict=True), first=first) if p else None for row, p in pairs.items()}
     corrected = holm([d.p if d else None for d in found.values()])
     tested = sum(p is not None for p in corrected)
     return {
@@ -147,7 +162,7 @@ def _deltas(pairs: Mapping[str, Pairs], sign: int) -> dict[str, Delta | None]:
             d.mean,
             d.ci95,
             p,
-            d.method,
+            d.method if first is None or d.p is None else TWO_STAGE.format(first=first),
             p_uncorrected=d.p,
             comparisons=None if p is None else tested,
             effect=standardised(apart[row]),
@@ -249,12 +264,12 @@ def _run_notes(states: Sequence[RunState]) -> list[str]:
     return notes
 
 
-def _warnings(rows: Sequence[TableRow], store: Store, hints: Sequence[str]) -> list[str]:
+def _warnings(rows: Sequence[TableRow], store: Store, hints: Sequence[str], even: bool) -> list[str]:
     warnings = [*store.problems.values(), *hints]
     done = [row for row in rows if row.n]
     if done and min(row.n for row in done) == 1:
         warnings.append("one seed: a difference between rows cannot be told from chance; run more with --seeds 3")
-    if len({row.n for row in done}) > 1:
+    if even and len({row.n for row in done}) > 1:
         warnings.append("rows have different numbers of seeds; differences are over the seeds that both rows have")
     if any(run.status == "stale" for row in rows for run in row.runs):
         warnings.append("stale runs were trained on other data than today's; they are shown but not counted")

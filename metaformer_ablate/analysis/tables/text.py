@@ -99,7 +99,7 @@ def draw(
     for cells, ends in lines:
         drawn.add_row(*(Text(visible(cell)) for cell in cells), end_section=ends)
     stream = io.StringIO()
-    console = Console(file=stream, width=width, color_system=None, highlight=False)
+    console = Console(file=stream, width=width, color_system=None, highlight=False, force_jupyter=False)
     console.print(drawn)
     for note in notes:
         console.print(Text(visible(note)), width=min(console.width, 120))  # a sentence is not read across a wide table

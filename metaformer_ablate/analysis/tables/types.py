@@ -139,17 +139,17 @@ class TableRow:
         bootstrap = self.bootstrap or Bootstrap(None, None, "")
         return {
             **{name: getattr(self, name) for name in names},
-            **_ends("ci95", self.ci95),
+            **flat_interval("ci95", self.ci95),
             "delta_mean": delta and delta.mean,
-            **_ends("delta_ci95", delta.ci95 if delta else None),
+            **flat_interval("delta_ci95", delta.ci95 if delta else None),
             "delta_p": delta and delta.p,
             "delta_method": delta and delta.method,
             f"paper_{self.metric.name}": self.printed,
             "status": self.status,
             "notes": "; ".join(self.notes),
             "run_ids": " ".join(run.run_id for run in self.runs if run.status == "ok"),
-            **_ends("bootstrap", bootstrap.ci95),
-            **_ends("delta_bootstrap", bootstrap.delta_ci95),
+            **flat_interval("bootstrap", bootstrap.ci95),
+            **flat_interval("delta_bootstrap", bootstrap.delta_ci95),
             "images_p": images and images.p,
             "images_method": images and images.method,
             "delta_p_uncorrected": delta and delta.p_uncorrected,
@@ -181,10 +181,13 @@ class Table:
     power: Mapping[str, Any] | None = None  # the seeds that an asked-for difference needs
     equivalent: Mapping[str, Any] | None = None  # the rows within an asked-for margin of the baseline
     interactions: Sequence[Any] | None = None  # of the pairs of rows that the experiment names
+    registration: Mapping[str, Any] | None = None  # what was written down beforehand, and what became of it
+    seed_counts: Mapping[str, Any] | None = None  # where the spread of the first seeds decided how many each row gets
+    tuning: Any | None = None  # where each row has its own best value: the same-value rows, and the trials
 
     @property
     def title(self) -> str:
-        return f"{self.experiment} under {self.recipe}"
+        return f"{self.experiment} under {self.recipe}" + (", each row at its own best value" if self.tuning else "")
 
     @property
     def baseline_row(self) -> TableRow:
@@ -203,10 +206,10 @@ class Table:
 
     def is_shared(self, finding: Finding) -> bool:
         """Whether a finding of the audit holds for every row."""
-        return 1 < len(self.rows) == len(finding.rows)
+        return len(self.rows) > 1 and {row.name for row in self.rows} <= {*finding.rows}
 
-    def findings(self, row: TableRow) -> list[Finding]:
-        """What the audit found of a row."""
+    def findings(self, row: Any) -> list[Finding]:
+        """What the audit found of a row, or of a combination of two."""
         return [finding for finding in self.audit if row.name in finding.rows]
 
     def own_findings(self, row: TableRow) -> list[Finding]:
@@ -223,20 +226,27 @@ class Table:
                 for name in ("rows", "warnings", "audit", "resolution", "spread", "agreement")
             },
         }
-        asked = {"power": self.power, "equivalent": self.equivalent, "interactions": self.interactions}
+        names = ("power", "equivalent", "interactions", "registration", "seed_counts", "tuning")
+        asked = {name: getattr(self, name) for name in names}
         return tree | {name: plain(value) for name, value in asked.items() if value is not None}
 
     def flat(self) -> list[dict[str, Any]]:
-        """The rows as lines of plain cells, each with the experiment, the recipe and the audit's findings."""
-        return [
+        """The rows as lines of plain cells, each with the experiment, the recipe and the audit's findings.
+
+        Combinations of two rows follow where there are any, with columns of their own at the end.
+        """
+        together = list(self.interactions or ())
+        lines = [
             {
                 "experiment": self.experiment,
                 "recipe": self.recipe,
                 **row.flat(),
                 "audit": "; ".join(finding.text for finding in self.findings(row)),
             }
-            for row in self.rows
+            for row in (*self.rows, *together)
         ]
+        columns = dict.fromkeys(key for line in lines for key in line)
+        return [columns | line for line in lines]
 
 
 def run_json(run: RunState, metric: Metric) -> dict[str, Any]:
@@ -270,6 +280,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _ends(name: str, pair: Interval | None) -> dict[str, float | None]:
+def flat_interval(name: str, pair: Interval | None) -> dict[str, float | None]:
+    """The ends of an interval as two cells."""
     low, high = pair or (None, None)
     return {f"{name}_lo": low, f"{name}_hi": high}

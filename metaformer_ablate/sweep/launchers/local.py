@@ -86,12 +86,16 @@ class InProcess:
         self._worker: Worker | None = None  # from the first run on, for it loads torch
 
     def submit(self, request: RunRequest) -> None:
+        import torch
+
         from metaformer_ablate.runs.worker import Worker
 
         self._worker = self._worker or Worker(self._tracking)
         request = replace(request, device=self.device)
         report = partial(self.report, request.run_id)
+        threads = torch.get_num_threads()  # a run sets its own; this process may have other work
         self._ended.append(self._worker.execute(request, self._stop, report))
+        torch.set_num_threads(threads)
 
     def wait(self, seconds: float) -> list[RunResult]:
         ended, self._ended = self._ended, []

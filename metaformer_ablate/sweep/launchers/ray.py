@@ -46,7 +46,10 @@ def launcher(
     specs: Sequence[RunSpec], device: str, stop: StopRequest, workers: int | None = None, **other_options: Any
 ) -> Launcher:
     """At most `workers` runs at once; by default as many as fit the CPUs of the nodes with the threads that runs use,
-    or one per GPU. More workers than GPUs share them. Raises RequestError where Ray or what the runs need is missing."""
+    or one per GPU. More workers than GPUs share them.
+
+    Raises RequestError where Ray or what the runs need is missing.
+    """
     try:
         import ray
     except ModuleNotFoundError:

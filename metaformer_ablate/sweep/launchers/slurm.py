@@ -1,4 +1,4 @@
-"""Runs as jobs of Slurm, one run per job, submitted in arrays by submitit; the sweep stays on the login node and watches.
+"""Runs as jobs of Slurm, one run per job, in arrays of submitit; the sweep stays on the login node and watches.
 
 What it watches are the files that jobs leave in `<results>/.slurm/` and the queue: a cluster need not have accounting.
 A job that Slurm requeues goes on from its run's checkpoint by itself; one that is gone without its record is submitted

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from multiprocessing import get_context
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.runs.request import RunRequest, RunResult
@@ -49,10 +51,13 @@ class WorkerProcess:
         ours, theirs = context.Pipe()
         # Ctrl-C on a terminal goes to children too, and one that is not ready for it would print a traceback.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        # A spawned process imports the main module of this one, which may be a script that calls `run` as it is read.
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:
             process = context.Process(target=_serve, args=(theirs, os.getpid(), self._compilers))
             process.start()
         finally:
+            sys.modules["__main__"] = main
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
         self._process, self.channel = process, ours

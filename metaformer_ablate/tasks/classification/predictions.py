@@ -45,6 +45,18 @@ def per_image(predictions: Arrays) -> NDArray[np.bool_]:
     return np.asarray(predictions["label"] == predictions["predicted"])
 
 
+def derive(predictions: Arrays) -> dict[str, float]:
+    """The metrics that a record's predictions give: `balanced_accuracy`, in percent.
+
+    The mean over classes of the share of their images that is right (scikit-learn's balanced_accuracy_score; Brodersen
+    et al., ICPR 2010): each class counts alike, however many images it has. Classes without an image are left out.
+    """
+    label, right = predictions["label"].astype(np.int64), per_image(predictions)
+    images = np.bincount(label)
+    shares = np.bincount(label, right)[images > 0] / images[images > 0]
+    return {"balanced_accuracy": 100 * float(np.mean(shares))}
+
+
 def same_images(one: Arrays, other: Arrays) -> bool:
     """Whether two evaluations were of the same images in the same order, as far as their labels tell."""
     return np.array_equal(one["label"], other["label"])

@@ -14,4 +14,5 @@ TASK = Task(
         Metric("loss", "Loss", unit="", higher_is_better=False, digits=3, paper_digits=2),
     ),
     history=("loss", "top1", "top5"),
+    derived=(Metric("balanced_accuracy", "Balanced accuracy"),),
 )

@@ -68,7 +68,7 @@ class DetectionTask(Task):
         why = "the task is detection"
         of_classes = ("data.mixup", "data.cutmix", "data.cutmix_switch", "data.crop_padding")
         of_crops = ("data.crop_scale", "data.interpolation", "data.rand_augment", "data.random_erasing")
-        of_evaluation = ("data.eval_crop", "data.eval_interpolation", "train.label_smoothing")
+        of_evaluation = ("data.eval_crop", "data.eval_interpolation", "train.label_smoothing", "train.class_weights")
         unread = dict.fromkeys((*of_classes, *of_crops, *of_evaluation), why)
         if run.data.in_memory:
             made = f"the images of {run.data.name} are made as large as data.image_size"

@@ -115,6 +115,7 @@ class SegmentationTask(Task):
         task, data = settings_of(run), run.data
         of_task = "the task is segmentation"
         found = {f"data.{field}": of_task for field in (*OF_CLASSES, "eval_crop", "eval_interpolation", "reader")}
+        found["train.class_weights"] = of_task
         classifier = ("model.head", "model.head_norm", "model.head_dropout")
         found |= dict.fromkeys(classifier, "a backbone has no classifier")
         if not data.in_memory:

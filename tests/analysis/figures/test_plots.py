@@ -418,11 +418,15 @@ def test_overrides_are_said_in_the_figure(small: Study) -> None:
             "--out a.png: the ending says the format; allowed: .pdf",
         ),
         (["--format", "jpg"], "--format: unknown format 'jpg' (did you mean 'png'?); allowed: png, svg, pdf"),
-        (["--kind", "rows", "--out", "no/a.png"], "--out no/a.png: cannot be written: No such file or directory"),
     ],
 )
 def test_plot_says_what_is_wrong(ablate: Callable[..., Result], words: list[str], sentence: str) -> None:
     assert ablate("plot", "pooling_size", *words).sentence == sentence
+
+
+def test_plot_into_a_folder_that_is_not_there(ablate: Callable[..., Result], small: Study) -> None:
+    sentence = ablate("plot", *small.arguments, "--kind", "rows", "--out", "no/a.png").sentence
+    assert sentence == "--out no/a.png: cannot be written: No such file or directory"
 
 
 def test_plot_loads_no_torch_and_no_pyplot(small: Study, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from conftest import Result
@@ -15,6 +17,7 @@ from specs import fake_record
 from metaformer_ablate.analysis.report.collect import collect
 from metaformer_ablate.analysis.report.page import write
 from metaformer_ablate.analysis.tables.render import render
+from metaformer_ablate.analysis.tables.runs import list_runs, render_runs
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.data.folder import DataFolder
@@ -108,7 +111,39 @@ def test_every_format_for_people_has_a_part_for_them(table: Table) -> None:
         text = " ".join(render(table, style, width=2000).split())
         assert "Interactions of mine under digits" in text.replace("**", "").replace("`", "")
         assert "Identity and Batch norm" in text and "corrected by Holm over the 2 comparisons" in text
-    assert "-6.37" in render(table, "text") and "none+batch" not in render(table, "csv")
+    assert "-6.37" in render(table, "text")
+
+
+def test_csv_and_the_list_of_runs_have_them(table: Table) -> None:
+    lines = pd.read_csv(io.StringIO(render(table, "csv"))).set_index("name")
+    assert list(lines.index) == [*(row.name for row in table.rows), "none+batch", "batch+relu"]
+    first, line = (table.interactions or ())[0], lines.loc["none+batch"]
+    assert first.both is not None and first.sum is not None and first.difference is not None
+    assert line["mean"] == pytest.approx(np.mean(TOPS["none+batch"])) and line["n"] == 3
+    assert line["delta_mean"] == pytest.approx(first.both.mean)
+    assert line["interaction_of"] == "none batch" and line["interaction_sum"] == pytest.approx(first.sum.mean)
+    assert line["interaction_difference"] == pytest.approx(first.difference.mean)
+    assert line["interaction_p"] == pytest.approx(first.difference.p)
+    assert lines.loc["none", "interaction_of"] != lines.loc["none", "interaction_of"], "a row has no interaction"
+    runs = [line for line in list_runs(table) if line.row == "none+batch"]
+    assert [line.value for line in runs] == TOPS["none+batch"]
+    assert runs[0].difference == pytest.approx(TOPS["none+batch"][0] - TOPS["pool3"][0])
+    assert "none+batch: mean 85.8333 of 3" in render_runs(table, list_runs(table), "text")
+
+
+def test_the_audit_looks_at_them(chosen: Plan, store: Store) -> None:
+    spec = dict(chosen.everything())["none+batch"]
+    fake_record(store, spec.with_seed(1), 86.5, device="another device")
+    table = build_table(chosen, store, DataFolder.choose(None))
+    found = [finding for finding in table.audit if finding.rows == ("none+batch",)]
+    assert [finding.text.partition(":")[0] for finding in found] == ["device differs between runs of one row"]
+    above, below = render(table, "text").split("Interactions of")
+    assert "device differs" not in above.partition("Warning")[0] and "[1] audit: device differs" in below
+    assert any("another device" in warning and "(none+batch)" in warning for warning in table.warnings)
+    for seed in range(3):
+        fake_record(store, spec.with_seed(seed), 86.5, device="another device")
+    text = [finding.text for finding in build_table(chosen, store, DataFolder.choose(None)).audit]
+    assert len(text) == 1 and text[0].startswith("device: another device; of the baseline: ")
 
 
 def test_a_diverged_seed_leaves_no_interaction(chosen: Plan, store: Store) -> None:

@@ -1,0 +1,120 @@
+"""Seeds where they matter (`ablate run --until`): the spread of each row's first seeds decides how many it gets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from metaformer_ablate.analysis.tables.table import build_table
+from metaformer_ablate.api.execution import Execution
+from metaformer_ablate.api.experiment import Experiment
+from metaformer_ablate.api.training import Ended, train_missing
+from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.seed_counts import SeedCounts, path_of, read_seed_counts, write_seed_counts
+from metaformer_ablate.statistics.two_stage import FEWEST_FIRST, USUAL_FIRST, USUAL_MOST, seeds_for
+from metaformer_ablate.sweep.scheduler import ProgressListener
+from metaformer_ablate.system.clock import now
+
+logger = logging.getLogger(__name__)
+
+
+def check_until(until: float | None, seeds: tuple[int, ...] | None, most: int | None) -> tuple[int, int]:
+    """How many seeds are the first ones, and the most. Raises RequestError for what does not go together."""
+    if until is None:
+        if most is not None:
+            raise RequestError(f"--max-seeds {most} is for --until")
+        return 0, 0
+    if not 0 < until <= 100:
+        raise RequestError(f"--until is {until:g}; allowed: a half width in points, above 0 and at most 100")
+    first = USUAL_FIRST if seeds is None else len(seeds)
+    if first < FEWEST_FIRST or (seeds is not None and tuple(seeds) != tuple(range(first))):
+        found = ",".join(map(str, seeds or ()))
+        raise RequestError(f"--seeds is {found} with --until; allowed: a number of first seeds, {FEWEST_FIRST} or more")
+    chosen = max(USUAL_MOST, first) if most is None else most
+    if not first <= chosen <= 1_000:
+        raise RequestError(f"--max-seeds is {chosen}; allowed: at least the {first} first seeds and at most 1000")
+    return first, chosen
+
+
+def train_until(
+    experiments: Sequence[Experiment],
+    until: float,
+    first: int,
+    most: int,
+    execution: Execution,
+    view: Callable[[], ProgressListener],
+    **how: Any,
+) -> Ended:
+    """Trains the first seeds of all rows, decides how many each row gets, writes that, and trains the rest.
+
+    What was decided before is kept; another `until`, `first` or `most` then is refused, for deciding again after a look
+    is another test. `how` is of `train_missing`. Raises RequestError as that does.
+    """
+    for each in experiments:
+        _check_same(each, until, first, most)
+    plans, store, data = [each.plan for each in experiments], experiments[0].store, experiments[0].data
+    begun = train_missing(plans, range(first), store, data, execution, view(), **how)
+    if begun.why:
+        return begun
+    seeds: dict[str, range] = {}
+    for each in experiments:
+        counts = read_seed_counts(each.plan, store) or _decide(each, until, first, most)
+        if counts is None:
+            return begun
+        for row, spec in each.plan.everything():
+            before = len(seeds.get(spec.run_id, ()))
+            seeds[spec.run_id] = range(max(before, counts.seeds[row]))
+        more = {row: n for row, n in counts.seeds.items() if n > first and row != each.baseline}
+        said = ", ".join(f"{row} {n}" for row, n in more.items())
+        logger.info(f"{each.name}: {f'more than {first} seeds for {said}' if more else f'{first} seeds are enough'}")
+    ended = train_missing(plans, seeds, store, data, execution, view(), **how)
+    return Ended([*begun.jobs, *ended.jobs], ended.why)
+
+
+def _check_same(experiment: Experiment, until: float, first: int, most: int) -> None:
+    counts = read_seed_counts(experiment.plan, experiment.store)
+    if counts is None:
+        return
+    path = path_of(experiment.plan, experiment.store)
+    if not counts.is_of(experiment.plan):
+        raise RequestError(f"{path}: is of other runs than the experiment and the recipe make today; move it aside")
+    if (counts.until, counts.first, counts.max_seeds) != (until, first, most):
+        raise RequestError(
+            f"{path}: the seeds were decided with --until {counts.until:g} --seeds {counts.first} --max-seeds "
+            f"{counts.max_seeds}; deciding again after a look is another test, so only these are allowed"
+        )
+
+
+def _decide(experiment: Experiment, until: float, first: int, most: int) -> SeedCounts | None:
+    """The seeds of each row, written down; None where runs of the first seeds are lacking."""
+    plan, store = experiment.plan, experiment.store
+    table = build_table(plan, store, experiment.data, range(first), spread=False)
+    states = [run for row in (*table.rows, *(table.interactions or ())) for run in row.runs]
+    if lacking := sum(run.status not in ("ok", "diverged") for run in states):
+        logger.info(f"{experiment.name}: {lacking} of the first runs have no result, so nothing was decided")
+        return None
+    there = table.baseline_row.values()
+    counts = {}
+    for row in (*table.rows, *(table.interactions or ())):
+        here = {run.seed: value for run in row.runs if (value := run.value(table.metric.name)) is not None}
+        pairs = [here[seed] - there[seed] for seed in range(first) if seed in here and seed in there]
+        alone = row.name == table.baseline or len(pairs) < first  # no difference, now or ever: a seed diverged
+        counts[row.name] = first if alone else seeds_for(until, pairs, most)
+    applicable = {name for name, _ in plan.everything()}
+    counts = {name: n for name, n in counts.items() if name in applicable}
+    counts[table.baseline] = max(counts.values())
+    found = SeedCounts(
+        experiment=experiment.name,
+        recipe=experiment.recipe,
+        overrides=list(plan.overrides),
+        decided=now(),
+        metric=table.metric.name,
+        until=float(until),
+        first=first,
+        max_seeds=most,
+        seeds=counts,
+        runs={row: spec.run_id for row, spec in plan.everything()},
+    )
+    write_seed_counts(path_of(plan, store), found)
+    return found

@@ -1,0 +1,32 @@
+"""How many seeds each row needs, decided by the spread of its first ones: Stein's two-stage procedure.
+
+Stein (1945), "A two-sample test for a linear hypothesis whose power is independent of the variance", Annals of
+Mathematical Statistics 16. Of normal differences the mean and the deviation are independent. So where the number of
+seeds follows from the deviation of the first n alone, the mean over all of them, over that deviation, is Student's t
+with n - 1 degrees of freedom, whatever number came out, and the interval is as wide as was asked for. All of the error
+is spent at one look, at the spread and never at a mean. A look after each seed, at the spread of all so far, would stop
+where the spread happens to be small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from metaformer_ablate.statistics.stats import half_width, spread_of_values
+
+FEWEST_FIRST = 3  # with two, the t of one degree of freedom asks for hundreds
+
+USUAL_FIRST = 5
+
+USUAL_MOST = 20
+
+TWO_STAGE = "Stein's two-stage t over common seeds, by the deviation of the first {first}, Holm over the rows"
+
+
+def seeds_for(width: float, first: Sequence[float], most: int) -> int:
+    """The seeds that bring half of the 95% interval of the mean to a width, by the differences of the first ones; at
+    least these, at most `most`."""
+    n = len(first)
+    needed = (half_width(spread_of_values(first), n) * math.sqrt(n) / width) ** 2
+    return max(n, min(most, math.ceil(needed - 1e-9)))

@@ -1,0 +1,136 @@
+"""Several recipes or lengths side by side: what is compared, what is refused, and the slope chart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import scipy.stats
+from conftest import Result
+from PIL import Image
+from specs import fake_record
+
+from metaformer_ablate.analysis.figures.slope import slope_data
+from metaformer_ablate.analysis.tables.comparison import build_comparison, split_recipe
+from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.plan import plan
+
+Ablate = Callable[..., Result]
+
+EXPERIMENT = """
+title: Made up
+baseline: pool3
+rows:
+  pool3: {label: Pooling 3, paper: {top1: 77.2}}
+  pool5: {label: Pooling 5, set: {model.pool_size: 5}, paper: {top1: 77.1}}
+  none: {label: Identity, set: {model.token_mixer: identity}, paper: {top1: 74.3}}
+"""
+
+TOPS = {
+    "digits": {"pool3": [90.0, 90.4], "pool5": [92.0, 92.5], "none": [80.0, 80.4]},
+    "digits:train.epochs=30": {"pool3": [91.0, 91.4], "pool5": [95.0, 95.5], "none": [97.0, 97.4]},
+    "digits:train.epochs=30,train.lr=4e-3": {"pool3": [95.0, 95.4], "pool5": [94.0, 94.5], "none": [93.0, 93.1]},
+}
+SIDES = [*TOPS, "paper"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "mine.yaml").write_text(EXPERIMENT)
+    store = Store(tmp_path / "results")
+    for recipe, rows in TOPS.items():
+        name, words = split_recipe(recipe)
+        chosen = plan(str(tmp_path / "mine.yaml"), name, words)
+        for row, values in rows.items():
+            for seed, value in enumerate(values):
+                fake_record(store, chosen.spec(row, seed), value)
+    return tmp_path
+
+
+def test_a_recipe_has_overrides_of_its_own() -> None:
+    assert split_recipe("cifar10") == ("cifar10", [])
+    assert split_recipe("a:train.epochs=30,train.lr=4e-3") == ("a", ["train.epochs=30", "train.lr=4e-3"])
+    assert split_recipe("a:model.depths=[1,2,6,2],seed=1") == ("a", ["model.depths=[1,2,6,2]", "seed=1"])
+
+
+def test_four_sides(folder: Path, ablate: Ablate) -> None:
+    done = ablate("compare", *SIDES, "mine.yaml", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    tree = done.json
+    assert tree["recipes"] == SIDES and tree["agreement"] is None
+    ranks = {row["name"]: [result["rank"] for result in row["results"]] for row in tree["rows"]}
+    assert ranks == {"pool3": [2, 3, 1, 1], "pool5": [1, 2, 2, 2], "none": [3, 1, 3, 3]}
+    assert [row["mean_rank"] for row in tree["rows"]] == [1.75, 1.75, 2.5]
+    between = [found["between"] for found in tree["agreements"]]
+    assert len(between) == 6 and between[0] == SIDES[:2]
+    for found in tree["agreements"]:
+        sides = [SIDES.index(name) for name in found["between"]]
+        one, other = ([-ranks[row][side] for row in ranks] for side in sides)
+        assert found["kendall"]["value"] == pytest.approx(scipy.stats.kendalltau(one, other).statistic)
+    # pool3 and pool5 are tied over all, so that no order of theirs is a flip.
+    assert [each["pairs"] for each in tree["left_out"]] == [[], [], [], []]
+    text = ablate("compare", *SIDES, "mine.yaml", cwd=folder).out
+    assert "without digits: none." in text and "Agreement of mine under digits, digits:train.epochs=30, " in text
+
+
+def test_what_one_recipe_alone_decides_is_named(folder: Path, ablate: Ablate) -> None:
+    sides = SIDES[:3]
+    done = ablate("compare", *sides, "mine.yaml", "--json", cwd=folder)
+    # Mean ranks 2, 5/3, 7/3; without the first pool3 2, pool5 2, identity 2; without the third 2.5, 1.5, 2.
+    assert done.json["left_out"] == [
+        {"column": sides[0], "pairs": [], "against_baseline": []},
+        {"column": sides[1], "pairs": [], "against_baseline": []},
+        {"column": sides[2], "pairs": [["pool3", "none"]], "against_baseline": ["none"]},
+    ]
+    text = " ".join(ablate("compare", *sides, "mine.yaml", cwd=folder).out.split())
+    assert f"without {sides[2]}: 1, pool3 over none; on the other side of the baseline then: none." in text
+
+
+def test_words_at_the_end_apply_to_all(folder: Path, ablate: Ablate) -> None:
+    done = ablate("compare", "digits:train.lr=4e-3", "digits", "mine.yaml", "train.epochs=30", "--json", cwd=folder)
+    means = {row["name"]: [result["mean"] for result in row["results"]] for row in done.json["rows"]}
+    assert means["none"] == [pytest.approx(93.05), pytest.approx(97.2)]
+
+
+def test_a_slope_chart_of_the_ranks(folder: Path, ablate: Ablate) -> None:
+    done = ablate("compare", *SIDES, "mine.yaml", "--plot", "slope.png", "--format", "csv", cwd=folder)
+    assert done.code == 0 and done.out.startswith("experiment,name,")
+    assert Image.open(folder / "slope.png").size[0] == 1440
+    ablate("compare", *SIDES, "mine.yaml", "--plot", "again.png", cwd=folder)
+    assert (folder / "slope.png").read_bytes() == (folder / "again.png").read_bytes()
+    experiment = str(folder / "mine.yaml")
+    data = slope_data(build_comparison(experiment, SIDES, (), Store(folder / "results"), DataFolder.choose(None)))
+    assert {row.name: row.ranks for row in data.rows} == {
+        "pool3": (2, 3, 1, 1),
+        "pool5": (1, 2, 2, 2),
+        "none": (3, 1, 3, 3),
+    }
+    assert data.to_json()["recipes"] == SIDES and data.to_json()["left_out"] == []
+
+
+WRONG = {
+    "digits mine.yaml": "give two recipes or more, then one experiment, then overrides; found digits mine.yaml",
+    "digits digits mine.yaml": "compare: 'digits' twice; give two recipes, or one and 'paper'",
+    "digits paper:train.lr=1 mine.yaml": "compare: 'paper:train.lr=1': the paper's printed numbers take no overrides",
+    "digits digits:train.epochs=12 mine.yaml": "compare: 'digits' and 'digits:train.epochs=12' are the same runs; "
+    "allowed: recipes that differ",
+    "digits mine.yaml digits:train.epochs=3": "give two recipes or more, then one experiment, then overrides; "
+    "found digits mine.yaml digits:train.epochs=3",
+    "digits paper mine.yaml --plot x.jpg": "--plot x.jpg: the ending says the format; allowed: .png, .svg, .pdf",
+    "digits:train.epochs=3 paper mine.yaml train.epochs=2": "command line: train.epochs is set twice",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_what_is_refused(words: str, folder: Path, ablate: Ablate) -> None:
+    assert ablate("compare", *words.split(), cwd=folder).sentence == WRONG[words]
+
+
+def test_without_a_common_row_the_slope_chart_says_so(folder: Path, ablate: Ablate) -> None:
+    done = ablate("compare", "digits", "fashion_mnist", "mine.yaml", "--plot", "x.png", cwd=folder)
+    assert done.code == 0 and (folder / "x.png").exists(), done.err
+    sides = ("digits", "fashion_mnist")
+    found = build_comparison(str(folder / "mine.yaml"), sides, (), Store(folder / "results"), DataFolder.choose(None))
+    assert slope_data(found).left_out == ("pool3", "pool5", "none")
