@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,16 +82,19 @@ rows:
 _INIT_EXAMPLES = examples(
     "ablate init my_idea",
     "ablate init my_study --model my_net.py:MyNet",
+    "ablate init my_idea --data my_images",
 )
 
 
 @click.command("init", epilog=_INIT_EXAMPLES)
 @click.argument("name", metavar="NAME")
 @click.option("--model", "target", metavar="FILE.py:CLASS", help="Of a PyTorch model of one's own, in place of ours.")
-def init_command(name: str, target: str | None) -> None:
+@click.option("--data", metavar="DIR", help="A folder of images: write a recipe for it, too.")
+def init_command(name: str, target: str | None, data: str | None) -> None:
     """A new experiment file, commented, that runs as it is.
 
-    It is ./experiments/NAME.yaml: a baseline, rows, and what else a row may hold.
+    It is ./experiments/NAME.yaml: a baseline, rows, and what else a row may hold. With --data also a recipe for a
+    folder of images, which is looked at once: ./experiments/recipes/NAME.yaml.
     """
     from metaformer_ablate.spec.experiment import find_all
 
@@ -104,18 +108,26 @@ def init_command(name: str, target: str | None) -> None:
         raise RequestError(f"{path} is there already; choose another name or edit it")
     if (there := find_all("experiment").get(name)) is not None:
         raise RequestError(f"the package has an experiment {name!r} ({there}); choose another name")
-    title = name.replace("_", " ").capitalize()
-    text, next_step = _TEMPLATE.format(name=name, title=title, key=get_task().reported.name), ""
+    command, where = (name, "") if data is None else (f"{name} --recipe {name}", f" --data {shlex.quote(data)}")
+    title, recipe = name.replace("_", " ").capitalize(), None
+    text, rows, first = _TEMPLATE.format(name=command, title=title, key=get_task().reported.name), "two rows", ""
     if target is not None:
-        text, next_step = _of_class(name, title, target)
+        (text, first), rows = _of_class(command, title, target), f"no other row of {target} yet"
+    if data is not None:
+        from metaformer_ablate.cli.init_data import new_recipe
+
+        recipe = new_recipe(name, data)
     try:
         path.parent.mkdir(exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None
-    rows = "a baseline and two rows" if target is None else f"a baseline of {target}"
-    say(f"{path}: {rows}. Next: {next_step}ablate show {name}, then ablate run {name} --seeds 3")
+    say(
+        f"{path}: a baseline and {rows}. Next: {first}ablate show {command}, then ablate run {command}{where} --seeds 3"
+    )
+    if recipe is not None:
+        say(recipe)
 
 
 def _of_class(name: str, title: str, target: str) -> tuple[str, str]:

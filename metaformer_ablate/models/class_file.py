@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from typing import Any
 
-from metaformer_ablate.errors import RequestError, nearest, one_line
+from metaformer_ablate.errors import ModelRefused, RequestError, nearest, one_line
 from metaformer_ablate.models.class_source import OwnSource, find_source, split_target
 
 
@@ -142,6 +142,15 @@ def shown_path(path: str) -> str:
     """A path as an error shows it: from the folder one stands in where it is below that."""
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative
+
+
+def load_function(target: str, digest: str, name: str) -> Any:
+    """A function out of the file of `file.py:Class`. ModelRefused without one, else as `load_class`."""
+    here = vars(sys.modules[load_class(target, digest, "parts.yaml").__module__])
+    if not callable(found := here.get(name)):
+        functions = [key for key, value in here.items() if callable(value) and not isinstance(value, type)]
+        raise ModelRefused(f"{target.rpartition(':')[0]} has no function {name!r}{nearest(name, functions)}")
+    return found
 
 
 def described(error: BaseException, files: Iterable[str]) -> str:

@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import ModelRefused, RequestError
 from metaformer_ablate.models.class_arguments import as_given, of_class
 from metaformer_ablate.models.class_file import described, files_of, load_class
 from metaformer_ablate.models.class_source import find_source, split_target
+from metaformer_ablate.models.own_checks import Conditions, check_own_net
 from metaformer_ablate.models.spec import ModelSpec
-from metaformer_ablate.models.user_components import alone_as_beside
 
 EXPECTED = "images [B, C, H, W] to logits [B, num_classes], one tensor"
 
 
-def build_own(model: ModelSpec, seed: int, image: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The net of `model.class`, for images [C, H, W]; torch's generator is seeded by the caller.
+def build_own(model: ModelSpec, seed: int, channels: int, num_classes: int) -> nn.Module:
+    """The net of `model.class`; torch's generator is seeded by the caller.
 
-    Raises RequestError where it cannot be built, or is not a net that gives logits.
+    Raises RequestError where it cannot be built.
     """
-    if model.class_place is None:
-        raise RequestError(f"{model.own_class}: nothing says where its file is; allowed: --class FILE.py:{model.whole}")
-    name, _, digest = str(model.own_class).partition("@")
-    found = load_class(model.class_place, digest, "model.class")
-    files = files_of(find_source(split_target(model.class_place)[0], "model.class"))
-    constructor, args = of_class(found), model.args or {}
-    if (problem := constructor.problem(name, args)) is not None:
+    found, args = _class(model), model.args or {}
+    constructor = of_class(found)
+    if (problem := constructor.problem(str(model.whole), args)) is not None:
         raise RequestError(problem[1])
     try:
         with _seeded(seed):
-            net: nn.Module = found(**as_given(constructor, args, num_classes=num_classes, in_chans=image[0]))
+            return found(**as_given(constructor, args, num_classes=num_classes, in_chans=channels))
     except RequestError:
         raise
     except (Exception, SystemExit) as error:
-        raise RequestError(f"{name} cannot be built: {described(error, files)}") from None
-    _check(net, name, files, image, num_classes, "in_chans" in constructor.names)
-    return net
+        raise RequestError(f"{model.whole} cannot be built: {described(error, _files(model))}") from None
+
+
+def _class(model: ModelSpec) -> Any:
+    if model.class_place is None:
+        raise RequestError(f"{model.own_class}: nothing says where its file is; allowed: --class FILE.py:{model.whole}")
+    return load_class(model.class_place, str(model.own_class).partition("@")[2], "model.class")
+
+
+def _files(model: ModelSpec) -> list[str]:
+    return files_of(find_source(split_target(str(model.class_place))[0], "model.class"))
 
 
 @contextmanager
@@ -58,11 +61,19 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(before[1])
 
 
-def _check(
-    net: nn.Module, name: str, files: Iterable[str], image: tuple[int, int, int], num_classes: int, takes_channels: bool
+def check_own_class(
+    build: Callable[[], nn.Module],
+    model: ModelSpec,
+    image: tuple[int, int, int],
+    num_classes: int,
+    under: Conditions,
 ) -> None:
-    """Raises RequestError unless the net gives finite logits, in training too, and of an image the same ones in any
-    batch."""
+    """Tries a net of `model.class` on two images [C, H, W] as a run computes them.
+
+    Raises ModelRefused unless it gives finite logits, in training too, of an image the same ones in any batch, and has
+    gradients.
+    """
+    name = str(model.whole)
 
     def watch(module: nn.Module, given: Any, output: Any) -> None:
         how = "in training" if module.training else "in evaluation"
@@ -78,22 +89,15 @@ def _check(
                 f"expected: {EXPECTED}"
             )
 
-    hook = net.register_forward_hook(watch)
-    # Batch norms measure in training; what they have measured is put back.
-    before = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    def watched() -> nn.Module:
+        net = build()
+        net.register_forward_hook(watch)
+        return net
+
     try:
-        alone_as_beside(net, image, f"{name}", files)
-        net.train()
-        with torch.no_grad():
-            net(torch.rand(2, *image, generator=torch.Generator().manual_seed(0)))
-    except RequestError as error:
-        if not takes_channels and "cannot run" in str(error):
-            raise RequestError(f"{error}; images have {image[0]} channels, and {name} takes no in_chans") from None
+        check_own_net(watched, name, _files(model), image, under)
+    except ModelRefused as error:
+        if "in_chans" not in of_class(_class(model)).names and "cannot run" in str(error):
+            said = f"{error}; images have {image[0]} channels, and {name} takes no in_chans"
+            raise ModelRefused(said) from None
         raise
-    except (Exception, SystemExit) as error:
-        raise RequestError(f"{name} cannot run in training: {described(error, files)}") from None
-    finally:
-        hook.remove()
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)
