@@ -50,11 +50,14 @@ def fetch_data(specs: Sequence[RunSpec], folder: DataFolder) -> None:
 
 def _tell_of_code(jobs: Sequence[Job]) -> None:
     from metaformer_ablate.models.class_file import tell_of_code
+    from metaformer_ablate.models.class_source import find_source, split_target
     from metaformer_ablate.models.registry import COMPONENTS
 
-    for job in jobs:
-        for part in COMPONENTS.find(job.spec.model.own_names()).values():
-            tell_of_code(part.target.rpartition(":")[0])
+    for model in (job.spec.model for job in jobs):
+        for part in COMPONENTS.find(model.own_names()).values():
+            tell_of_code(part.target.rpartition(":")[0], "parts.yaml")
+        if model.class_place is not None:
+            tell_of_code(find_source(split_target(model.class_place)[0], "model.class").path, "model.class")
 
 
 def announce(jobs: Sequence[Job], states: Sequence[RunState]) -> float | None:

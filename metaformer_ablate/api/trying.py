@@ -35,7 +35,7 @@ def possible_jobs(jobs: Sequence[Job], device: str) -> list[Job]:
 
 def why_not(spec: RunSpec, device: str) -> str | None:
     """Why a model with components of the user's own cannot be built or run; None where it can."""
-    if not spec.model.own_names():
+    if not spec.model.own_names() and spec.model.own_class is None:
         return None
     from metaformer_ablate.system.devices import choose_device  # which loads torch
 

@@ -96,6 +96,9 @@ _CHECKPOINTS = {
 _WANDB = "Log to Weights & Biases (default project: $WANDB_PROJECT, else metaformer_ablate)."
 
 
+_CLASS = "Where the class of a run's model is, if no experiment here names it (model.class)."
+
+
 _WORKERS = "Runs at once, each in a process; N on one GPU share it; 0: in this one (default: by cores, or one a GPU)."
 
 
@@ -134,6 +137,7 @@ def options(*names: str) -> Callable[[Any], Any]:
             shell_complete=complete_from("auto", "cpu", "cuda", "cuda:0"),
             help="auto (default), cpu, cuda or cuda:N.",
         ),
+        "class": click.option("--class", "own_class", multiple=True, metavar="FILE.py:CLASS", help=_CLASS),
         "execution": _execution,
         **_CHECKPOINTS,
         "wandb": click.option("--wandb", is_flag=False, flag_value="", metavar="[PROJECT]", help=_WANDB),

@@ -60,7 +60,8 @@ def _counted_on(spec: RunSpec, device: torch.device, tried: bool) -> Cost:
     if device.type != "cpu":
         parts = [CostPart(p.name, p.module.to(device), tuple(x.to(device) for x in p.inputs)) for p in parts]
     own = COMPONENTS.find(spec.model.own_names())
-    return count_parts(net, parts, all_norms=spec.model.timm is not None, own=own)
+    not_ours = spec.model.timm is not None or spec.model.own_class is not None
+    return count_parts(net, parts, all_norms=not_ours, own=own)
 
 
 def cached_cost(spec: RunSpec, image_size: int | None = None) -> Cost | None:
@@ -89,7 +90,12 @@ def macs_at_224(spec: RunSpec) -> int | None:
     for (height, width), mixer in zip(spec.model.stage_sizes(224), spec.model.stages()[2], strict=True):
         if COMPONENTS.mixers[mixer].fixed_resolution and height * width > 3136:  # the first stage of the paper's models
             return None
-    return count(spec, 224).macs
+    try:
+        return count(spec, 224).macs
+    except Exception:  # whatever its code raises
+        if spec.model.own_class is None:
+            raise
+        return None  # what sizes a class of the user's own takes, only trying it tells
 
 
 @cache

@@ -3,9 +3,9 @@
 Multiply-adds (MACs) are fvcore's "flops" of one image, as in the paper's third version: convolutions, linear layers
 and matrix products (attention too, by a handler of ours), GroupNorm at 5 per element and BatchNorm at 2. Not counted:
 pooling, element-wise operators, and the norms that the authors write out of element-wise operators: LayerNorm, and any
-norm without a bias (MetaFormer Baselines); in timm's models every norm is counted, as fvcore does by itself. Pooling
-multiplies nothing, so its additions and bytes stand by themselves. Where a model uses an operator that nobody counts
-(an FFT), its MACs are a lower bound, and are shown as one.
+norm without a bias (MetaFormer Baselines); in timm's models and in classes of one's own every norm is counted, as
+fvcore does by itself. Pooling multiplies nothing, so its additions and bytes stand by themselves. Where a model uses an
+operator that nobody counts (an FFT), its MACs are a lower bound, and are shown as one.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,11 +43,19 @@ def build_model(
     """
     shape = (channels, image_size, image_size)
     fused = fused_blocks(kernels)
-    net = build_seeded(model, shape, seed, lambda: _build(model, channels, num_classes, image_size, seed, fused), under)
-    if model.init_from is not None:
-        from metaformer_ablate.models.weights import load_weights
 
-        load_weights(net, model.init_from)
+    def build() -> nn.Module:
+        return _build(model, channels, num_classes, image_size, seed, fused)
+
+    net = build_seeded(model, shape, seed, build, under)
+    if model.own_class is not None and under is not None:
+        from metaformer_ablate.models.own_model import check_own_class
+
+        check_own_class(lambda: build_seeded(model, shape, seed, build), model, shape, num_classes, under)
+    if model.init_from is not None:
+        from metaformer_ablate.models.starting import start_from
+
+        start_from(net, model, num_classes)
     apply_freezing(net, model)
     return net
 
@@ -73,7 +82,7 @@ def build_seeded(
         try:
             net = seeded()
         except RequestError as error:
-            raise ModelRefused(str(error)) if own else error from None
+            raise ModelRefused(str(error)) if own or model.own_class else error from None
         except (Exception, SystemExit) as error:  # SystemExit out of a class of the user's own
             if own:
                 raise cannot_be_built(error, own) from None
@@ -115,11 +124,15 @@ def _build(
     seed: int,
     fused: Mapping[tuple[str | None, str], type[MetaFormerBlock]],
 ) -> nn.Module:
+    if model.own_class is not None:
+        from metaformer_ablate.models.own_model import build_own
+
+        return build_own(model, seed, channels, num_classes)
     if (name := model.timm or model.comparator) is not None:
         from metaformer_ablate.models.comparators.build import build_comparator, build_timm
 
-        build = build_timm if model.timm else build_comparator
-        shape = {"in_chans": channels, "num_classes": num_classes, "image_size": image_size}
-        return build(name, **shape, drop_path=model.drop_path or 0.0)
+        shape: dict[str, Any] = {"in_chans": channels, "num_classes": num_classes, "image_size": image_size}
+        shape["drop_path"] = model.drop_path or 0.0
+        return build_timm(name, model.args or {}, **shape) if model.timm else build_comparator(name, **shape)
     sizes = model.stage_sizes(image_size)
     return MetaFormer(model, in_chans=channels, num_classes=num_classes, sizes=sizes, seed=seed, fused=fused)

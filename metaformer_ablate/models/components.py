@@ -35,7 +35,7 @@ class Component:
         if self.digest is not None:
             from metaformer_ablate.models.class_file import load_class
 
-            return load_class(self.target, self.digest)
+            return load_class(self.target, self.digest, "parts.yaml")
         module, name = self.target.split(".")
         return getattr(import_module(f"metaformer_ablate.models.{module}"), name)
 

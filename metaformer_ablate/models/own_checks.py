@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from metaformer_ablate.errors import ModelRefused, RequestError
-from metaformer_ablate.models.class_file import described
+from metaformer_ablate.models.class_file import described, shown_path
 from metaformer_ablate.models.components import Component
 from metaformer_ablate.models.memory_format import laid_out, torch_format
 from metaformer_ablate.models.user_components import class_files, short_names
@@ -47,23 +47,34 @@ def check_own_parts(
     gives the same logits alone as beside another: else rows would be compared by what a batch holds. Where other
     settings of the training would do, it says which.
     """
+
+    def watched() -> nn.Module:
+        net = build()
+        _watch_shapes(net, parts)
+        return net
+
+    check_own_net(watched, f"the model with {short_names(parts)}", class_files(parts), image, under)
+
+
+def check_own_net(
+    build: Callable[[], nn.Module], of: str, files: Iterable[str], image: tuple[int, int, int], under: Conditions
+) -> None:
+    """`check_own_parts` of any net of code in `files`, called `of`: all but the shapes within it."""
     try:
-        _try(build(), parts, image, under)
+        _try(build(), of, files, image, under)
     except RequestError as error:
         for words, other in under.others():
             try:
-                _try(build(), parts, image, other)
+                _try(build(), of, files, image, other)
             except RequestError:
                 continue
             raise ModelRefused(f"{error}; allowed: {words}") from None
         raise ModelRefused(str(error)) from None
 
 
-def _try(net: nn.Module, parts: dict[str, Component], image: tuple[int, int, int], under: Conditions) -> None:
+def _try(net: nn.Module, of: str, files: Iterable[str], image: tuple[int, int, int], under: Conditions) -> None:
     """Raises RequestError where it fails. The net is not to be used afterwards."""
-    of = short_names(parts)
     net = laid_out(net, under.memory_format).to(under.device).eval()
-    _watch_shapes(net, parts)
     images = torch.rand(2, *image, generator=torch.Generator().manual_seed(0)).to(under.device)
     images = images.to(memory_format=torch_format(under.memory_format))
 
@@ -77,13 +88,14 @@ def _try(net: nn.Module, parts: dict[str, Component], image: tuple[int, int, int
     except RequestError:
         raise
     except (Exception, SystemExit) as error:
-        raise RequestError(f"the model with {of} cannot run: {described(error, class_files(parts))}") from None
+        raise RequestError(f"{of} cannot run: {described(error, files)}") from None
     if not torch.isfinite(both).all():
-        raise RequestError(f"the model with {of} gives logits that are not finite")
+        raise RequestError(f"{of} gives logits that are not finite")
     near = (2e-2, 2e-2) if under.bf16 else (1e-3, 1e-4)
     if not torch.allclose(both[:1], alone, rtol=near[0], atol=near[1] * float(both.abs().max())):
-        raise RequestError(f"the model with {of} gives an image other logits alone than beside another, in eval mode")
-    _try_backward(lambda: logits(images).sum(), of, class_files(parts))
+        raise RequestError(f"{of} gives an image other logits alone than beside another, in eval mode")
+    net.train()
+    _try_backward(lambda: logits(images).sum(), of, files)
 
 
 def _watch_shapes(net: nn.Module, parts: dict[str, Component]) -> None:
@@ -112,6 +124,8 @@ def _try_backward(loss: Callable[[], Tensor], of: str, files: Iterable[str]) -> 
     try:
         loss().backward()
         return
+    except RequestError:
+        raise
     except (Exception, SystemExit) as error:
         found = error
     place = ""
@@ -122,9 +136,9 @@ def _try_backward(loss: Callable[[], Tensor], of: str, files: Iterable[str]) -> 
                 loss().backward()
             except RuntimeError:
                 lines = re.findall(r'File "([^"]+)", line (\d+)', "\n".join(str(each.message) for each in told))
-                own = [f" ({file}, line {line})" for file, line in lines if file in set(files)]
+                own = [f" ({shown_path(file)}, line {line})" for file, line in lines if file in set(files)]
                 place = own[-1] if own else ""
     text = described(found, files).partition(" Hint: ")[0]  # torch's, to find the line
     raise RequestError(
-        f"the model with {of} cannot be trained: in its backward pass {text}{'' if text.endswith(')') else place}"
+        f"{of} cannot be trained: in its backward pass {text}{'' if text.endswith(')') else place}"
     ) from None

@@ -10,10 +10,9 @@ A component may also say `reads`, `window`, `mixes` and `fixed_resolution`, as t
 or else the multiply-adds of the model are a lower bound (cost/counting.py). Every process reads the file for itself, so
 workers know what the command knows.
 
-The resolved spec names such a part by its class too: `roll@3f2a91c04b7d`, with the digest of the file that holds it. So
-a changed class is another run, a record tells which class it is of, and a sweep never trains half of its runs with what
-was edited since it began. Modules that the file imports are not in the digest, which is why it cannot import its
-neighbours.
+The resolved spec names such a part by its class too: `roll@3f2a91c04b7d`, with the digest of the file that holds it and
+of what that imports from its own folder (class_source.py). So a changed class is another run, a record tells which
+class it is of, and a sweep never trains half of its runs with what was edited since it began.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from metaformer_ablate.errors import ModelRefused, RequestError, nearest, shown
-from metaformer_ablate.models.class_file import described, read_source, source_digest
+from metaformer_ablate.models.class_file import described, files_of
+from metaformer_ablate.models.class_source import find_source
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS, Component, own_name, readable
 from metaformer_ablate.settings.yaml_reader import YamlFile, kind
 from metaformer_ablate.system.files import read_regular
@@ -76,7 +76,7 @@ def own_components() -> dict[str, dict[str, Component]]:
             raise RequestError(f"ABLATE_PARTS is {str(path)!r}, which cannot be read: {error.strerror}") from None
         for section, name, target, options in _declared(path, text):
             file, _, class_name = target.rpartition(":")
-            digest = source_digest(read_source(path.parent / file, f"{path}: {section}.{name}"), class_name)
+            digest = find_source(str(path.parent / file), f"{path}: {section}.{name}").digest(class_name)
             part = Component(f"{path.parent / file}:{class_name}", digest=digest, **options)
             found[section][own_name(name, digest)] = part
     return found
@@ -155,5 +155,6 @@ def short_names(parts: Iterable[str]) -> str:
 
 
 def class_files(parts: dict[str, Component]) -> list[str]:
-    """The files of their classes."""
-    return [part.target.rpartition(":")[0] for part in parts.values()]
+    """The files of their classes, and of what these import."""
+    sources = [find_source(part.target.rpartition(":")[0], part.target) for part in parts.values()]
+    return [file for source in sources for file in files_of(source)]

@@ -12,6 +12,7 @@ import torch
 from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import ModelRefused, RequestError
+from metaformer_ablate.models.starting import start_in_words, start_of
 from metaformer_ablate.records.checkpoints import Checkpoints
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
@@ -113,6 +114,8 @@ class Runner:
                 metric.name: last[f"val_{metric.name}"] for metric in task.metrics if f"val_{metric.name}" in last
             }
             record |= {"status": "ok", "metrics": metrics, "at_chance": module.at_chance(metrics)}
+            if (start := start_of(module.net)) is not None:
+                record["start"] = start
             predictions = module.predictions
         except Diverged as error:
             record |= {"status": "diverged", "reason": str(error)}
@@ -157,6 +160,8 @@ class Runner:
                 self._log_once(logging.WARNING, BF16_ON_CPU)
         checkpoint = find_checkpoint(callback)
         module, batch_norm = build_module(spec, data, computing, self.device)
+        if (said := start_in_words(module.net)) is not None:
+            self._log_once(logging.INFO, f"note: of model.init_from a run starts with {said}")
         callback.steps_per_epoch = module.steps_per_epoch
         with quiet_lightning():
             trainer = make_trainer(train, self.peers, computing, callback, batch_norm)

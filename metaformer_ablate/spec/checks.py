@@ -53,19 +53,13 @@ def _check_folder(spec: RunSpec, merged: Merged) -> None:
 
 
 def _check_model(spec: RunSpec, merged: Merged) -> None:
-    """One model is named, and its geometry leaves a map in every stage."""
+    """Something reads the size, and the geometry leaves a map in every stage."""
     model = spec.model
-    if model.timm is not None and model.comparator is not None:
-        raise RequestError(
-            f"{merged.where('model.timm')}model.timm is {model.timm!r} and model.comparator is {model.comparator!r}; "
-            f"allowed: one of them"
-        )
-    if (comparator := model.timm or model.comparator) is not None and merged.size and merged.size[1].strict:
+    if (whole := model.whole) is not None and merged.size and merged.size[1].strict:
         size, layer = merged.size
         about = f"{layer.about}: " if layer.about else ""
         raise RequestError(
-            f"{layer.where('model.size')}: {about}model.size is {size!r}, but nothing reads it: "
-            f"the model is {comparator}"
+            f"{layer.where('model.size')}: {about}model.size is {size!r}, but nothing reads it: the model is {whole}"
         )
     pixels = spec.data.image_size
     for stage, (height, _) in enumerate([] if pixels is None else model.stage_sizes(pixels)):

@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.models.registry import COMPONENTS
-from metaformer_ablate.models.spec import STAGED, unread_entries
+from metaformer_ablate.models.spec import STAGED
+from metaformer_ablate.models.unread import unread_entries
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.schema import FIRST_VERSION, since_version
 from metaformer_ablate.spec.known import LEAVES, SHORTHANDS, task_leaves
@@ -132,6 +133,7 @@ def _choices() -> list[_Choice]:
         _Choice("model.norm", {_short(name): name for name in COMPONENTS.norms}),
         _Choice("model.residual", switch),
         _Choice("model.channel_mlp", switch),
+        _Choice("model.init_from", {"set": "weights.pth", "null": None}),
         _Choice("model.head", {name: name for name in ("linear", "mlp")}),
         _Choice("data.name", {name: name for name in DATASETS}),
         _Choice("data.mixup", {"above 0": 0.8, "0": 0.0}),
@@ -189,6 +191,8 @@ class _Readers:
     def of(self, path: str, only: Task | None = None) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """The values of other settings under which one is read, and those that do as well."""
         path = ".".join(path.split(".")[:2])  # a part of a geometry is read where the geometry is
+        if path == "model.args":  # of models that have nothing else to choose from
+            return {"model.class": ["set"]}, {"model.timm": ["set"]}
         names = [only.name] if only is not None else list(self.tasks)
         found = {name: self._of_task(path, name) for name in names}
         reading = {name: values for name, values in found.items() if values is not None}

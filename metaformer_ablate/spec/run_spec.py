@@ -30,7 +30,7 @@ SECTION_NAMES = (*SECTIONS, "task")
 
 
 # Fields of the model that change neither its parameters nor its multiply-adds.
-_OF_NO_COST = ("drop_path", "layer_scale", "init_sha256", "init_run")
+_OF_NO_COST = ("drop_path", "layer_scale", "init_sha256", "init_run", "init_averaged", "new_head")
 
 
 # What stands for the seed, and for the run it starts from, where only these differ: no string of a spec holds NUL.

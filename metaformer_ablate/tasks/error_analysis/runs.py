@@ -12,9 +12,9 @@ from metaformer_ablate.tasks.base import RecordedRun
 
 
 def model_name(spec: Mapping[str, Any]) -> str:
-    """What to call a run's model in a figure: its comparator, or its token mixer or mixers."""
+    """What to call a run's model in a figure: its comparator or class, or its token mixer or mixers."""
     model = spec["model"]
-    if name := model["timm"] or model["comparator"]:
+    if name := model["timm"] or model["comparator"] or model.get("class", "").partition("@")[0]:
         return name
     mixers = model["token_mixer"]
     return mixers[0] if len(set(mixers)) == 1 else ", ".join(mixers)
