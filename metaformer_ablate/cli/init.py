@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from metaformer_ablate.cli.options import say
+from metaformer_ablate.cli.options import examples, say
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.registry import get_task
 
@@ -24,7 +24,8 @@ baseline: pooling
 # What all rows set, the baseline too; `ablate show {name} --recipe NAME` says what it costs elsewhere than on digits.
 # set: {{model.size: s12}}
 rows:
-  # A name for commands; label and group as the table shows them; what the row changes, and nothing else.
+  # A name for commands; label and group as the table shows them (figures show `short`, where there is one);
+  # what the row changes, and nothing else.
   pooling:
     label: Pooling
     group: Baseline
@@ -37,6 +38,7 @@ rows:
   # Or one per stage: a hybrid.
   attention_last:
     label: Pooling -> Attention in the last stage
+    short: Attention, stage 4
     group: Hybrid stages
     set: {{model.token_mixer: [pooling, pooling, pooling, attention]}}
   # Other settings go the same way, such as {{model.pool_size: 5}} or {{model.norm: layer_norm}}. One that does not
@@ -44,13 +46,20 @@ rows:
 """
 
 
-@click.command("init")
+_INIT_EXAMPLES = examples(
+    "ablate init my_idea",
+    "ablate init my_idea --data my_images",
+)
+
+
+@click.command("init", epilog=_INIT_EXAMPLES)
 @click.argument("name", metavar="NAME")
 @click.option("--data", metavar="DIR", help="A folder of images: write a recipe for it, too.")
 def init_command(name: str, data: str | None) -> None:
-    """A new experiment file, commented, that runs as it is: ./experiments/NAME.yaml.
+    """A new experiment file, commented, that runs as it is.
 
-    With --data also a recipe for a folder of images, which is looked at once: ./experiments/recipes/NAME.yaml.
+    It is ./experiments/NAME.yaml: a baseline, two rows, and what else a row may hold. With --data also a recipe for a
+    folder of images, which is looked at once: ./experiments/recipes/NAME.yaml.
     """
     from metaformer_ablate.spec.experiment import find_all
 

@@ -77,7 +77,7 @@ def _shares_of_boxes(images: EvaluatedImages) -> dict[int, float]:
 def covered(path: Path) -> float | None:
     """The share of a picture that the boxes in an annotation of PASCAL VOC's form cover; None where it tells none."""
     try:
-        tree = ElementTree.parse(path)
+        tree = ElementTree.parse(path).getroot()
         width, height = (int(str(tree.findtext(f"size/{key}"))) for key in ("width", "height"))
         boxes = list(_boxes(tree))
     except (OSError, ValueError, ElementTree.ParseError):
@@ -92,6 +92,6 @@ def covered(path: Path) -> float | None:
     return float(inside.mean())
 
 
-def _boxes(tree: ElementTree.ElementTree) -> Iterator[list[float]]:
+def _boxes(tree: ElementTree.Element) -> Iterator[list[float]]:
     for box in tree.iterfind("object/bndbox"):
         yield [max(0.0, float(str(box.findtext(key)))) for key in ("xmin", "ymin", "xmax", "ymax")]
