@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metaformer_ablate.cli.options import experiment_of, one_name, options, seeds_of, warn_problems
+from metaformer_ablate.cli.completion import complete_from, complete_one_experiment
+from metaformer_ablate.cli.options import examples, experiment_of, one_name, options, seeds_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
@@ -18,13 +19,36 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@click.command("plot")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
-@click.option("--kind", metavar="NAME", help="rows, curves, cost, paper or seeds (default: a figure of each).")
-@click.option("--x", metavar="NAME", help="Of cost: macs (default), params or images_per_second.")
+_PLOT_EXAMPLES = examples(
+    "ablate plot pooling_size",
+    "ablate plot table5 --recipe cifar10_small --kind rows --out rows.pdf",
+    "ablate plot pooling_size --kind curves --y train_loss",
+)
+
+
+@click.command("plot", epilog=_PLOT_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
+@click.option(
+    "--kind",
+    metavar="NAME",
+    help="rows, curves, cost, paper or seeds (default: a figure of each).",
+    shell_complete=complete_from("rows", "curves", "cost", "paper", "seeds"),
+)
+@click.option(
+    "--x",
+    metavar="NAME",
+    help="Of cost: macs (default), params or images_per_second.",
+    shell_complete=complete_from("macs", "params", "images_per_second"),
+)
 @click.option("--y", metavar="NAME", help="Of curves: a column of history.csv, as train_loss (default: the metric's).")
 @options("recipe", "tuned", "seeds", "results", "data")
-@click.option("--format", "style", metavar="NAME", help="png (default), svg or pdf.")
+@click.option(
+    "--format",
+    "style",
+    metavar="NAME",
+    help="png (default), svg or pdf.",
+    shell_complete=complete_from("png", "svg", "pdf"),
+)
 @click.option("--out", metavar="FILE", help="Of one kind: a .png, .svg or .pdf file (default: in RESULTS/figures).")
 @options("metric", "json")
 def plot_command(
@@ -42,7 +66,10 @@ def plot_command(
     metric: str | None,
     as_json: bool,
 ) -> int:
-    """Figures of an experiment, from its records alone; prints the files. With --json their numbers instead."""
+    """Figures of an experiment, from its records alone.
+
+    Prints the files. With --json it prints the numbers that would be drawn.
+    """
     from metaformer_ablate.analysis.figures.kinds import KINDS
     from metaformer_ablate.analysis.figures.rows import has_numbers
     from metaformer_ablate.records.status import nothing_there

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metaformer_ablate.cli.options import INTEGER, NUMBER, one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.completion import complete_one_experiment
+from metaformer_ablate.cli.options import (
+    INTEGER,
+    NUMBER,
+    examples,
+    one_name,
+    options,
+    seeds_of,
+    store_of,
+    warn_problems,
+)
 from metaformer_ablate.errors import RequestError, shown
 
 if TYPE_CHECKING:
@@ -28,8 +38,14 @@ _FIXED = (
 )
 
 
-@click.command("register")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
+_EXAMPLES = examples(
+    "ablate register table5 --seeds 5",
+    "ablate register token_mixers --seeds 5 --expect 'identity < pooling'",
+)
+
+
+@click.command("register", epilog=_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
 @options("recipe", "seeds")
 @click.option("--expect", multiple=True, metavar="TEXT", help=_EXPECT)
 @click.option("--question", metavar="TEXT", help="What the study asks, and what would count as agreement.")
@@ -52,7 +68,9 @@ def register_command(
     metric: str | None,
     as_json: bool,
 ) -> None:
-    """Write runs, tests, stopping rule and hypotheses down before the first run.
+    """Write down runs, tests and hypotheses before the first run.
+
+    The stopping rule too.
 
     The file is registrations/EXPERIMENT.RECIPE.yaml; `ablate table` and `ablate report` then say what came of it.
     """
