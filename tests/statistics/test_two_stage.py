@@ -47,7 +47,8 @@ def test_the_seeds_are_those_that_make_the_interval_so_wide() -> None:
     assert seeds_for(0.1, [0.5, 0.5, 0.5], 20) == 3, "no spread is seen, and none to be narrowed"
 
 
-UNTIL, MOST, ROWS, TABLES = 0.5, 30, 17, 2_000
+UNTIL, MOST, ROWS, TABLES = 0.5, 30, 17, 4_000
+FIXED = {"normal": 13, "skewed": 16}  # seeds with which all rows get there in 9 of 10 tables
 
 
 @pytest.mark.slow
@@ -58,7 +59,7 @@ def test_looking_early_raises_no_false_alarms(first: int, noise: str) -> None:
     half a point, by this procedure, by a look at the width after every seed, and by one number of seeds for all."""
     generator = np.random.default_rng([first, len(noise)])
     own = np.geomspace(0.15, 0.6, ROWS)[:, None]
-    alarms = {"two-stage": 0, "each seed": 0}
+    alarms = {"two-stage": 0, "each seed": 0, "one number": 0}
     covered, runs = dict.fromkeys(alarms, 0), dict.fromkeys(alarms, 0)
     enough = np.zeros(MOST + 1)
     for _ in range(TABLES):
@@ -66,7 +67,8 @@ def test_looking_early_raises_no_false_alarms(first: int, noise: str) -> None:
         counts = [seeds_for(UNTIL, row[:first].tolist(), MOST) for row in rows]
         halves = half_widths(rows)
         looked = looking(halves, first)
-        for name, ns, head in (("two-stage", counts, first), ("each seed", looked, None)):
+        one = [FIXED[noise]] * ROWS
+        for name, ns, head in (("two-stage", counts, first), ("each seed", looked, None), ("one number", one, None)):
             tests = [paired_difference(row[:n].tolist(), [0.0] * n, head) for row, n in zip(rows, ns, strict=True)]
             alarms[name] += any(p is not None and p < 0.05 for p in holm([test.p for test in tests]))
             covered[name] += sum(test.ci95 is None or test.ci95[0] <= 0 <= test.ci95[1] for test in tests)
@@ -77,8 +79,9 @@ def test_looking_early_raises_no_false_alarms(first: int, noise: str) -> None:
     print(
         f"\n{noise} noise, {first} first seeds: "
         + "; ".join(f"{name} {text}, {runs[name] / TABLES:.0f} runs" for name, text in shares.items())
-        + f"; of one number {number} seeds, {number * (ROWS + 1)} runs, for all rows to get there in 9 of 10 tables"
+        + f"; the one number is {number} seeds, for all rows to get there in 9 of 10 tables"
     )
+    assert number == pytest.approx(FIXED[noise], abs=1)
     if noise == "normal":
         assert alarms["two-stage"] / TABLES < 0.05 + 3 * (0.05 * 0.95 / TABLES) ** 0.5
         assert covered["two-stage"] / TABLES / ROWS == pytest.approx(0.95, abs=0.004)
