@@ -86,7 +86,9 @@ def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> S
     marks = []
     for row in table.rows:
         audited = [finding.number for finding in table.own_findings(row)]
-        marks.append(audited + [numbers.setdefault(note, len(numbers) + 1) for note in table.notes_of(row)])
+        marks.append(
+            audited + [numbers.setdefault(note, max(numbers.values(), default=0) + 1) for note in table.notes_of(row)]
+        )
     known = columns_of(table.metric)
     return Sheet(
         title=table.title,
