@@ -105,9 +105,8 @@ def _difference_tree(chosen: Plan, row: str) -> dict[str, Any]:
 def _difference_text(tree: dict[str, Any]) -> str:
     if tree["row"] == tree["baseline"]:
         return f"{tree['row']} is the baseline of {tree['experiment']}: there is no difference"
-    lines = [
-        f"{tree['row']} ({visible(tree['label'])}) under {tree['recipe']}, against the baseline {tree['baseline']}:"
-    ]
+    base = "" if tree["baseline"] == "baseline" else f" {tree['baseline']}"
+    lines = [f"{tree['row']} ({visible(tree['label'])}) under {tree['recipe']}, against the baseline{base}:"]
     for line in tree["differences"]:
         follows = "" if line["declared"] else "  (follows)"
         lines.append(f"  {line['path']}: {json.dumps(line['baseline'])} -> {json.dumps(line['value'])}{follows}")

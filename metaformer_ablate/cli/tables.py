@@ -15,6 +15,7 @@ from metaformer_ablate.cli.options import (
     NUMBER,
     examples,
     experiment_of,
+    notes_option,
     one_name,
     options,
     seeds_of,
@@ -78,7 +79,7 @@ _COLUMNS = (
     "--equivalent", type=NUMBER, metavar="POINTS", help="Also: which rows are shown to be within that of the baseline?"
 )
 @click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
-@click.option("--notes", is_flag=True, help="Whole notes, which a terminal is shown the first sentence of.")
+@notes_option
 @click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
 @_out
 @options("metric", "json")

@@ -51,7 +51,7 @@ def render(
     if style == "text" and columns is None and not transposed:
         sheet = _narrowed(table, sheet, width or text_width())
     if style == "text" and not notes:
-        sheet = sheet.with_short_notes()
+        sheet = sheet.with_short_notes("table")
     text = render_sheet(sheet, style, width, transposed)
     if table.interactions:
         text += "\n" + render_sheet(
