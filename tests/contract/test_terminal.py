@@ -28,6 +28,7 @@ COMMANDS = {
     "runs": f"table table5 {OF_STUDY} --runs",
     "compare": f"compare cifar10_small paper table5 --results {STUDY}",
     "explain": "explain table5 ppaa --recipe imagenet",
+    "explain-all": "explain table5 ppaa --all --recipe imagenet",
     "show": f"show table5 {OF_STUDY}",
     "cost": "cost poolformer_s12 --no-speed",
     "status": f"status table5 {OF_STUDY} --seeds 7",
