@@ -23,7 +23,8 @@ baseline: pooling
 # What all rows set, the baseline too; `ablate show {name} --recipe NAME` says what it costs elsewhere than on digits.
 # set: {{model.size: s12}}
 rows:
-  # A name for commands; label and group as the table shows them; what the row changes, and nothing else.
+  # A name for commands; label and group as the table shows them (figures show `short`, where there is one);
+  # what the row changes, and nothing else.
   pooling:
     label: Pooling
     group: Baseline
@@ -36,6 +37,7 @@ rows:
   # Or one per stage: a hybrid.
   attention_last:
     label: Pooling -> Attention in the last stage
+    short: Attention, stage 4
     group: Hybrid stages
     set: {{model.token_mixer: [pooling, pooling, pooling, attention]}}
   # Other settings go the same way, such as {{model.pool_size: 5}} or {{model.norm: layer_norm}}. One that does not

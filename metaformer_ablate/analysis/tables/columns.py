@@ -19,11 +19,11 @@ Row = Any  # a TableRow, or a row of a comparison
 
 @dataclass(frozen=True)
 class LatexColumn:
-    """What LaTeX aligns by itself of a column: a heading, and a row's number as text ("" where there is none)."""
+    """What stands in a column of its own in LaTeX: a heading, and a row's cell as text ("" where there is none)."""
 
     heading: str
     of: Callable[[Row, int], str]
-    number: bool = True
+    mean: bool = False  # the column whose best is bold if so asked
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Column:
     of: Callable[[Row, int], str]
     left: bool = False
     whole: bool = False  # never broken: an interval is read in one line
-    parts: tuple[LatexColumn, ...] = ()  # in LaTeX; without them the column is one number
+    parts: tuple[LatexColumn, ...] = ()  # in LaTeX; without them the column is one
 
     def latex_parts(self) -> tuple[LatexColumn, ...]:
-        return self.parts or (LatexColumn(self.heading, self.of, number=not self.left),)
+        return self.parts or (LatexColumn(self.heading, self.of),)
 
 
 def format_millions(params: int | None, frozen: int | None = None) -> str:
@@ -148,8 +148,8 @@ _DIFFERENCE = Column(
     format_difference,
     whole=True,
     parts=(
-        LatexColumn("Difference", lambda row, digits: format_optional(row.delta and row.delta.mean, f"+.{digits}f")),
-        LatexColumn("95% interval", _interval_of_difference, number=False),
+        LatexColumn("Diff.", lambda row, digits: format_optional(row.delta and row.delta.mean, f"+.{digits}f")),
+        LatexColumn("95% interval", _interval_of_difference),
     ),
 )
 
@@ -157,25 +157,31 @@ _DIFFERENCE = Column(
 def columns_of(metric: Metric) -> dict[str, Column]:
     """The columns of a table by name. That of the means has the metric's name."""
     bootstrap = f"Bootstrap ({metric.unit})" if metric.unit else "Bootstrap"
+    means = partial(format_mean, interval=False)
     return {
         "group": _GROUP,
         "row": _ROW,
+        "short": Column("Row", lambda row, digits: row.short or format_label(row), left=True),
         "name": Column("Name", lambda row, digits: row.name, left=True),
-        "params": Column("Params (M)", lambda row, digits: format_millions(row.params, row.frozen_params)),
+        "params": Column(
+            "Params (M)",
+            lambda row, digits: format_millions(row.params, row.frozen_params),
+            parts=(LatexColumn("Params (M)", lambda row, digits: format_millions(row.params)),),
+        ),
         "macs": Column("MACs (G)", lambda row, digits: format_billions(row.macs)),
         metric.name: Column(
             metric.heading,
             format_mean,
             whole=True,
             parts=(
-                LatexColumn(metric.heading, lambda row, digits: format_optional(row.mean, f".{digits}f") or row.status),
+                LatexColumn(
+                    metric.heading, lambda row, digits: format_optional(row.mean, f".{digits}f") or row.status, True
+                ),
                 LatexColumn("SD", lambda row, digits: format_optional(row.std, f".{digits}f")),
             ),
         ),
-        "mean": Column(metric.heading, partial(format_mean, interval=False), whole=True),
-        "bootstrap": Column(
-            bootstrap, _bootstrap, whole=True, parts=(LatexColumn(bootstrap, _bootstrap, number=False),)
-        ),
+        "mean": Column(metric.heading, means, whole=True, parts=(LatexColumn(metric.heading, means, True),)),
+        "bootstrap": Column(bootstrap, _bootstrap, whole=True),
         "n": _COUNT,
         "difference": _DIFFERENCE,
         "effect": Column("Effect", lambda row, digits: format_estimate(row.delta and row.delta.effect, "+.2f")),

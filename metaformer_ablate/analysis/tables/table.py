@@ -209,6 +209,7 @@ def _table_row(
             *_absurd(metric, summary.ci95, delta),
         ),
         runs=tuple(states),
+        short=row.short,
     )
 
 

@@ -36,7 +36,7 @@ def sheet(lines: Sequence[Mapping[str, Any]], images: NDArray[np.uint8], title: 
     rows = max(1, -(-len(lines) // COLUMNS))
     figure, axes = image_grid(1.25, 1.55, rows, COLUMNS)
     _fill(axes, lines, images)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
@@ -111,7 +111,6 @@ def gradcam(
         f"each map over its own largest\n{about_run(summary)}",
         x=0.01,
         ha="left",
-        fontsize=8,
     )
     return figure
 
@@ -138,9 +137,9 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
         ax.plot(severities, [p["accuracy"] for p in points], marker=marker, markersize=4, color=colour, label=label)
     ax.axvline(found["clean"], color=GREY, linewidth=0.8, linestyle=":")
     ax.axhline(100 / number, color=GREY, linewidth=0.8, linestyle=":")
-    ax.set(xlabel=f"{name}: {found['unit']}", ylabel="accuracy (%), band: 95% Wilson interval")
+    ax.set(xlabel=f"{name}: {found['unit']}", ylabel="Accuracy (%), band: 95% Wilson interval")
     ax.set_ylim(bottom=0, top=100)
-    ax.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.12))
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12))
     pictures = list(shown)
     step = 1 / len(pictures)
     for i, (severity, image) in enumerate(pictures):
@@ -150,10 +149,10 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
     for run, beside in zip(runs, axes[0, 1:], strict=True):
         drawn = _class_map(beside, run, names)
         beside.set_xticks(range(len(severities)), [f"{s:g}" for s in severities], fontsize=7, rotation=90)
-        beside.set(xlabel=f"{name}", title=f"accuracy per class (%)\n{briefly(run)}")
+        beside.set(xlabel=f"{name}", title=f"Accuracy per class (%)\n{briefly(run)}")
         beside.spines[:].set_visible(False)
     figure.colorbar(drawn, ax=axes[0, -1], shrink=0.5).outline.set_visible(False)
-    figure.suptitle(f"Probe {name} on {where}: {found['about']}", x=0.01, ha="left", fontsize=9)
+    figure.suptitle(f"Probe {name} on {where}: {found['about']}", x=0.01, ha="left")
     return figure
 
 
