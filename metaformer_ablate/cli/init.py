@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -47,15 +48,18 @@ rows:
 
 _INIT_EXAMPLES = examples(
     "ablate init my_idea",
+    "ablate init my_idea --data my_images",
 )
 
 
 @click.command("init", epilog=_INIT_EXAMPLES)
 @click.argument("name", metavar="NAME")
-def init_command(name: str) -> None:
+@click.option("--data", metavar="DIR", help="A folder of images: write a recipe for it, too.")
+def init_command(name: str, data: str | None) -> None:
     """A new experiment file, commented, that runs as it is.
 
-    It is ./experiments/NAME.yaml: a baseline, two rows, and what else a row may hold.
+    It is ./experiments/NAME.yaml: a baseline, two rows, and what else a row may hold. With --data also a recipe for a
+    folder of images, which is looked at once: ./experiments/recipes/NAME.yaml.
     """
     from metaformer_ablate.spec.experiment import find_all
 
@@ -69,11 +73,19 @@ def init_command(name: str) -> None:
         raise RequestError(f"{path} is there already; choose another name or edit it")
     if (there := find_all("experiment").get(name)) is not None:
         raise RequestError(f"the package has an experiment {name!r} ({there}); choose another name")
+    command, where = (name, "") if data is None else (f"{name} --recipe {name}", f" --data {shlex.quote(data)}")
+    recipe = None
+    if data is not None:
+        from metaformer_ablate.cli.init_data import new_recipe
+
+        recipe = new_recipe(name, data)
     try:
         path.parent.mkdir(exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             title, key = name.replace("_", " ").capitalize(), get_task().reported.name
-            file.write(_TEMPLATE.format(name=name, title=title, key=key))
+            file.write(_TEMPLATE.format(name=command, title=title, key=key))
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None
-    say(f"{path}: a baseline and two rows. Next: ablate show {name}, then ablate run {name} --seeds 3")
+    say(f"{path}: a baseline and two rows. Next: ablate show {command}, then ablate run {command}{where} --seeds 3")
+    if recipe is not None:
+        say(recipe)
