@@ -160,6 +160,9 @@ def examples(*commands: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
 
 
+notes_option = click.option("--notes", is_flag=True, help="Whole notes; a terminal shows their first sentences.")
+
+
 def not_negative(option: str, value: float) -> None:
     if not value >= 0:
         raise RequestError(f"{option} is {value:g}; allowed: a number of at least 0")

@@ -16,6 +16,7 @@ from metaformer_ablate.cli.options import (
     NUMBER,
     examples,
     experiment_of,
+    notes_option,
     one_name,
     options,
     seeds_of,
@@ -84,7 +85,7 @@ _COLUMNS = (
 @click.option("--label", metavar="NAME", help="LaTeX: the label for references (default: from the title).")
 @click.option("--bold", is_flag=True, help="LaTeX: the best mean in bold.")
 @click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
-@click.option("--notes", is_flag=True, help="Whole notes, which a terminal is shown the first sentence of.")
+@notes_option
 @click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
 @_out
 @options("metric", "json")

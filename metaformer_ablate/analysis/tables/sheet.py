@@ -38,12 +38,12 @@ class Sheet:
     def notes(self) -> list[str]:
         return [*(f"[{number}] {note}" for number, note in self.footnotes), *self.explanations]
 
-    def with_short_notes(self) -> Sheet:
+    def with_short_notes(self, command: str) -> Sheet:
         """The sheet with the first sentence of each note, and a line that says so where any has more."""
         footnotes = [(number, _first_sentence(note)) for number, note in self.footnotes]
         explanations = [_first_sentence(note) for note in self.explanations]
         if footnotes != list(self.footnotes) or explanations != list(self.explanations):
-            explanations.append("Notes are shortened; `ablate table` with --notes shows them whole.")
+            explanations.append(f"Notes are shortened; `ablate {command} --notes` shows them whole.")
         return replace(self, footnotes=footnotes, explanations=explanations)
 
     @property
