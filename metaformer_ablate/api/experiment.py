@@ -183,11 +183,11 @@ class Experiment:
         how: dict[str, Any] = {"device": device, "retry_failed": retry_failed, "max_hours": max_hours}
         try:
             ended = train_missing([self.plan], wanted, self.store, self.data, execution, view(progress), **how)
-        except Interrupted:
-            raise KeyboardInterrupt("called again, it goes on from the last checkpoints") from None
-        states = [state for states in self.states(wanted).values() for state in states]
+        except Interrupted as stop:
+            raise KeyboardInterrupt(stop.advice) from None
         failed = [
-            describe_ending(state.run_id, state.seed, state.status, self.store, "retry_failed=True")
+            describe_ending(state.run_id, f"{row} seed {state.seed}", state.status, self.store, "retry_failed=True")
+            for row, states in self.states(wanted).items()
             for state in states
             if state.status == "failed"
         ]
@@ -258,7 +258,8 @@ class Experiment:
         Args:
             kind: rows (means and paired differences, with intervals), curves (the course of training), cost (the metric
                 against multiply-adds), paper (our differences against the printed ones) or seeds (every run).
-            seeds, metric: as of `table`.
+            seeds: as of `table`.
+            metric: as of `table`.
             look: width, font size and words, such as `Look(width=3.3)` for a column.
             options: of cost `x`: macs, params or images_per_second; of curves `y`: a column of history.csv.
 

@@ -138,8 +138,9 @@ def train_missing(
     return Ended(jobs, why)
 
 
-def describe_ending(run_id: str, seed: int, status: str, store: Store, retry: str = "--retry-failed") -> str | None:
-    """A line about a run that did not end as one would like; None of any other. `retry` trains it again."""
+def describe_ending(run_id: str, name: str, status: str, store: Store, retry: str = "--retry-failed") -> str | None:
+    """A line about a run, with its row and seed for a name, that did not end as one would like; None of any other.
+    `retry` trains it again."""
     if status not in ("failed", "diverged"):
         return None
     folder, record = store.folder(run_id), store.read(run_id)
@@ -147,4 +148,4 @@ def describe_ending(run_id: str, seed: int, status: str, store: Store, retry: st
     where = f"log {folder / 'log.txt'}; again with {retry}"
     if status == "diverged":
         where = f"a result, history {folder / 'history.csv'}"
-    return f"{status}: run {run_id} (seed {seed}): {reason}; {where}"
+    return f"{status}: run {run_id} ({name}): {reason}; {where}"

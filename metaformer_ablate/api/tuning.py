@@ -10,12 +10,12 @@ from typing import Any
 from metaformer_ablate.analysis.tables.table import plan_task
 from metaformer_ablate.api.execution import Execution
 from metaformer_ablate.api.experiment import Experiment
-from metaformer_ablate.api.training import Ended, announce, train_missing
+from metaformer_ablate.api.training import Ended, train_missing
 from metaformer_ablate.records.status import RunState, run_states
 from metaformer_ablate.records.tuning import Tuning, choose, path_of, trial_plans, write_tuning
-from metaformer_ablate.spec.plan import Plan
-from metaformer_ablate.sweep.jobs import plan_jobs
+from metaformer_ablate.sweep.jobs import measured_seconds, plan_jobs
 from metaformer_ablate.sweep.scheduler import ProgressListener
+from metaformer_ablate.system.console import duration
 
 logger = logging.getLogger(__name__)
 
@@ -23,17 +23,18 @@ Grid = Mapping[str, Sequence[Any]]
 
 
 def tell_cost(experiment: Experiment, grid: Grid, seeds: Sequence[int]) -> int:
-    """Says what the trials would cost; returns how many of their runs are left to train."""
-    jobs, states = plan_jobs(_plans(experiment, grid, seeds), seeds, experiment.store, experiment.data)
-    announce(jobs, states)
-    return len(jobs)
-
-
-def _plans(experiment: Experiment, grid: Grid, seeds: Sequence[int]) -> list[Plan]:
+    """Says what the trials cost, in time where records of the table or of trials tell; returns the runs to train."""
     plans = [chosen for _, chosen in trial_plans(experiment.plan, grid)]
+    jobs, states = plan_jobs(plans, seeds, experiment.store, experiment.data)
+    _, of_table = plan_jobs([experiment.plan], (0,), experiment.store, experiment.data)
+    seconds = measured_seconds(jobs, [*states, *of_table])
+    told = "" if seconds is None else f"; about {duration(seconds)} one after another"
     rows, each = len(experiment.plan.everything()), f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    logger.info(f"{rows} rows with {len(plans)} trials of {each}, all on held-out training images")
-    return plans
+    logger.info(
+        f"{rows} rows with {len(plans)} trials of {each}, all on held-out training images: {len(jobs)} runs to train, "
+        f"where {rows} are one seed of the table{told}"
+    )
+    return len(jobs)
 
 
 def tune(
@@ -52,7 +53,8 @@ def tune(
     """
     trials = trial_plans(experiment.plan, grid)
     store, path = experiment.store, path_of(experiment.plan, experiment.store)
-    plans = _plans(experiment, grid, seeds)
+    tell_cost(experiment, grid, seeds)
+    plans = [chosen for _, chosen in trials]
     ended = train_missing(plans, seeds, store, experiment.data, execution, listener, **how)
     states = []
     for point, chosen in trials:

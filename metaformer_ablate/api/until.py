@@ -12,29 +12,11 @@ from metaformer_ablate.api.experiment import Experiment
 from metaformer_ablate.api.training import Ended, train_missing
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.seed_counts import SeedCounts, path_of, read_seed_counts, write_seed_counts
-from metaformer_ablate.statistics.two_stage import FEWEST_FIRST, USUAL_FIRST, USUAL_MOST, seeds_for
+from metaformer_ablate.statistics.two_stage import seeds_for
 from metaformer_ablate.sweep.scheduler import ProgressListener
 from metaformer_ablate.system.clock import now
 
 logger = logging.getLogger(__name__)
-
-
-def check_until(until: float | None, seeds: tuple[int, ...] | None, most: int | None) -> tuple[int, int]:
-    """How many seeds are the first ones, and the most. Raises RequestError for what does not go together."""
-    if until is None:
-        if most is not None:
-            raise RequestError(f"--max-seeds {most} is for --until")
-        return 0, 0
-    if not 0 < until <= 100:
-        raise RequestError(f"--until is {until:g}; allowed: a half width in points, above 0 and at most 100")
-    first = USUAL_FIRST if seeds is None else len(seeds)
-    if first < FEWEST_FIRST or (seeds is not None and tuple(seeds) != tuple(range(first))):
-        found = ",".join(map(str, seeds or ()))
-        raise RequestError(f"--seeds is {found} with --until; allowed: a number of first seeds, {FEWEST_FIRST} or more")
-    chosen = max(USUAL_MOST, first) if most is None else most
-    if not first <= chosen <= 1_000:
-        raise RequestError(f"--max-seeds is {chosen}; allowed: at least the {first} first seeds and at most 1000")
-    return first, chosen
 
 
 def train_until(

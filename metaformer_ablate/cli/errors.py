@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.cli.options import folder_of, options, say, store_of
+from metaformer_ablate.cli.completion import complete_runs
+from metaformer_ablate.cli.options import examples, folder_of, options, say, store_of
 from metaformer_ablate.errors import NotAvailable
 
 if TYPE_CHECKING:
@@ -23,9 +24,21 @@ logger = logging.getLogger(__name__)
 LARGEST = 2**27  # bytes of an errors.json: a confusion of thousands of classes
 
 
-@click.command("errors")
-@click.argument("run")
-@click.option("--against", metavar="RUN", help="Another run on the same images: what one gets right, the other wrong.")
+_ERRORS_EXAMPLES = examples(
+    "ablate errors 3f2a91",
+    "ablate errors 3f2a91 --against 77c0de",
+    "ablate errors 3f2a91 --probe scale --probe shift",
+)
+
+
+@click.command("errors", epilog=_ERRORS_EXAMPLES)
+@click.argument("run", shell_complete=complete_runs)
+@click.option(
+    "--against",
+    metavar="RUN",
+    help="Another run on the same images: what one gets right, the other wrong.",
+    shell_complete=complete_runs,
+)
 @click.option(
     "--probe",
     "probes",
@@ -49,7 +62,9 @@ def errors_command(
     device: str,
     as_json: bool,
 ) -> int:
-    """What a trained model gets wrong: confusion, calibration, the worst mistakes as pictures, Grad-CAM, probes.
+    """What a trained model gets wrong, in numbers and pictures.
+
+    Confusion, calibration, the worst mistakes as pictures, Grad-CAM, probes.
 
     Of segmentation the masks of the worst images beside the truth. Numbers come from the record alone. Pictures need
     the data set; Grad-CAM, masks and probes the weights too, which training with --keep-checkpoints leaves. What is

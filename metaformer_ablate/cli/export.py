@@ -7,19 +7,35 @@ import logging
 
 import click
 
-from metaformer_ablate.cli.options import folder_of, options, say, store_of
+from metaformer_ablate.cli.completion import complete_from, complete_runs
+from metaformer_ablate.cli.options import examples, folder_of, options, say, store_of
 from metaformer_ablate.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
 
-@click.command("export")
-@click.argument("run", metavar="RUN")
-@click.option("--format", "chosen", default="all", metavar="NAME", help="all, safetensors or onnx (default: all).")
+_EXPORT_EXAMPLES = examples(
+    "ablate export 3f2a91",
+    "ablate export 3f2a91 --format onnx --out model",
+)
+
+
+@click.command("export", epilog=_EXPORT_EXAMPLES)
+@click.argument("run", metavar="RUN", shell_complete=complete_runs)
+@click.option(
+    "--format",
+    "chosen",
+    default="all",
+    metavar="NAME",
+    help="all, safetensors or onnx (default: all).",
+    shell_complete=complete_from("all", "safetensors", "onnx"),
+)
 @click.option("--out", metavar="DIR", help="Folder for the files and export.json (default: export-RUN).")
 @options("results", "data", "json")
 def export_command(run: str, chosen: str, out: str | None, results: str | None, data: str | None, as_json: bool) -> int:
-    """A trained model's weights as safetensors, under timm's names where timm has the model, and as ONNX.
+    """A trained model for other programs: safetensors and ONNX.
+
+    The weights have timm's names where timm has the model.
 
     Needs the weights, which training with --keep-checkpoints leaves. Where the images are at hand, the weights have to
     repeat the record's predictions first; the ONNX file has to give torch's logits.

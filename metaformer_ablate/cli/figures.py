@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metaformer_ablate.cli.options import NUMBER, experiment_of, one_name, options, seeds_of, warn_problems
+from metaformer_ablate.cli.completion import complete_from, complete_one_experiment
+from metaformer_ablate.cli.options import NUMBER, examples, experiment_of, one_name, options, seeds_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
@@ -20,18 +21,44 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@click.command("plot")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
-@click.option("--kind", metavar="NAME", help="rows, curves, cost, paper or seeds (default: a figure of each).")
-@click.option("--x", metavar="NAME", help="Of cost: macs (default), params or images_per_second.")
+_PLOT_EXAMPLES = examples(
+    "ablate plot pooling_size",
+    "ablate plot table5 --recipe cifar10_small --kind rows --out rows.pdf",
+    "ablate plot pooling_size --kind curves --y train_loss",
+)
+
+
+@click.command("plot", epilog=_PLOT_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
+@click.option(
+    "--kind",
+    metavar="NAME",
+    help="rows, curves, cost, paper or seeds (default: a figure of each).",
+    shell_complete=complete_from("rows", "curves", "cost", "paper", "seeds"),
+)
+@click.option(
+    "--x",
+    metavar="NAME",
+    help="Of cost: macs (default), params or images_per_second.",
+    shell_complete=complete_from("macs", "params", "images_per_second"),
+)
 @click.option("--y", metavar="NAME", help="Of curves: a column of history.csv, as train_loss (default: the metric's).")
 @options("recipe", "tuned", "seeds", "results", "data")
-@click.option("--format", "style", metavar="NAME", help="png (default), svg or pdf.")
+@click.option(
+    "--format",
+    "style",
+    metavar="NAME",
+    help="png (default), svg or pdf.",
+    shell_complete=complete_from("png", "svg", "pdf"),
+)
 @click.option("--width", metavar="LENGTH", help="3.3in, 84mm, 8.4cm or 240pt (default: 6.9in, the text of a page).")
 @click.option("--font-size", type=NUMBER, metavar="POINTS", help="Of all letters (default: 8, or 7 in a column).")
 @click.option("--caption", is_flag=True, help="Write the caption at the foot of the figure; --json always has it.")
 @click.option(
-    "--labels", metavar="NAME", help="short (default: what the experiment's rows have under `short`) or full."
+    "--labels",
+    metavar="NAME",
+    help="short (default: what the experiment's rows have under `short`) or full.",
+    shell_complete=complete_from("short", "full"),
 )
 @click.option("--out", metavar="FILE", help="Of one kind: a .png, .svg or .pdf file (default: in RESULTS/figures).")
 @options("metric", "json")
@@ -54,7 +81,10 @@ def plot_command(
     metric: str | None,
     as_json: bool,
 ) -> int:
-    """Figures of an experiment, from its records alone; prints the files. With --json their numbers instead."""
+    """Figures of an experiment, from its records alone.
+
+    Prints the files. With --json it prints the numbers that would be drawn.
+    """
     from metaformer_ablate.analysis.figures.kinds import KINDS
     from metaformer_ablate.analysis.figures.kinds import caption as caption_of
     from metaformer_ablate.analysis.figures.rows import has_numbers

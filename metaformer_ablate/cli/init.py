@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from metaformer_ablate.cli.options import say
+from metaformer_ablate.cli.options import examples, say
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.registry import get_task
 
@@ -45,10 +45,18 @@ rows:
 """
 
 
-@click.command("init")
+_INIT_EXAMPLES = examples(
+    "ablate init my_idea",
+)
+
+
+@click.command("init", epilog=_INIT_EXAMPLES)
 @click.argument("name", metavar="NAME")
 def init_command(name: str) -> None:
-    """A new experiment file, commented, that runs as it is: ./experiments/NAME.yaml."""
+    """A new experiment file, commented, that runs as it is.
+
+    It is ./experiments/NAME.yaml: a baseline, two rows, and what else a row may hold.
+    """
     from metaformer_ablate.spec.experiment import find_all
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):

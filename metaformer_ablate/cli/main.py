@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from metaformer_ablate import __version__
+from metaformer_ablate.cli.completion import answer_shell
 from metaformer_ablate.errors import RequestError, one_line
 from metaformer_ablate.system.console import for_stderr, log_to_stderr
 
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _open_streams()
     log_to_stderr()
     try:
+        if (answered := answer_shell(ablate)) is not None:
+            sys.exit(answered)
         code = _run(list(sys.argv[1:] if arguments is None else arguments)) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # `ablate table | head`: the reader has what it wanted
@@ -107,30 +110,22 @@ def _one_sentence(error: click.ClickException) -> str:
     return f"{context.command_path}: {text}" if context is not None else text
 
 
-# Command to the module of `commands/` that holds it: only what is called is loaded.
-COMMANDS = {
-    "list": "catalogue",
-    "show": "plan",
-    "run": "train",
-    "table": "tables",
-    "compare": "tables",
-    "explain": "tables",
-    "plot": "figures",
-    "report": "report",
-    "register": "register",
-    "tune": "tune",
-    "init": "init",
-    "cost": "plan",
-    "status": "status",
-    "reproduce": "results",
-    "rm": "results",
-    "merge": "results",
-    "errors": "errors",
-    "export": "export",
-    "sweep": "wandb",
-    "trial": "wandb",
-    "sync-wandb": "wandb",
+# What people are at -> command -> the module of this room that holds it. Only what is called is loaded.
+GROUPS = {
+    "Design": {
+        "init": "init",
+        "list": "catalogue",
+        "show": "plan",
+        "explain": "explain",
+        "cost": "plan",
+        "register": "register",
+    },
+    "Train": {"run": "train", "tune": "tune", "status": "status", "reproduce": "results"},
+    "Analyse": {"table": "tables", "plot": "figures", "compare": "tables", "errors": "errors"},
+    "Share": {"report": "report", "export": "export", "rm": "results", "merge": "results"},
+    "Cluster": {"sweep": "wandb", "trial": "wandb", "sync-wandb": "wandb"},
 }
+COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 
 
 class _Commands(click.Group):
@@ -145,15 +140,26 @@ class _Commands(click.Group):
         module = import_module(f"metaformer_ablate.cli.{COMMANDS[name]}")
         return getattr(module, f"{name.replace('-', '_')}_command")
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by what people are at, none of their lines cut."""
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                found = {name: self.get_command(ctx, name) for name in names}
+                formatter.write_dl([(name, one.get_short_help_str(200)) for name, one in found.items() if one])
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         from metaformer_ablate.errors import unknown
 
-        if args and args[0] not in COMMANDS:
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
             raise RequestError(unknown("command", args[0], COMMANDS))
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`ablate COMMAND --help` has examples of each command.",
+)
 @click.version_option(__version__, prog_name="ablate")
 def ablate() -> None:
     """Ablations of MetaFormer: which part of the model matters?"""

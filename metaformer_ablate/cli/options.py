@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metaformer_ablate.cli.completion import (
+    complete_folders,
+    complete_from,
+    complete_metrics,
+    complete_recipes,
+)
+from metaformer_ablate.cli.words import split_words
 from metaformer_ablate.errors import RequestError, shown, visible
 from metaformer_ablate.system.console import folded, out_width
 
@@ -44,7 +51,13 @@ NUMBER, INTEGER = _Number(), _Number(whole=True)
 def _execution(command: Any) -> Any:
     """Gathers the options of `Execution` into one argument of a command."""
     given = (
-        click.option("--launcher", default="local", metavar="NAME", help="local, ray or slurm (default: local)."),
+        click.option(
+            "--launcher",
+            default="local",
+            metavar="NAME",
+            shell_complete=complete_from("local", "ray", "slurm"),
+            help="local, ray or slurm (default: local).",
+        ),
         click.option("--workers", envvar="ABLATE_WORKERS", metavar="N", help=_WORKERS),
         click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="An option of sbatch, for --launcher slurm."),
         _CHECKPOINTS["keep-checkpoints"],
@@ -89,16 +102,38 @@ _WORKERS = "Runs at once, each in a process; N on one GPU share it; 0: in this o
 def options(*names: str) -> Callable[[Any], Any]:
     """The options that recur, by name, in the order given."""
     known: dict[str, Callable[[Any], Any]] = {
-        "recipe": click.option("--recipe", metavar="NAME", help="Where it is measured (default: digits)."),
+        "recipe": click.option(
+            "--recipe",
+            metavar="NAME",
+            shell_complete=complete_recipes,
+            help="Where it is measured (default: digits; `ablate list recipes`).",
+        ),
         "seeds": click.option("--seeds", metavar="N|LIST", help="3 means seeds 0,1,2; or a list: 0,2,5."),
         "results": click.option(
-            "--results", metavar="DIR", help="Folder of records (default: $ABLATE_RESULTS, else results)."
+            "--results",
+            metavar="DIR",
+            shell_complete=complete_folders,
+            help="Folder of records (default: $ABLATE_RESULTS, else results).",
         ),
-        "metric": click.option("--metric", metavar="NAME", help="Of the task (default: the one that it reports)."),
+        "metric": click.option(
+            "--metric",
+            metavar="NAME",
+            shell_complete=complete_metrics,
+            help="Another number of the task than the one that it reports, such as top5, mask_ap or pixel_accuracy.",
+        ),
         "data": click.option(
-            "--data", metavar="DIR", help="Folder of data sets (default: $ABLATE_DATA, else a cache)."
+            "--data",
+            metavar="DIR",
+            shell_complete=complete_folders,
+            help="Folder of data sets (default: $ABLATE_DATA, else a cache).",
         ),
-        "device": click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+        "device": click.option(
+            "--device",
+            default="auto",
+            metavar="NAME",
+            shell_complete=complete_from("auto", "cpu", "cuda", "cuda:0"),
+            help="auto (default), cpu, cuda or cuda:N.",
+        ),
         "execution": _execution,
         **_CHECKPOINTS,
         "wandb": click.option("--wandb", is_flag=False, flag_value="", metavar="[PROJECT]", help=_WANDB),
@@ -116,19 +151,14 @@ def options(*names: str) -> Callable[[Any], Any]:
     return decorate
 
 
+def examples(*commands: str) -> str:
+    """The end of a command's help: what people may type. A test parses each."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
 def not_negative(option: str, value: float) -> None:
     if not value >= 0:
         raise RequestError(f"{option} is {value:g}; allowed: a number of at least 0")
-
-
-def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names, then overrides. A word with a dot and no `=` is an override gone wrong, unless it is a path."""
-    names: list[str] = []
-    overrides: list[str] = []
-    for word in words:
-        is_name = "=" not in word and ("." not in word or "/" in word or word.endswith((".yaml", ".yml")))
-        (names if is_name else overrides).append(word)
-    return names, overrides
 
 
 def names_and_project(words: Sequence[str], wandb: str | None) -> tuple[list[str], str | None]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.cli.options import INTEGER, one_name, options, say, seeds_of, store_of, warn_problems
-from metaformer_ablate.errors import RequestError, visible, visible_lines
+from metaformer_ablate.cli.completion import complete_model_or_experiment, complete_one_experiment, complete_recipes
+from metaformer_ablate.cli.options import INTEGER, examples, one_name, options, say, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.show_text import COLUMNS, choose_columns, show_text
+from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,24 +22,40 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@click.command("show")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
-@options("recipe", "seeds", "results", "data", "json")
+_SHOW_EXAMPLES = examples(
+    "ablate show pooling_size",
+    "ablate show table5 --recipe imagenet",
+    "ablate show table5 --columns row,params,macs,runs",
+)
+
+
+@click.command("show", epilog=_SHOW_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
+@options("recipe", "seeds", "results", "data")
+@click.option("--columns", metavar="LIST", help=f"Columns and their order, of {', '.join(COLUMNS)}.")
+@options("json")
 def show_command(
     words: tuple[str, ...],
     recipe: str | None,
     seeds: str | None,
     results: str | None,
     data: str | None,
+    columns: str | None,
     as_json: bool,
 ) -> None:
-    """The rows of an experiment: what each sets, its cost, the paper's numbers, which runs exist. Trains nothing."""
+    """The rows of an experiment: settings, cost, runs, time left.
+
+    Also the paper's numbers. Trains nothing, and needs no data.
+    """
     from metaformer_ablate.cost.cost import count
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.status import as_dict, seeds_with_records, stray_seeds
     from metaformer_ablate.spec.plan import map_notes, plan, row_notes
     from metaformer_ablate.sweep.jobs import estimate_in_words, estimate_seconds, plan_jobs
 
+    if columns is not None and as_json:
+        raise RequestError("--columns has no meaning for JSON, which holds every column")
+    shown = None if columns is None else choose_columns(columns)
     name, overrides = one_name(words, "experiment")
     chosen = plan(name, recipe or "digits", overrides)
     store, folder = store_of(results), DataFolder.choose(data)
@@ -80,7 +97,7 @@ def show_command(
     if seeds is None and (stray := stray_seeds(_states_by_row(chosen, wanted, by_id))) is not None:
         logger.warning(stray)
     estimate = estimate_in_words(tree["estimated_seconds"], states)
-    click.echo(json.dumps(tree, indent=1) if as_json else visible_lines(_show_text(chosen, tree, estimate)), nl=as_json)
+    click.echo(json.dumps(tree, indent=1) if as_json else show_text(chosen, tree, estimate, shown), nl=as_json)
 
 
 def _states_by_row(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, list[RunState]]:
@@ -115,82 +132,23 @@ def _embedding_field(chosen: Plan) -> dict[str, float] | None:
     return {"pixels": min(pixels, size), "image_size": size, "share": round(min(1.0, pixels / size), 4)}
 
 
-def _field_text(field: dict[str, float]) -> str:
-    text = (
-        f"Without mixing, a token of the last stage sees {field['pixels']} of {field['image_size']} pixels per side "
-        f"(share {field['share']:.2f}; 0.28 in the paper's net)."
-    )
-    return text + (" That is more than half: token mixers have little left to add." if field["share"] > 0.5 else "")
+_COST_EXAMPLES = examples(
+    "ablate cost poolformer_s12",
+    "ablate cost table5 --no-speed",
+    "ablate cost caformer_s18 --batch 32 --device cpu",
+)
 
 
-def _show_text(chosen: Plan, tree: dict[str, Any], estimate: str) -> str:
-    import io
-
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from metaformer_ablate.analysis.tables.columns import format_billions, format_millions
-    from metaformer_ablate.analysis.tables.text import text_width
-    from metaformer_ablate.sweep.progress import name_in_text
-    from metaformer_ablate.tasks.registry import task_of
-
-    title = f"{chosen.experiment.title} ({tree['experiment']}) under {chosen.recipe.title} ({tree['recipe']})"
-    drawn = Table(box=box.SIMPLE_HEAD, title=Text(visible(title)), title_justify="left")
-    headings = ["Row", "Label", "Params (M)", "MACs (G)"]
-    headings += ["Pooling: additions (M), MB"] if any(row["pooling_additions"] for row in tree["rows"]) else []
-    metric = task_of(next(iter(chosen.specs.values())).to_dict()).reported
-    headings += [f"Paper: params, MACs, {name_in_text(metric)}", "Runs"]
-    for heading in headings:
-        drawn.add_column(heading, justify="right" if "(" in heading else "left", overflow="fold")
-    for row in tree["rows"]:
-        name = row["name"] + (" *" if row["name"] == tree["baseline"] else "")
-        paper = row["paper"]
-        keys = ("params_m", "macs_g", metric.name)
-        printed = ", ".join(str(paper.get(key, "-")) for key in keys) if paper else "-"
-        counts: dict[str, int] = {}
-        for run in row["runs"]:
-            counts[run["status"]] = counts.get(run["status"], 0) + 1
-        runs = ", ".join(f"{n} {status}" for status, n in counts.items()) or "not applicable"
-        cells = [name, row["label"], format_millions(row["params"], row["frozen_params"]), format_billions(row["macs"])]
-        if "Pooling: additions (M), MB" in headings:
-            additions, moved = row["pooling_additions"], row["pooling_bytes"]
-            cells.append(f"{additions / 1e6:.2f}, {moved / 1e6:.2f}" if additions else "-")
-        cells += [printed, runs]
-        drawn.add_row(*(Text(visible(cell)) for cell in cells))
-    stream = io.StringIO()
-    console = Console(file=stream, width=text_width(), color_system=None, highlight=False)
-    console.print(drawn)
-    for line in [*_note_lines(tree["rows"]), *map(_together, tree.get("interactions", []))]:
-        console.print(Text(visible(line)))
-    if tree["embedding_field"] is not None:
-        console.print(Text(_field_text(tree["embedding_field"])))
-    console.print(Text(f"* baseline. To run: {tree['to_run']}, {estimate}."))
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
-
-
-def _together(interaction: dict[str, Any]) -> str:
-    counts = Counter(run["status"] for run in interaction["runs"])
-    runs = ", ".join(f"{n} {status}" for status, n in counts.items()) or interaction["notes"][0]
-    return f"interaction of {' and '.join(interaction['rows'])}: {runs}"
-
-
-def _note_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """What each row sets and what is to know of it; a note that every row has stands once."""
-    shared = [note for note in rows[0]["notes"] if len(rows) > 1 and all(note in row["notes"] for row in rows)]
-    lines = [f"every row: {note}" for note in shared]
-    for row in rows:
-        sets = ", ".join(f"{path}={json.dumps(value)}" for path, value in row["set"].items())
-        of_paper = row["paper"].get("note")
-        notes = [f"sets {sets}" if sets else "", *row["notes"], f"paper: {of_paper}" if of_paper else ""]
-        lines += [f"{row['name']}: {note}" for note in notes if note and note not in shared]
-    return lines
-
-
-@click.command("cost")
-@click.argument("words", nargs=-1, metavar="MODEL-OR-EXPERIMENT [KEY.PATH=VALUE]...")
-@click.option("--recipe", metavar="NAME", help="Resolution and geometry (default: imagenet for a model, else digits).")
+@click.command("cost", epilog=_COST_EXAMPLES)
+@click.argument(
+    "words", nargs=-1, metavar="MODEL-OR-EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_model_or_experiment
+)
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    help="Resolution and geometry (default: imagenet for a model, else digits).",
+    shell_complete=complete_recipes,
+)
 @options("device")
 @click.option("--batch", default=8, type=INTEGER, show_default=True, help="Images at once when speed is measured.")
 @click.option("--no-speed", is_flag=True, help="Count only.")
@@ -198,7 +156,10 @@ def _note_lines(rows: list[dict[str, Any]]) -> list[str]:
 def cost_command(
     words: tuple[str, ...], recipe: str | None, device: str, batch: int, no_speed: bool, as_json: bool
 ) -> None:
-    """Parameters, multiply-adds by operator, what was not counted, images per second and peak memory."""
+    """Parameters, MACs, speed and memory of a model or experiment.
+
+    MACs are listed by operator, and what was not counted is named.
+    """
     from dataclasses import asdict
 
     from metaformer_ablate.api.models import named_spec

@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metaformer_ablate.cli.options import one_name, options, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.completion import complete_one_experiment
+from metaformer_ablate.cli.options import (
+    INTEGER,
+    NUMBER,
+    examples,
+    one_name,
+    options,
+    seeds_of,
+    store_of,
+    warn_problems,
+)
 from metaformer_ablate.errors import RequestError, shown
 
 if TYPE_CHECKING:
-    from metaformer_ablate.records.registration import Registration
+    from metaformer_ablate.records.registration import Registration, Stopping
     from metaformer_ablate.records.store import Store
     from metaformer_ablate.spec.plan import Plan
     from metaformer_ablate.statistics.hypotheses import Hypothesis
@@ -28,12 +38,20 @@ _FIXED = (
 )
 
 
-@click.command("register")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
+_EXAMPLES = examples(
+    "ablate register table5 --seeds 5",
+    "ablate register token_mixers --seeds 5 --expect 'identity < pooling'",
+)
+
+
+@click.command("register", epilog=_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
 @options("recipe", "seeds")
 @click.option("--expect", multiple=True, metavar="TEXT", help=_EXPECT)
 @click.option("--question", metavar="TEXT", help="What the study asks, and what would count as agreement.")
 @click.option("--stop", metavar="TEXT", help="The stopping rule (default: the seeds are fixed).")
+@click.option("--until", type=NUMBER, metavar="POINTS", help="As of `ablate run`: --seeds are then the first ones.")
+@click.option("--max-seeds", type=INTEGER, metavar="N", help="As of `ablate run --until`.")
 @click.option("--change", metavar="REASON", help="Change a registered plan; the change is shown with the results.")
 @options("results", "metric", "json")
 def register_command(
@@ -43,19 +61,22 @@ def register_command(
     expect: tuple[str, ...],
     question: str | None,
     stop: str | None,
+    until: float | None,
+    max_seeds: int | None,
     change: str | None,
     results: str | None,
     metric: str | None,
     as_json: bool,
 ) -> None:
-    """Write runs, tests, stopping rule and hypotheses down before the first run.
+    """Write down runs, tests and hypotheses before the first run.
+
+    The stopping rule too.
 
     The file is registrations/EXPERIMENT.RECIPE.yaml; `ablate table` and `ablate report` then say what came of it.
     """
     from metaformer_ablate.analysis.tables.table import plan_task
     from metaformer_ablate.records.registration import (
         Request,
-        Stopping,
         make_registration,
         path_of,
         read_registration,
@@ -77,12 +98,13 @@ def register_command(
     if repeated := next((text for text in texts if texts.count(text) > 1), None):
         raise RequestError(f"--expect {shown(repeated)} is given twice")
     store, path = store_of(results), path_of(chosen)
+    stopping = _stopping(stop, until, seeds_of(seeds), max_seeds)
     request = Request(
-        seeds=seeds_of(seeds) or (),
+        seeds=(seeds_of(seeds) or ()) if until is None else range(stopping.max_seeds or 0),
         metric=plan_task(chosen).metric(metric).name,
         hypotheses=texts,
         tests=_tests(chosen, hypotheses),
-        stopping=Stopping(rule=(stop or _FIXED).strip().removesuffix(".")),
+        stopping=stopping,
         question=question,
     )
     wanted = make_registration(chosen, request, store)
@@ -95,6 +117,20 @@ def register_command(
         click.echo(json.dumps({"file": str(path), **found.tree()}, indent=1, allow_nan=False))
         return
     click.echo(_in_words(found, str(path), found is before))
+
+
+def _stopping(stop: str | None, until: float | None, seeds: tuple[int, ...] | None, most: int | None) -> Stopping:
+    from metaformer_ablate.records.registration import Stopping
+    from metaformer_ablate.statistics.two_stage import check_until
+
+    first, chosen = check_until(until, seeds, most)
+    if until is None:
+        return Stopping(rule=(stop or _FIXED).strip().removesuffix("."))
+    rule = (
+        f"Stein's two-stage procedure: {first} seeds of every row, then of each as many as bring half the interval of "
+        f"its difference to {until:g}, by the deviation of the first, at most {chosen}"
+    )
+    return Stopping(rule=(stop or rule).strip().removesuffix("."), until=float(until), first=first, max_seeds=chosen)
 
 
 def _kept_or_changed(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metaformer_ablate.cli.options import one_name, options, say, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.completion import complete_one_experiment, complete_recipes
+from metaformer_ablate.cli.options import examples, one_name, options, say, seeds_of, store_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
@@ -18,9 +19,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@click.command("report")
-@click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="Only this one; may be given several times.")
-@click.argument("words", nargs=-1, metavar="[EXPERIMENT [KEY.PATH=VALUE]...]")
+_REPORT_EXAMPLES = examples(
+    "ablate report",
+    "ablate report --recipe cifar10_small --out study.html",
+    "ablate report --checklist runs.tex table5 --recipe cifar10_small",
+)
+
+
+@click.command("report", epilog=_REPORT_EXAMPLES)
+@click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    metavar="NAME",
+    help="Only this one; may be given several times.",
+    shell_complete=complete_recipes,
+)
+@click.argument("words", nargs=-1, metavar="[EXPERIMENT [KEY.PATH=VALUE]...]", shell_complete=complete_one_experiment)
 @options("seeds", "results", "data")
 @click.option(
     "--checklist", metavar="FILE", help="Instead: what was run of an experiment, for an appendix (.txt, .md, .tex)."
@@ -35,7 +50,10 @@ def report_command(
     checklist: str | None,
     out: str,
 ) -> int:
-    """Every experiment under every recipe that has records, as one HTML page that loads nothing from a network."""
+    """One HTML page of every experiment that has records.
+
+    It loads nothing from a network.
+    """
     if checklist is not None:
         _write_checklist(checklist, words, recipes, seeds, results, data)
         return 0

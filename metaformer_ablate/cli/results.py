@@ -11,14 +11,21 @@ from pathlib import Path
 
 import click
 
-from metaformer_ablate.cli.options import options, say, store_of
+from metaformer_ablate.cli.completion import complete_folders, complete_runs
+from metaformer_ablate.cli.options import examples, options, say, store_of
 from metaformer_ablate.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
 
-@click.command("reproduce")
-@click.argument("run", metavar="RUN")
+_REPRODUCE_EXAMPLES = examples(
+    "ablate reproduce 3f2a91",
+    "ablate reproduce 3f2a91 --keep again",
+)
+
+
+@click.command("reproduce", epilog=_REPRODUCE_EXAMPLES)
+@click.argument("run", metavar="RUN", shell_complete=complete_runs)
 @options("results", "data", "device")
 @click.option("--init-from", metavar="FILE", help="The weights it started from, where it started from a file.")
 @click.option("--keep", metavar="DIR", help="Keep the new record and its weights in this results folder.")
@@ -32,7 +39,10 @@ def reproduce_command(
     keep: str | None,
     as_json: bool,
 ) -> int:
-    """Train a record's spec again and compare: exit code 0 where it is identical, 1 where not."""
+    """Train a record's spec again and compare the results.
+
+    The exit code is 0 where they are identical and 1 where not. RUN is six or more digits of a run's id.
+    """
     from tempfile import TemporaryDirectory
 
     from metaformer_ablate.data.folder import DataFolder
@@ -84,11 +94,19 @@ def reproduce_command(
     return 0 if tree["identical"] else 1
 
 
-@click.command("rm")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+_RM_EXAMPLES = examples(
+    "ablate rm 3f2a91 77c0de",
+)
+
+
+@click.command("rm", epilog=_RM_EXAMPLES)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_runs)
 @options("results", "json")
 def rm_command(runs: tuple[str, ...], results: str | None, as_json: bool) -> None:
-    """Take records out of the results: they are moved to its folder `aside`, and `ablate merge` takes them back."""
+    """Take records out of the results; `ablate merge` takes them back.
+
+    They are moved to the folder `aside` in the results folder.
+    """
     from metaformer_ablate.records.claims import Claims
 
     store = store_of(results)
@@ -110,11 +128,19 @@ def _results_words(results: str | None) -> list[str]:
     return [] if results is None else ["--results", shlex.quote(results)]
 
 
-@click.command("merge")
-@click.argument("folders", nargs=-1, required=True, metavar="DIR...")
+_MERGE_EXAMPLES = examples(
+    "ablate merge /mnt/cluster/results",
+    "ablate merge results/aside",
+)
+
+
+@click.command("merge", epilog=_MERGE_EXAMPLES)
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...", shell_complete=complete_folders)
 @options("results", "json")
 def merge_command(folders: tuple[str, ...], results: str | None, as_json: bool) -> int:
-    """Bring in the records of other results folders, or take back what `ablate rm` moved aside.
+    """Bring in the records of other results folders.
+
+    Or take back what `ablate rm` moved aside.
 
     DIR is a results folder, its folder `aside`, or one run in that. Where both have a result, ours stays. Only the
     regular files of a record are copied; links are not followed.

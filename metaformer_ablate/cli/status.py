@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.cli.options import options, say, seeds_of, split_words, store_of, warn_problems
+from metaformer_ablate.cli.completion import complete_experiments
+from metaformer_ablate.cli.options import examples, options, say, seeds_of, split_words, store_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from metaformer_ablate.spec.plan import Plan
 
 
-@click.command("status")
-@click.argument("words", nargs=-1, metavar="[EXPERIMENT...] [KEY.PATH=VALUE]...")
+_EXAMPLES = examples("ablate status", "ablate status table5 --recipe cifar10_small --seeds 5")
+
+
+@click.command("status", epilog=_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="[EXPERIMENT...] [KEY.PATH=VALUE]...", shell_complete=complete_experiments)
 @options("recipe", "seeds", "results", "data", "json")
 def status_command(
     words: tuple[str, ...],
@@ -30,7 +34,10 @@ def status_command(
     data: str | None,
     as_json: bool,
 ) -> None:
-    """What runs where, what is finished, failed and left: of the whole folder, or of experiments."""
+    """What runs where, and what is finished, failed and left.
+
+    Of the whole results folder, or of the experiments that are named.
+    """
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.claims import Claims
     from metaformer_ablate.spec.plan import plan

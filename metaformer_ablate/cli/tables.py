@@ -1,8 +1,7 @@
-"""`ablate table`, `ablate compare` and `ablate explain`: tables, and what their rows are, from records alone."""
+"""`ablate table` and `ablate compare`: tables from records alone."""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -11,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metaformer_ablate.cli.completion import complete_compared, complete_from, complete_one_experiment
 from metaformer_ablate.cli.options import (
     INTEGER,
     NUMBER,
+    examples,
     experiment_of,
     one_name,
     options,
-    say,
     seeds_of,
     split_words,
     store_of,
     warn_problems,
 )
-from metaformer_ablate.errors import RequestError, visible
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.console import out_width
 
 if TYPE_CHECKING:
@@ -34,7 +34,12 @@ logger = logging.getLogger(__name__)
 
 
 _format = click.option(
-    "--format", "style", default="text", metavar="NAME", help="text, markdown, csv, latex, html or json."
+    "--format",
+    "style",
+    default="text",
+    metavar="NAME",
+    shell_complete=complete_from("text", "markdown", "csv", "latex", "html", "json"),
+    help="text (default), markdown, csv, latex, html or json.",
 )
 
 
@@ -44,11 +49,26 @@ _out = click.option("--out", metavar="FILE", help="Write there instead of standa
 _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 to 6 (default: the metric's).")
 
 
-@click.command("table")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
+_TABLE_EXAMPLES = examples(
+    "ablate table pooling_size",
+    "ablate table table5 --recipe cifar10_small --format latex --out table5.tex",
+    "ablate table table5 --columns row,n,difference,p --sort -difference",
+    "ablate table pooling_size --runs",
+    "ablate table pooling_size --power 0.5",
+)
+
+
+_COLUMNS = (
+    "Columns and their order, of group, row, name, params, macs, the metric, mean, bootstrap, n, difference, effect, "
+    "better, p, equal, images, paper and status."
+)
+
+
+@click.command("table", epilog=_TABLE_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
 @options("recipe", "tuned", "seeds", "results", "data")
 @_format
-@click.option("--columns", metavar="LIST", help="Columns and their order: row,params,n,difference,p,...")
+@click.option("--columns", metavar="LIST", help=_COLUMNS)
 @_digits
 @click.option("--sort", metavar="COLUMN", help="Order the rows by a column; -COLUMN from the largest.")
 @click.option("--transposed", is_flag=True, help="Rows become columns.")
@@ -59,7 +79,12 @@ _digits = click.option("--digits", type=INTEGER, metavar="N", help="Decimals, 0 
 @click.option(
     "--equivalent", type=NUMBER, metavar="POINTS", help="Also: which rows are shown to be within that of the baseline?"
 )
-@click.option("--fit", metavar="NAME", help="LaTeX: column (default), or page with more columns.")
+@click.option(
+    "--fit",
+    metavar="NAME",
+    shell_complete=complete_from("column", "page"),
+    help="LaTeX: column (default), or page with more columns.",
+)
 @click.option("--caption", metavar="TEXT", help="LaTeX: the caption (default: the table's title).")
 @click.option("--label", metavar="NAME", help="LaTeX: the label for references (default: from the title).")
 @click.option("--bold", is_flag=True, help="LaTeX: the best mean in bold.")
@@ -126,8 +151,21 @@ def table_command(
     return _strict(len(table.audit)) if strict else 0
 
 
-@click.command("compare")
-@click.argument("words", nargs=-1, metavar="RECIPE RECIPE... EXPERIMENT [KEY.PATH=VALUE]...")
+_COMPARE_EXAMPLES = examples(
+    "ablate compare digits paper table5",
+    "ablate compare cifar10_small cifar10_mixing token_mixers",
+    "ablate compare cifar10_small cifar10_small:train.epochs=30 table5",
+    "ablate compare cifar10_small paper table5 --plot slope.png",
+)
+
+
+@click.command("compare", epilog=_COMPARE_EXAMPLES)
+@click.argument(
+    "words",
+    nargs=-1,
+    metavar="RECIPE RECIPE... EXPERIMENT [KEY.PATH=VALUE]...",
+    shell_complete=complete_compared,
+)
 @options("tuned", "seeds", "results", "data")
 @_format
 @_digits
@@ -147,9 +185,10 @@ def compare_command(
     metric: str | None,
     as_json: bool,
 ) -> None:
-    """An experiment under two recipes or more side by side, with ranks; `paper` stands for the printed numbers.
+    """An experiment under two recipes or more, with ranks.
 
-    A recipe may have overrides of its own: cifar10_small:train.epochs=30,train.lr=4e-3. Words at the end apply to all.
+    `paper` stands for the numbers that the paper prints. A recipe may have overrides of its own:
+    cifar10_small:train.epochs=30,train.lr=4e-3. Words at the end apply to all.
     """
     from metaformer_ablate.analysis.tables.comparison import build_comparison
     from metaformer_ablate.analysis.tables.comparison_sheet import render_comparison
@@ -189,69 +228,6 @@ def _plot_slopes(comparison: Comparison, plot: str) -> None:
         Path(plot).write_bytes(to_bytes(draw_slopes(slope_data(comparison)), ending))
     except OSError as error:
         raise RequestError(f"--plot {plot}: cannot be written: {error.strerror}") from None
-
-
-@click.command("explain")
-@click.argument("experiment")
-@click.argument("row", default="", metavar="ROW")
-@click.argument("words", nargs=-1, metavar="[KEY.PATH=VALUE]...")
-@options("recipe", "json")
-def explain_command(experiment: str, row: str, words: tuple[str, ...], recipe: str | None, as_json: bool) -> None:
-    """How the resolved spec of a row differs from the baseline's: what it sets, and what follows from that."""
-    from metaformer_ablate.errors import unknown
-    from metaformer_ablate.spec.plan import differences, plan, row_notes
-
-    names, overrides = split_words(words)
-    if names:
-        raise RequestError(f"give one experiment, one row, then overrides as key.path=value; found also {names[0]!r}")
-    chosen = plan(experiment, recipe or "digits", overrides)
-    if not row or "=" in row:
-        raise RequestError(f"give a row of {experiment}: {', '.join(chosen.experiment.rows)}")
-    if row not in chosen.experiment.rows:
-        raise RequestError(f"{chosen.experiment.source}: {unknown('row', row, chosen.experiment.rows)}")
-    base = chosen.experiment.baseline
-    for name in (row, base):
-        if name in chosen.not_applicable:
-            raise RequestError(f"row {name!r} under {chosen.recipe.name}: {chosen.not_applicable[name]}")
-    declared = {name: chosen.experiment.rows[name].sets(chosen.recipe.name) for name in (row, base)}
-    either = {**declared[base], **declared[row]}
-    tree = {
-        "experiment": chosen.experiment.name,
-        "recipe": chosen.recipe.name,
-        "baseline": base,
-        "row": row,
-        "label": chosen.experiment.rows[row].label,
-        "set": declared[row],
-        "differences": [
-            {
-                "path": path,
-                "value": here,
-                "baseline": there,
-                "declared": any(path == name or path.startswith(f"{name}.") for name in either),
-            }
-            for path, here, there in differences(chosen.specs[row], chosen.specs[base])
-        ],
-        "notes": row_notes(chosen, row),
-    }
-    if as_json:
-        click.echo(json.dumps(tree, indent=1))
-    else:
-        say(_explain_text(tree))
-
-
-def _explain_text(tree: dict[str, Any]) -> str:
-    same = f"{tree['row']} is the baseline of {tree['experiment']}: there is no difference"
-    if tree["row"] == tree["baseline"]:
-        return same
-    lines = [
-        f"{tree['row']} ({visible(tree['label'])}) under {tree['recipe']}, against the baseline {tree['baseline']}:"
-    ]
-    for line in tree["differences"]:
-        follows = "" if line["declared"] else "  (follows)"
-        lines.append(f"  {line['path']}: {json.dumps(line['baseline'])} -> {json.dumps(line['value'])}{follows}")
-    lines.append("It sets " + ", ".join(f"{path}={json.dumps(value)}" for path, value in tree["set"].items()) + ".")
-    lines += [f"Note: {visible(note)}" for note in tree["notes"]]
-    return "\n".join(lines)
 
 
 def _latex(style: str, fit: str | None, caption: str | None, label: str | None, bold: bool) -> Latex:

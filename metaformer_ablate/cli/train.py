@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metaformer_ablate.cli.completion import complete_experiments
 from metaformer_ablate.cli.options import (
     INTEGER,
     NUMBER,
+    examples,
     names_and_project,
     options,
     seeds_of,
@@ -19,6 +21,7 @@ from metaformer_ablate.cli.options import (
     warn_problems,
 )
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.system.console import out_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +29,21 @@ if TYPE_CHECKING:
     from metaformer_ablate.api.execution import Execution
     from metaformer_ablate.api.experiment import Experiment
     from metaformer_ablate.api.table import ResultTable
+    from metaformer_ablate.records.store import Store
 
 logger = logging.getLogger(__name__)
 
 
-@click.command("run")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...")
+_RUN_EXAMPLES = examples(
+    "ablate run pooling_size",
+    "ablate run token_mixers normalization --seeds 3",
+    "ablate run table5 --recipe cifar10_small --seeds 3 --dry-run",
+    "ablate run pooling_size train.epochs=30 model.size=t12",
+)
+
+
+@click.command("run", epilog=_RUN_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="EXPERIMENT... [KEY.PATH=VALUE]...", shell_complete=complete_experiments)
 @options("recipe", "tuned", "seeds", "results", "data", "device", "execution")
 @click.option("--until", type=NUMBER, metavar="POINTS", help="Add seeds until half an interval is at most so much.")
 @click.option("--max-seeds", type=INTEGER, metavar="N", help="Of --until: at most N seeds of a row (default: 20).")
@@ -56,12 +68,16 @@ def run_command(
     wandb: str | None,
     as_json: bool,
 ) -> int:
-    """Train the runs that experiments lack, then print their tables."""
+    """Train the runs that experiments lack, then print their tables.
+
+    What has a record is not trained again. After Ctrl-C the same command goes on where it was stopped.
+    """
     from metaformer_ablate.api.experiment import Experiment
-    from metaformer_ablate.api.training import describe_ending, train_missing, view
-    from metaformer_ablate.api.until import check_until, train_until
+    from metaformer_ablate.api.training import train_missing, view
+    from metaformer_ablate.api.until import train_until
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.spec.plan import plan
+    from metaformer_ablate.statistics.two_stage import check_until
     from metaformer_ablate.tracking.tracking import Tracking
 
     everything, project = names_and_project(words, wandb)
@@ -94,14 +110,29 @@ def run_command(
         for chosen, table in zip(plans, tables, strict=True):
             tracking.log_table(tracked, table.to_json(), chosen, store)
     if not as_json:
-        click.echo("\n".join(table.to_text() for table in tables), nl=False)
+        whole = out_width() is None
+        click.echo("\n".join(table.to_text(notes=whole) for table in tables), nl=False)
     runs = _runs(tables, as_json, to_run=0)
-    trained = {job.spec.run_id for job in ended.jobs}
+    _tell_endings(tables, runs, {job.spec.run_id for job in ended.jobs}, store)
+    return 1 if ended.why or any(run["status"] == "failed" for run in runs) else 0
+
+
+def _tell_endings(
+    tables: Sequence[ResultTable], runs: Sequence[dict[str, Any]], trained: set[str], store: Store
+) -> None:
+    """A line for each run that failed, and for each that was trained and diverged."""
+    from metaformer_ablate.api.training import describe_ending
+
+    names = {
+        run.run_id: f"{table.experiment}/{row.name} seed {run.seed}"
+        for table in reversed(tables)
+        for row in table.rows
+        for run in row.runs
+    }
     for run in runs:
-        told = describe_ending(run["run_id"], run["seed"], run["status"], store)
+        told = describe_ending(run["run_id"], names[run["run_id"]], run["status"], store)
         if told and (run["status"] == "failed" or run["run_id"] in trained):
             logger.info(told)
-    return 1 if ended.why or any(run["status"] == "failed" for run in runs) else 0
 
 
 def _check_hours(hours: float | None, execution: Execution) -> None:

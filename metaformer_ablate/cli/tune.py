@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metaformer_ablate.cli.options import NUMBER, experiment_of, one_name, options, seeds_of, warn_problems
+from metaformer_ablate.cli.completion import complete_one_experiment
+from metaformer_ablate.cli.options import NUMBER, examples, experiment_of, one_name, options, seeds_of, warn_problems
 from metaformer_ablate.errors import visible
 
 if TYPE_CHECKING:
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@click.command("tune")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
+_EXAMPLES = examples(
+    "ablate tune table5 --over train.lr=1e-3,2e-3,4e-3 --dry-run",
+    "ablate tune token_mixers --over train.lr=1e-3,4e-3 --seeds 2",
+)
+
+
+@click.command("tune", epilog=_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
 @click.option("--over", multiple=True, metavar="KEY=A,B,C", help="Values of a setting; given again, their product.")
 @options("recipe", "seeds", "results", "data", "device", "execution")
 @click.option("--dry-run", is_flag=True, help="Say what the trials cost, and stop.")
@@ -41,7 +48,9 @@ def tune_command(
     metric: str | None,
     as_json: bool,
 ) -> int:
-    """Try the same values with every row on the held-out tenth of the training images, and choose for each.
+    """Try the same values with every row, and choose for each.
+
+    On the held-out tenth of the training images.
 
     The choice lies in RESULTS/tuned/EXPERIMENT.RECIPE.yaml; `--tuned` of table, run, plot and compare uses it.
     """

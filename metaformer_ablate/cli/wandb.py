@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metaformer_ablate.cli.completion import complete_one_experiment, complete_runs
 from metaformer_ablate.cli.options import (
+    examples,
     names_and_project,
     not_negative,
     one_name,
@@ -32,8 +34,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@click.command("sweep")
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...")
+_SWEEP_EXAMPLES = examples(
+    "ablate sweep pooling_size --seeds 5 --out sweep.yaml",
+    "ablate sweep pooling_size --axes model.pool_size=3,5,7 train.lr=1e-3,2e-3",
+    "ablate sweep pooling_size --seeds 5 --create --project my-project",
+)
+
+
+@click.command("sweep", epilog=_SWEEP_EXAMPLES)
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
 @options("recipe", "seeds")
 @click.option("--axes", is_flag=True, help="Sweep a product instead of rows: words are then key.path=v1,v2.")
 @options("results", "data", "device")
@@ -54,7 +63,10 @@ def sweep_command(
     project: str | None,
     entity: str | None,
 ) -> None:
-    """The sweep file for `wandb sweep`: every row with every seed, or a product of settings over the baseline."""
+    """A sweep file for W&B agents: each row with each seed.
+
+    With --axes: a product of settings over the baseline instead.
+    """
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.models.user_components import own_parts_file
     from metaformer_ablate.spec.experiment import find, load_experiment, load_recipe
@@ -102,8 +114,19 @@ def sweep_command(
         click.echo(text, nl=False)
 
 
-@click.command("trial", context_settings={"ignore_unknown_options": True})
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [row=NAME] [seed=N] [KEY.PATH=VALUE]...")
+_TRIAL_EXAMPLES = examples(
+    "ablate trial pooling_size row=pool5 seed=3",
+    "ablate trial pooling_size --config-json trial.json",
+)
+
+
+@click.command("trial", epilog=_TRIAL_EXAMPLES, context_settings={"ignore_unknown_options": True})
+@click.argument(
+    "words",
+    nargs=-1,
+    metavar="EXPERIMENT [row=NAME] [seed=N] [KEY.PATH=VALUE]...",
+    shell_complete=complete_one_experiment,
+)
 @click.option("--config-json", metavar="FILE", help="Settings as JSON, keys dotted or nested: row, seed, recipe, ...")
 @options("recipe", "results", "data", "device", "keep-checkpoints", "checkpoint-seconds")
 @click.option("--retry-failed", is_flag=True, help="Train a failed run again.")
@@ -120,7 +143,9 @@ def trial_command(
     retry_failed: bool,
     wandb: str | None,
 ) -> int:
-    """Train one run, as a W&B agent or a job script calls it. Settings may be --key=value, --key value or --flag, too.
+    """Train one run, as a W&B agent or a job script calls it.
+
+    Settings may be --key=value, --key value or --flag, too.
 
     Under an agent it is logged into the agent's W&B run; elsewhere only with --wandb.
     """
@@ -210,13 +235,19 @@ def _tell(job: Job, store: Store) -> int:
     return 1 if record.status == "failed" else 0
 
 
-@click.command("sync-wandb")
-@click.argument("runs", nargs=-1, metavar="[RUN]...")
+_SYNC_WANDB_EXAMPLES = examples(
+    "ablate sync-wandb",
+    "ablate sync-wandb 3f2a91 --project my-project",
+)
+
+
+@click.command("sync-wandb", epilog=_SYNC_WANDB_EXAMPLES)
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs)
 @options("results")
 @click.option("--project", metavar="NAME", help="W&B project (default: $WANDB_PROJECT, else metaformer_ablate).")
 @click.option("--entity", metavar="NAME", help="W&B user or team.")
 def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str | None, entity: str | None) -> int:
-    """Send records to W&B that it does not have, all or those named, each once."""
+    """Send records to W&B that it does not have, each once."""
     from metaformer_ablate.records.compare import read_spec
     from metaformer_ablate.records.names import names_of
     from metaformer_ablate.tracking.sent import is_sent

@@ -43,20 +43,22 @@ def names_of(specs: Sequence[RunSpec], closest: bool = True) -> dict[str, RunNam
     With `closest` a run of no row is named by the row with its model whose other settings are nearest to its own;
     where there is none it has no rows.
     """
-    families = {spec.with_seed(0).run_id: spec for spec in specs}
+    wanted = {spec.run_id: spec for spec in specs}
+    seeds = sorted({spec.seed for spec in specs})
     rows: dict[str, list[str]] = {}
     recipes: dict[str, str] = {}
-    for recipe, place, planned in _planned(list(families.values()), exact=True):
-        if planned.run_id in families and recipes.setdefault(planned.run_id, recipe) == recipe:
-            rows.setdefault(planned.run_id, []).append(place)
-    unnamed = {key: spec for key, spec in families.items() if key not in rows}
-    near = _closest(unnamed) if unnamed and closest else {}
+    for recipe, place, planned in _planned(specs, exact=True):
+        for run_id in planned.ids(seeds):
+            if run_id in wanted and recipes.setdefault(run_id, recipe) == recipe:
+                rows.setdefault(run_id, []).append(place)
+    near = _closest({key: spec for key, spec in wanted.items() if key not in rows}) if closest else {}
     found = {}
-    for spec in specs:
-        key = spec.with_seed(0).run_id
-        place, nearest, overrides = near.get(key) or ("", None, ())
-        shown = tuple(rows.get(key, [place] if place else []))
-        found[spec.run_id] = RunName(shown, recipes.get(key, nearest), spec.seed, overrides)
+    for run_id, spec in wanted.items():
+        if run_id in near:
+            place, recipe, overrides = near[run_id]
+            found[run_id] = RunName((place,), recipe, spec.seed, overrides)
+        else:
+            found[run_id] = RunName(tuple(rows.get(run_id, ())), recipes.get(run_id), spec.seed)
     return found
 
 
@@ -71,11 +73,11 @@ def with_names(records: Sequence[Record], closest: bool = True) -> list[Record]:
     return [replace(record, name=names.get(record.run_id)) for record in records]
 
 
-def _closest(families: Mapping[str, RunSpec]) -> dict[str, tuple[str, str, tuple[str, ...]]]:
+def _closest(specs: Mapping[str, RunSpec]) -> dict[str, tuple[str, str, tuple[str, ...]]]:
     """(row, recipe, overrides) of the planned row with the model of a run and the fewest other differences."""
-    settings = {key: _settings(spec) for key, spec in families.items()}
+    settings = {key: _settings(spec) for key, spec in specs.items()}
     found: dict[str, tuple[str, str, tuple[str, ...]]] = {}
-    for recipe, place, planned in _planned(list(families.values()), exact=False):
+    for recipe, place, planned in _planned(list(specs.values()), exact=False):
         theirs = _settings(planned)
         for key, own in settings.items():
             apart = {path: own.get(path) for path in own.keys() | theirs.keys() if own.get(path) != theirs.get(path)}
@@ -87,8 +89,9 @@ def _closest(families: Mapping[str, RunSpec]) -> dict[str, tuple[str, str, tuple
 
 
 def _settings(spec: RunSpec) -> dict[str, Any]:
+    """What a spec sets, but for the id of the run that it starts from, which follows from the seed."""
     tree = {key: value for key, value in spec.to_dict().items() if isinstance(value, dict)}
-    return flatten(tree, lambda path: path)
+    return {path: value for path, value in flatten(tree, str).items() if path != "model.init_run"}
 
 
 def _planned(specs: Sequence[RunSpec], exact: bool) -> Iterator[tuple[str, str, RunSpec]]:
@@ -98,8 +101,9 @@ def _planned(specs: Sequence[RunSpec], exact: bool) -> Iterator[tuple[str, str, 
     whose recipe or experiment sets a number of data and training that no spec has.
     """
     wanted = [_settings(spec) for spec in specs]
+    experiments = _largest_first() if wanted else []
     for recipe in find_all("recipe"):
-        for experiment in _largest_first():
+        for experiment in experiments:
             try:
                 if not any(_may_be(own, _set(recipe, experiment), exact) for own in wanted):
                     continue

@@ -28,10 +28,12 @@ Written by `ablate register`, not by hand. Commit it before the first run: the h
 
 
 class Stopping(StudyFile):
-    """When no further run is trained. `until` and `max_seeds` are those of `ablate run --until`."""
+    """When no further run is trained. `until`, `first` and `max_seeds` are those of `ablate run --until`; the runs of
+    the registration are then the most that there may be."""
 
     rule: str
     until: float | None = None
+    first: int | None = None
     max_seeds: int | None = None
 
 

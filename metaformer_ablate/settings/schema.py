@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from metaformer_ablate.errors import unknown
 
@@ -71,16 +72,31 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def setting(default: Any, allowed: str) -> Any:
+# The version that a setting came with, unless it says a later one.
+FIRST_VERSION = "0.1.0"
+
+
+def setting(default: Any, allowed: str, since: str = FIRST_VERSION) -> Any:
     """A field with its default and what it may be, in words: the end of every error message about it."""
-    return Field(default=default, description=allowed)
+    return Field(default=default, description=allowed, json_schema_extra={"since": since})
 
 
-def later_setting(allowed: str) -> Any:
+def later_setting(allowed: str, since: str = FIRST_VERSION) -> Any:
     """A field that was added after there were records. Null means as before, and is left out of what the id is of."""
-    return Field(default=None, exclude_if=lambda value: value is None, description=allowed)
+    return Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description=allowed,
+        json_schema_extra={"since": since},
+    )
 
 
-def execution_setting(default: Any, allowed: str) -> Any:
+def execution_setting(default: Any, allowed: str, since: str = FIRST_VERSION) -> Any:
     """A field that says how a run is carried out: it stays out of the id and of spec.yaml."""
-    return Field(default=default, exclude=True, description=allowed)
+    return Field(default=default, exclude=True, description=allowed, json_schema_extra={"since": since})
+
+
+def since_version(info: FieldInfo) -> str:
+    """The version that a field came with."""
+    extra = info.json_schema_extra
+    return str(extra.get("since", FIRST_VERSION)) if isinstance(extra, dict) else FIRST_VERSION

@@ -168,12 +168,7 @@ def _resolve_row(
 
     `over_all` are overrides; `before` are the recipes whose runs of the row start from this one.
     """
-    layers = [under.layer]
-    for place in (chosen, row):
-        layers += [place.layer, *([place.under[under.name]] if under.name in place.under else [])]
-    if over_all is not None:
-        layers.append(Layer(over_all.values, over_all.where, True, f"row {row.name!r}"))
-    spec = resolve(layers)
+    spec = resolve(row_layers(chosen, row, under, over_all))
     why = task_of(spec).not_applicable(spec)
     if (name := spec.model.init_recipe) is not None:
         chain = (*before, under.name)
@@ -186,6 +181,16 @@ def _resolve_row(
         spec = spec.started_from(source)
         why = why or (why_not and f"it starts from its run under {name}, where {why_not}")
     return spec, why
+
+
+def row_layers(chosen: Experiment, row: Row, under: Recipe, over_all: Layer | None) -> list[Layer]:
+    """The settings of a row: the recipe's, the experiment's, its own, and overrides of the command line."""
+    layers = [under.layer]
+    for place in (chosen, row):
+        layers += [place.layer, *([place.under[under.name]] if under.name in place.under else [])]
+    if over_all is not None:
+        layers.append(Layer(over_all.values, over_all.where, True, f"row {row.name!r}"))
+    return layers
 
 
 def row_notes(plan: Plan, name: str) -> list[str]:
@@ -226,10 +231,10 @@ def _other_parts(plan: Plan, name: str) -> list[str]:
 
 def _change(change: tuple[str, Any, Any]) -> str:
     path, here, there = change
-    return f"{path} {_value(there)} -> {_value(here)}"
+    return f"{path} {value_text(there)} -> {value_text(here)}"
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as a spec has it; one that is the same in every stage is said once."""
     if isinstance(value, list) and value and all(each == value[0] for each in value):
         value = value[0]
@@ -267,6 +272,15 @@ def differences(
             if here.get(path) != there.get(path):
                 found.append((path, here.get(path), there.get(path)))
     return found
+
+
+def flat_spec(spec: RunSpec) -> dict[str, Any]:
+    """{dotted path: value} of a spec, also of what is not part of its id. Later settings that are null are left out."""
+    tree = spec.with_execution()
+    flat: dict[str, Any] = {}
+    for section in SECTION_NAMES:
+        flat |= _flat(tree.get(section) or {}, section)
+    return flat
 
 
 def _flat(tree: dict[str, Any], prefix: str) -> dict[str, Any]:

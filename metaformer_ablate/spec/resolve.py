@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
@@ -24,7 +25,17 @@ from metaformer_ablate.spec.checks import check_together
 from metaformer_ablate.spec.merge import Merged, invalid, merge, per_stage, with_presets
 from metaformer_ablate.spec.run_spec import SECTION_NAMES, RunSpec
 from metaformer_ablate.system.files import open_regular
+from metaformer_ablate.tasks.base import Task
 from metaformer_ablate.training.spec import TrainSpec, completed, unread_train
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A resolved spec, what its layers set, and {setting that nothing reads: why}."""
+
+    spec: RunSpec
+    merged: Merged
+    unread: dict[str, str]
 
 
 def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
@@ -34,6 +45,11 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
     set themselves is cleared of earlier layers. Raises RequestError for anything unknown, of a wrong type, out of
     range or contradictory, and for a strict setting that the chosen parts do not read.
     """
+    return resolve_with_origins(layers, seed).spec
+
+
+def resolve_with_origins(layers: Iterable[Layer], seed: int = 0) -> Resolved:
+    """`resolve`, with what tells where each value came from."""
     COMPONENTS.read_own()
     merged = merge(layers)
     values = with_presets(merged)
@@ -50,9 +66,21 @@ def resolve(layers: Iterable[Layer], seed: int = 0) -> RunSpec:
     task = None
     if (section := merged.task.settings) is not None:
         task = _validate(section, "task", values.get("task", {}), merged)
-    spec = _null_unread(RunSpec(model=model, data=data, train=train, task=task, seed=seed), merged)
+    complete = RunSpec(model=model, data=data, train=train, task=task, seed=seed)
+    unread = unread_settings(complete, merged.task)
+    spec = _null_unread(complete, unread, merged)
     check_together(spec, merged)
-    return spec
+    return Resolved(spec, merged, unread)
+
+
+def unread_settings(spec: RunSpec, task: Task) -> dict[str, str]:
+    """{setting by dotted path: why neither the components of a spec nor its task read it}."""
+    return {
+        **{f"model.{field}": why for field, why in unread_model(spec.model).items()},
+        **{f"data.{field}": why for field, why in unread_data(spec.data).items()},
+        **{f"train.{field}": why for field, why in unread_train(spec.train).items()},
+        **task.unread(spec),
+    }
 
 
 def _file_digest(path: str, merged: Merged) -> str:
@@ -91,18 +119,12 @@ def _validate(model: type[S], section: str, values: dict[str, Any], merged: Merg
         raise invalid(path, value, allowed, merged) from None
 
 
-def _null_unread(spec: RunSpec, merged: Merged) -> RunSpec:
-    """The spec with null in every field that neither its components nor its task read.
+def _null_unread(spec: RunSpec, unread: Mapping[str, str], merged: Merged) -> RunSpec:
+    """The spec with null in every field that is `unread`, and in the entries of stages that are.
 
     Raises RequestError where a row or the command line sets one of them, and for a null where something reads the
     field and its description allows none.
     """
-    unread = {
-        **{f"model.{field}": why for field, why in unread_model(spec.model).items()},
-        **{f"data.{field}": why for field, why in unread_data(spec.data).items()},
-        **{f"train.{field}": why for field, why in unread_train(spec.train).items()},
-        **merged.task.unread(spec),
-    }
     entries = {
         (field, stage): why
         for (field, stage), why in unread_entries(spec.model).items()

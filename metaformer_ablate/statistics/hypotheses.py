@@ -96,11 +96,12 @@ def judge(
     unfinished: Iterable[str] = (),
     diverged: Iterable[str] = (),
     measures: Mapping[str, float | None] | None = None,
+    first: int | None = None,
 ) -> list[Verdict]:
     """A verdict on each hypothesis. `values` has the metric by row and seed.
 
     Rows in `unfinished` lack runs, so hypotheses of them, and all measures, are open; rows in `diverged` have a run
-    that diverged, and what is left of them is a choice of the fortunate.
+    that diverged, and what is left of them is a choice of the fortunate. `first` as of `paired_difference`.
     """
     unfinished, diverged = set(unfinished), set(diverged)
     found = []
@@ -111,7 +112,7 @@ def judge(
         elif gone := [row for row in rows if row in diverged]:
             found.append(Verdict(each.text, UNTESTABLE, why=f"a run diverged of {' and '.join(gone)}"))
         elif rows:
-            found.append(_tested(each, values))
+            found.append(_tested(each, values, first))
         else:
             found.append(_measured(each, (measures or {}).get(each.left)))
     of_rows = [i for i, each in enumerate(hypotheses) if each.rows]
@@ -123,17 +124,17 @@ def judge(
     return found
 
 
-def _tested(hypothesis: Hypothesis, values: Mapping[str, Mapping[int, float]]) -> Verdict:
+def _tested(hypothesis: Hypothesis, values: Mapping[str, Mapping[int, float]], first: int | None) -> Verdict:
     """The test of a hypothesis of two rows, p not corrected yet."""
     left, right = (values.get(row, {}) for row in hypothesis.rows)
     common = [seed for seed in left if seed in right]
     if not common:
         return Verdict(hypothesis.text, NOT_SHOWN, why="no seed that both rows have")
     sides = [[side[seed] for seed in common] for side in (left, right)]
-    difference = paired_difference(sides[0], sides[1])
+    difference = paired_difference(sides[0], sides[1], first)
     p, interval = difference.p, difference.ci95
     if hypothesis.bound is not None:
-        test = equivalence([a - b for a, b in zip(*sides, strict=True)], hypothesis.bound)
+        test = equivalence([a - b for a, b in zip(*sides, strict=True)], hypothesis.bound, first)
         p, interval = (test.p, test.ci90) if test else (None, None)
     why = None if p is not None else "one pair, or pairs that do not differ: no spread"
     return Verdict(hypothesis.text, NOT_SHOWN, len(common), difference.mean, interval, p_uncorrected=p, why=why)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.statistics.stats import half_width, spread_of_values
 
 FEWEST_FIRST = 3  # with two, the t of one degree of freedom asks for hundreds
@@ -30,3 +31,21 @@ def seeds_for(width: float, first: Sequence[float], most: int) -> int:
     n = len(first)
     needed = (half_width(spread_of_values(first), n) * math.sqrt(n) / width) ** 2
     return max(n, min(most, math.ceil(needed - 1e-9)))
+
+
+def check_until(until: float | None, seeds: tuple[int, ...] | None, most: int | None) -> tuple[int, int]:
+    """How many seeds are the first ones, and the most. Raises RequestError for what does not go together."""
+    if until is None:
+        if most is not None:
+            raise RequestError(f"--max-seeds {most} is for --until")
+        return 0, 0
+    if not 0 < until <= 100:
+        raise RequestError(f"--until is {until:g}; allowed: a half width in points, above 0 and at most 100")
+    first = USUAL_FIRST if seeds is None else len(seeds)
+    if first < FEWEST_FIRST or (seeds is not None and tuple(seeds) != tuple(range(first))):
+        found = ",".join(map(str, seeds or ()))
+        raise RequestError(f"--seeds is {found} with --until; allowed: a number of first seeds, {FEWEST_FIRST} or more")
+    chosen = max(USUAL_MOST, first) if most is None else most
+    if not first <= chosen <= 1_000:
+        raise RequestError(f"--max-seeds is {chosen}; allowed: at least the {first} first seeds and at most 1000")
+    return first, chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -30,7 +31,7 @@ PLAIN_LINE_SECONDS = 10.0
 STEPS_MEASURED = 10  # steps of a run before its speed counts: the first ones take longer
 
 
-FULL, EMPTY = "\N{BOX DRAWINGS HEAVY HORIZONTAL}", "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
+BAR = "\N{BOX DRAWINGS HEAVY HORIZONTAL}\N{BOX DRAWINGS LIGHT HORIZONTAL}"  # what is done, what is left
 
 
 def name_in_text(metric: Metric) -> str:
@@ -59,7 +60,7 @@ def describe_evaluation(progress: Progress) -> list[str]:
     return [] if metric is None or value is None else [describe_metric(metric, value)]
 
 
-class _Clock(ProgressListener):
+class SweepClock(ProgressListener):
     """Where a sweep is and how long the rest takes, by what its runs have measured.
 
     Nothing is told of the time left before a run has made steps, unless records of the same plan tell it: `seconds` of
@@ -127,7 +128,7 @@ class _Clock(ProgressListener):
         return f"{self.number(job)} {job.name}: {describe_result(record)}, {duration(record.data['seconds'])}"
 
 
-class PlainLines(_Clock):
+class PlainLines(SweepClock):
     """For a pipe: a line when a run starts, at most one every ten seconds while it trains, and one when it ends."""
 
     def begin(self, jobs: Sequence[Job], seconds: float | None = None) -> None:
@@ -153,10 +154,8 @@ class PlainLines(_Clock):
     def note(self, text: str) -> None:
         logger.info(text)
 
-    def close(self) -> None: ...
 
-
-class LiveLine(_Clock):
+class LiveLine(SweepClock):
     """For a terminal: a bar for the sweep, a line below it for each run under way, and above it a line that stays for
     each run that has ended. The bar counts the seconds, also while a worker does nothing yet but load what it needs."""
 
@@ -213,7 +212,8 @@ class LiveLine(_Clock):
         text = ", ".join(parts)
         room = max(8, min(30, width - len(text) - 1))
         full = min(room, int(room * self.share))
-        return f"{FULL * full}{EMPTY * (room - full)} {text}"
+        done, rest = tuple(BAR if self.console.encoding.lower().startswith("utf") else "#-")
+        return f"{done * full}{rest * (room - full)} {text}"
 
 
 def fitted(parts: Sequence[str], width: int) -> str:
@@ -227,5 +227,5 @@ def fitted(parts: Sequence[str], width: int) -> str:
 
 
 def listener_for(stream: TextIO) -> LiveLine | PlainLines:
-    """What shows a sweep on standard error: a live view on a terminal, plain lines elsewhere."""
-    return LiveLine() if stream.isatty() else PlainLines()
+    """What shows a sweep on standard error: a live view on a terminal that can take lines back, else plain lines."""
+    return LiveLine() if stream.isatty() and os.environ.get("TERM") != "dumb" else PlainLines()

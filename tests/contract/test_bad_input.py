@@ -69,7 +69,9 @@ def test_names_and_options(ablate: Ablate, command: str, words: list[str], parts
 
 
 def test_an_unknown_command(ablate: Ablate) -> None:
-    names(ablate("runn", "pooling_size").sentence, "command", "'runn'", "did you mean 'run'?", "list, show, run, table")
+    names(
+        ablate("runn", "pooling_size").sentence, "command", "'runn'", "did you mean 'run'?", "init, list, show, explain"
+    )
 
 
 def test_two_experiments_where_one_is_meant(ablate: Ablate) -> None:

@@ -133,6 +133,19 @@ def test_list(ablate: Ablate) -> None:
         assert name in text
 
 
+def test_show_with_columns(ablate: Ablate, tiny_words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = ablate("show", "pooling_size", *tiny_words, "--columns", "row,sets,runs").out
+    assert text.splitlines()[2].split() == ["Row", "Sets", "Runs"]
+    assert re.search(r"^  pool5 +model.pool_size=5 +1 missing$", text, re.MULTILINE)
+    assert "unknown column 'cost'" in ablate("show", "pooling_size", "--columns", "row,cost").sentence
+    assert ablate("show", "pooling_size", "--columns", "row,row").sentence == "--columns: row is named twice"
+    assert "--columns has no meaning for JSON" in ablate("show", "pooling_size", "--columns", "row", "--json").sentence
+    monkeypatch.setattr("metaformer_ablate.analysis.tables.text.text_width", lambda: 80)
+    text = ablate("show", "pooling_size", *tiny_words).out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Not shown at 80 columns: Pooling: additions (M), MB, MACs (G)" in text and "MACs, top-1" in text
+
+
 def test_show_of_nothing_trained(ablate: Ablate, tiny_words: tuple[str, ...]) -> None:
     result = ablate("show", "pooling_size", *tiny_words, "--json")
     shown = result.json

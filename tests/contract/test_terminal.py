@@ -54,6 +54,7 @@ def test_no_line_is_wider_than_the_terminal(
     text = in_terminal(COMMANDS[name], width, monkeypatch)
     wide = [line for line in text.splitlines() if len(line) > width]
     assert not wide, wide
+    assert "\\n" not in text, "a heading that is folded has lines"
 
 
 def test_notes_are_shortened_in_a_terminal_and_whole_on_request(

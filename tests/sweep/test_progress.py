@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from conftest import Terminal
 from rich.console import Console
 from specs import spec_of
 
 from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.sweep.jobs import Job, images_of
-from metaformer_ablate.sweep.progress import LiveLine, PlainLines, fitted
+from metaformer_ablate.sweep.progress import LiveLine, PlainLines, fitted, listener_for
 
 
 class Ended:
@@ -92,6 +95,13 @@ def test_the_view_fits_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -
     assert lines[1] == told + (", 1234 images/s" if width == 120 else "")
     assert lines[2] == "  [3/40] pooling_size/row2 seed 2: starts, loading PyTorch"
     assert lines[-1].startswith("  and ") and lines[-1].endswith(" more")
+
+
+def test_a_terminal_that_cannot_take_lines_back_gets_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(listener_for(Terminal()), LiveLine) and isinstance(listener_for(io.StringIO()), PlainLines)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(listener_for(Terminal()), PlainLines)
 
 
 def test_a_run_keeps_its_number(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from metaformer_ablate.analysis.tables.types import TableRow, plain
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.registration import Registration, path_of, read_registration, rows_with_other_runs
+from metaformer_ablate.records.seed_counts import read_seed_counts
 from metaformer_ablate.records.status import RunState, look_up
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan
@@ -36,7 +37,8 @@ def registered_study(
     if registration is None:
         return None
     metric = task.metric(registration.metric)
-    runs = _runs(plan, registration, store, folder)
+    counts = _counts(plan, registration, store)
+    runs = _runs(plan, registration, store, folder, counts)
     verdicts = _verdicts(registration, runs, rows, metric)
     problems = _problems(plan, registration)
     states = {state.run_id: state for row in runs.values() for state in row}
@@ -70,14 +72,25 @@ def try_registered_study(
     return found, [] if found is None else list(found["problems"])
 
 
-def _runs(plan: Plan, registration: Registration, store: Store, folder: DataFolder) -> Runs:
-    """The registered runs as they stand, whatever the plan of today would run."""
+def _counts(plan: Plan, registration: Registration, store: Store) -> Mapping[str, int] | None:
+    """The seeds of each row where the registered rule has decided them; None where they are fixed, or open still."""
+    rule = registration.stopping
+    if rule.until is None or (found := read_seed_counts(plan, store)) is None:
+        return None
+    same = (found.until, found.first, found.max_seeds) == (rule.until, rule.first, rule.max_seeds)
+    return found.seeds if same else None
+
+
+def _runs(
+    plan: Plan, registration: Registration, store: Store, folder: DataFolder, counts: Mapping[str, int] | None
+) -> Runs:
+    """The registered runs as they stand, whatever the plan of today would run; of `counts` as many as they say."""
     specs = dict(plan.everything())
     found: Runs = {}
     for row, ids in registration.runs.items():
         data = specs[row].data if row in specs else None
         fingerprint = None if data is None else folder.fingerprint(data.name, data.reader)
-        pairs = zip(ids, registration.seeds, strict=False)
+        pairs = list(zip(ids, registration.seeds, strict=False))[: counts[row] if counts and row in counts else None]
         found[row] = [look_up(run_id, seed, store, fingerprint) for run_id, seed in pairs]
     return found
 
@@ -100,7 +113,14 @@ def _verdicts(registration: Registration, runs: Runs, rows: Sequence[TableRow], 
         },
         values,
     )
-    return judge(hypotheses, values, unfinished, diverged, _measures(ours, paper_column(rows), metric.sign))
+    return judge(
+        hypotheses,
+        values,
+        unfinished,
+        diverged,
+        _measures(ours, paper_column(rows), metric.sign),
+        registration.stopping.first,
+    )
 
 
 def _measures(ours: RankedColumn, paper: RankedColumn, sign: int) -> dict[str, float | None]:

@@ -151,7 +151,9 @@ def _pairs(states: Sequence[RunState], baseline: Sequence[RunState], metric: Met
 def _deltas(pairs: Mapping[str, Pairs], sign: int, first: int | None = None) -> dict[str, Delta | None]:
     """The paired difference of every row, p corrected over the rows; `first` as of `paired_difference`."""
     apart = {row: [here - there for here, there in p] for row, p in pairs.items()}
-    found = {row: paired_difference(*zip(*p, strict=True), first=first) if p else None for row, p in pairs.items()}
+    found = {
+        row: paired_difference([a for a, _ in p], [b for _, b in p], first) if p else None for row, p in pairs.items()
+    }
     corrected = holm([d.p if d else None for d in found.values()])
     tested = sum(p is not None for p in corrected)
     return {

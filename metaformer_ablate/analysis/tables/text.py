@@ -12,7 +12,7 @@ from dataclasses import replace
 from metaformer_ablate.analysis.escapes import escape_markdown
 from metaformer_ablate.analysis.tables.columns import LEFT, RIGHT, Column
 from metaformer_ablate.analysis.tables.sheet import Sheet, sheet_cells
-from metaformer_ablate.errors import visible
+from metaformer_ablate.errors import visible, visible_lines
 
 
 def text_width() -> int:
@@ -92,14 +92,15 @@ def draw(
     from rich.text import Text
 
     width = width or text_width()
-    drawn = Table(box=box.SIMPLE_HEAD, title=Text(visible(title)), title_justify="left")
+    drawn = Table(box=box.SIMPLE_HEAD)
     for heading, column in zip(_folded(headings, columns, lines, width), columns, strict=True):
         justify = "left" if column.left else "right"
-        drawn.add_column(Text(visible(heading)), justify=justify, overflow="fold", no_wrap=column.whole)  # type: ignore[arg-type]
+        drawn.add_column(Text(visible_lines(heading)), justify=justify, overflow="fold", no_wrap=column.whole)  # type: ignore[arg-type]
     for cells, ends in lines:
         drawn.add_row(*(Text(visible(cell)) for cell in cells), end_section=ends)
     stream = io.StringIO()
     console = Console(file=stream, width=width, color_system=None, highlight=False, force_jupyter=False)
+    console.print(Text(visible(title)))  # not the table's own title, which would be folded to a narrow table
     console.print(drawn)
     for note in notes:
         console.print(Text(visible(note)), width=min(console.width, 120))  # a sentence is not read across a wide table
@@ -112,9 +113,9 @@ def _folded(
     """The headings; where a table has no room, those of columns that are not broken are folded to their cells."""
     widest = [max((len(cells[i]) for cells, _ in lines), default=0) for i in range(len(headings))]
     if sum(max(cells, len(heading)) + 3 for heading, cells in zip(headings, widest, strict=True)) < width:
-        return list(headings)
+        return list(map(visible, headings))
     return [
-        textwrap.fill(heading, max(1, cells), break_long_words=False) if column.whole else heading
+        textwrap.fill(visible(heading), max(1, cells), break_long_words=False) if column.whole else visible(heading)
         for heading, column, cells in zip(headings, columns, widest, strict=True)
     ]
 

@@ -104,7 +104,10 @@ def counted_size(run: RunSections) -> tuple[int, int]:
     return height, width
 
 
-OF_CLASSES = ("mixup", "cutmix", "crop_padding", "crop_scale", "interpolation", "rand_augment", "random_erasing")
+OF_CLASSES = (
+    *("mixup", "cutmix", "cutmix_switch", "crop_padding", "crop_scale", "interpolation", "rand_augment"),
+    *("random_erasing", "eval_crop", "eval_interpolation"),
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class SegmentationTask(Task):
     def unread(self, run: RunSections) -> dict[str, str]:
         task, data = settings_of(run), run.data
         of_task = "the task is segmentation"
-        found = {f"data.{field}": of_task for field in (*OF_CLASSES, "eval_crop", "eval_interpolation", "reader")}
+        found = {f"data.{field}": of_task for field in (*OF_CLASSES, "reader")}
         found["train.class_weights"] = of_task
         classifier = ("model.head", "model.head_norm", "model.head_dropout")
         found |= dict.fromkeys(classifier, "a backbone has no classifier")

@@ -132,6 +132,19 @@ def test_a_row_with_a_diverged_seed_gets_no_more(folder: Path, ablate: Ablate) -
     assert done.json["tables"][0]["seed_counts"]["not_reached"] == []
 
 
+def test_a_registration_may_have_it_as_its_stopping_rule(folder: Path, ablate: Ablate) -> None:
+    done = ablate("register", "mine", *UNTIL, "--expect", "relu < pool3", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    assert done.json["stopping"]["rule"].startswith("Stein's two-stage procedure: 4 seeds of every row")
+    assert len(done.json["runs"]["relu"]) == 12, "the most that there may be"
+    ablate("run", "mine", *UNTIL, cwd=folder)
+    tree = ablate("table", "mine", "--json", cwd=folder).json
+    (verdict,) = tree["registration"]["hypotheses"]
+    assert verdict["n"] == counts("relu")
+    assert verdict["p_uncorrected"] == pytest.approx(tree["rows"][2]["delta"]["p_uncorrected"])
+    assert tree["registration"]["other_seeds"] == []
+
+
 def test_runs_are_trained_for_it(folder: Path, ablate: Ablate) -> None:
     (folder / "experiments" / "two.yaml").write_text(
         "title: Two\nbaseline: a\nrows:\n  a: {label: A}\n  b: {label: B, set: {model.activation: relu}}\n"
