@@ -94,9 +94,9 @@ def draw_slopes(data: SlopeData, look: Look = PAGE) -> Figure:
             data, look, height + max(text_height(head, look.size) for head in heads) + 0.14, slopes_caption(data)
         )
         axes = page.axes(side, 0.04, width, height)
-        for x in range(last + 1):
-            axes.axvline(x, color=GREY, linewidth=0.5, zorder=1)
-            page.text(side + width * x / max(last, 1), height + 0.08, heads[x], ha="center", va="bottom")
+        for i in range(last + 1):
+            axes.axvline(i, color=GREY, linewidth=0.5, zorder=1)
+            page.text(side + width * i / max(last, 1), height + 0.08, heads[i], ha="center", va="bottom")
         for row in rows:
             on_top = 4 if row.name == data.baseline else 3
             axes.plot(range(last + 1), row.ranks, **styles[row.name], zorder=on_top, clip_on=False)
