@@ -80,7 +80,12 @@ _COLUMNS = (
 @click.option(
     "--equivalent", type=NUMBER, metavar="POINTS", help="Also: which rows are shown to be within that of the baseline?"
 )
-@click.option("--fit", metavar="NAME", help="LaTeX: column (default), or page with more columns.")
+@click.option(
+    "--fit",
+    metavar="NAME",
+    shell_complete=complete_from("column", "page"),
+    help="LaTeX: column (default), or page with more columns.",
+)
 @click.option("--caption", metavar="TEXT", help="LaTeX: the caption (default: the table's title).")
 @click.option("--label", metavar="NAME", help="LaTeX: the label for references (default: from the title).")
 @click.option("--bold", is_flag=True, help="LaTeX: the best mean in bold.")
