@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -233,17 +232,12 @@ def _plot_slopes(comparison: Comparison, plot: str) -> None:
 
 def _latex(style: str, fit: str | None, caption: str | None, label: str | None, bold: bool) -> Latex:
     """How a table stands in a paper; only LaTeX has such options."""
-    from metaformer_ablate.analysis.tables.latex import FITS, Latex
-    from metaformer_ablate.errors import unknown
+    from metaformer_ablate.analysis.tables.latex import Latex
 
     given = {"--fit": fit is not None, "--caption": caption is not None, "--label": label is not None, "--bold": bold}
     if style != "latex" and any(given.values()):
         options = ", ".join(option for option, there in given.items() if there)
         raise RequestError(f"{options}: only with --format latex, and --format is {style!r}")
-    if fit not in (None, *FITS):
-        raise RequestError(f"--fit: {unknown('width', str(fit), FITS)}")
-    if label is not None and not re.fullmatch(r"[\w:.+/-]+", label, re.ASCII):
-        raise RequestError(f"--label is {label!r}; allowed: letters, digits and : . - _ + /")
     return Latex(fit or "column", caption, label, bold)
 
 
