@@ -96,7 +96,7 @@ _CHECKPOINTS = {
 _WANDB = "Log to Weights & Biases (default project: $WANDB_PROJECT, else metaformer_ablate)."
 
 
-_WORKERS = "Runs at once, each in a process; N on one GPU share it; 0: in this one (default: by cores, or one a GPU)."
+_WORKERS = "Runs at once, each in a process; N on one GPU share it; 0: in this one (default: by cores, or one per GPU)."
 
 
 def options(*names: str) -> Callable[[Any], Any]:
