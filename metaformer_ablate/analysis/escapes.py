@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from typing import Any
@@ -37,6 +38,23 @@ def escape_markdown(text: str) -> str:
     text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
     text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
     return re.sub(r"\](?=[(\[:])", r"]\\", text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# HTML
+
+# What HTML cannot hold, control characters and halves of surrogate pairs; and what turns the order of letters around.
+_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+
+
+def html_text(text: str) -> str:
+    """Text that HTML can hold, not yet escaped: what it cannot becomes U+FFFD."""
+    return _NOT_TEXT.sub("\ufffd", text)
+
+
+def escape_html(text: str) -> str:
+    """Text of an element or of a quoted attribute."""
+    return html.escape(html_text(text))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from metaformer_ablate.analysis.figures.data import FigureData
 from metaformer_ablate.analysis.figures.kinds import KINDS, applicable, draw, figure_data
+from metaformer_ablate.analysis.figures.look import PAGE, Look
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.tuning import build_tuned_table
 from metaformer_ablate.analysis.tables.types import Table
@@ -244,7 +245,13 @@ class Experiment:
         }
 
     def plot(
-        self, kind: str = "rows", *, seeds: Seeds | None = None, metric: str | None = None, **options: str
+        self,
+        kind: str = "rows",
+        *,
+        seeds: Seeds | None = None,
+        metric: str | None = None,
+        look: Look = PAGE,
+        **options: str,
     ) -> Figure:
         """A matplotlib figure from records alone, in the style of the package; a notebook shows it.
 
@@ -253,13 +260,14 @@ class Experiment:
                 against multiply-adds), paper (our differences against the printed ones) or seeds (every run).
             seeds: as of `table`.
             metric: as of `table`.
+            look: width, font size and words, such as `Look(width=3.3)` for a column.
             options: of cost `x`: macs, params or images_per_second; of curves `y`: a column of history.csv.
 
         Raises RequestError for an unknown kind, option or metric.
         """
         table = build_table(self.plan, self.store, self.data, seeds_of(seeds), metric=metric, spread=False)
         applicable([kind], table)
-        return draw(figure_data(kind, table, **options))
+        return draw(figure_data(kind, table, **options), look)
 
     def results(self) -> pd.DataFrame:
         """One line per run that has a record, row by row (`load_results` says which columns)."""

@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from metaformer_ablate.analysis.tables.columns import choose_columns, sort_rows
-from metaformer_ablate.analysis.tables.render import render
+from metaformer_ablate.analysis.tables.latex import Latex
+from metaformer_ablate.analysis.tables.render import COLUMN, render
 from metaformer_ablate.analysis.tables.types import Table, TableRow
 from metaformer_ablate.errors import RequestError, unknown
 
@@ -53,6 +54,7 @@ class ResultTable(Table):
         digits: int | None = None,
         transposed: bool = False,
         notes: bool = True,
+        latex: Latex = COLUMN,
     ) -> str:
         """As `ablate table` prints it.
 
@@ -62,17 +64,32 @@ class ResultTable(Table):
             digits: decimals, 0 to 6; the metric's own by default.
             transposed: rows become columns.
             notes: whole, or of each note of a text its first sentence.
+            latex: how a LaTeX table stands in a paper.
 
         Raises RequestError for a column that there is not.
         """
         chosen = None if columns is None else choose_columns(self.metric, list(columns))
-        return render(self, style, columns=chosen, digits=digits, transposed=transposed, notes=notes)
+        return render(self, style, columns=chosen, digits=digits, transposed=transposed, notes=notes, latex=latex)
 
     def to_latex(
-        self, columns: Sequence[str] | None = None, digits: int | None = None, transposed: bool = False
+        self,
+        columns: Sequence[str] | None = None,
+        digits: int | None = None,
+        transposed: bool = False,
+        *,
+        fit: str = "column",
+        caption: str | None = None,
+        label: str | None = None,
+        bold: bool = False,
     ) -> str:
-        """A LaTeX `table` with booktabs rules; its first line names the packages that it needs."""
-        return self.to_text("latex", columns, digits, transposed)
+        """A LaTeX `table` with booktabs rules; its first line names the packages that it needs.
+
+        Args:
+            fit: `column`, or `page` for the whole width of a page of two columns.
+            caption, label: of the table; by default from its title.
+            bold: whether the best mean is bold.
+        """
+        return self.to_text("latex", columns, digits, transposed, latex=Latex(fit, caption, label, bold))
 
     def to_markdown(
         self, columns: Sequence[str] | None = None, digits: int | None = None, transposed: bool = False

@@ -11,6 +11,7 @@ from typing import Any
 
 from metaformer_ablate.api.execution import Execution
 from metaformer_ablate.api.notebook import NotebookBar, in_notebook
+from metaformer_ablate.api.trying import possible_jobs
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.records.store import Store
@@ -108,6 +109,10 @@ def train_missing(
     if not jobs:
         return Ended()
     make_ready(jobs, store, folder)
+    refused = len(jobs)
+    if execution.launcher == "local":  # elsewhere there may be another device than here: workers try for themselves
+        jobs = possible_jobs(jobs, device)
+    refused -= len(jobs)
     tracking = tracking or Tracking()
     launcher: Launcher | None = None
     sweep: Sweep | None = None
@@ -134,6 +139,8 @@ def train_missing(
     if why:
         why = f"{why}: {len(jobs) - sweep.finished} runs are left; {again} goes on with them"
         logger.info(why)
+    elif refused:
+        why = f"{refused} run{'' if refused == 1 else 's'} cannot be carried out"
     store.problems.clear()
     return Ended(jobs, why)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from metaformer_ablate.cli.completion import complete_from, complete_one_experiment
-from metaformer_ablate.cli.options import examples, experiment_of, one_name, options, seeds_of, warn_problems
+from metaformer_ablate.cli.options import NUMBER, examples, experiment_of, one_name, options, seeds_of, warn_problems
 from metaformer_ablate.errors import RequestError
 
 if TYPE_CHECKING:
     from metaformer_ablate.analysis.figures.data import FigureData
+    from metaformer_ablate.analysis.figures.look import Look
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,15 @@ _PLOT_EXAMPLES = examples(
     help="png (default), svg or pdf.",
     shell_complete=complete_from("png", "svg", "pdf"),
 )
+@click.option("--width", metavar="LENGTH", help="3.3in, 84mm, 8.4cm or 240pt (default: 6.9in, the text of a page).")
+@click.option("--font-size", type=NUMBER, metavar="POINTS", help="Of all letters (default: 8, or 7 in a column).")
+@click.option("--caption", is_flag=True, help="Write the caption at the foot of the figure; --json always has it.")
+@click.option(
+    "--labels",
+    metavar="NAME",
+    help="short (default: what the experiment's rows have under `short`) or full.",
+    shell_complete=complete_from("short", "full"),
+)
 @click.option("--out", metavar="FILE", help="Of one kind: a .png, .svg or .pdf file (default: in RESULTS/figures).")
 @options("metric", "json")
 def plot_command(
@@ -62,6 +73,10 @@ def plot_command(
     results: str | None,
     data: str | None,
     style: str | None,
+    width: str | None,
+    font_size: float | None,
+    caption: bool,
+    labels: str | None,
     out: str | None,
     metric: str | None,
     as_json: bool,
@@ -71,12 +86,14 @@ def plot_command(
     Prints the files. With --json it prints the numbers that would be drawn.
     """
     from metaformer_ablate.analysis.figures.kinds import KINDS
+    from metaformer_ablate.analysis.figures.kinds import caption as caption_of
     from metaformer_ablate.analysis.figures.rows import has_numbers
     from metaformer_ablate.records.status import nothing_there
 
     given = {name: value for name, value in (("x", x), ("y", y)) if value is not None}
     _check_kind(kind, given)
     style = _format(style, kind, out)
+    look = _look(width, font_size, caption, labels)
     name, overrides = one_name(words, "experiment")
     experiment = experiment_of(name, recipe, overrides, results, data, tuned)
     store, wanted = experiment.store, seeds_of(seeds)
@@ -85,7 +102,7 @@ def plot_command(
     if not (shown := any(map(has_numbers, figures.values()))):
         logger.info(f"nothing to draw: {nothing_there(experiment.plan, store, wanted)}")
     if as_json:
-        numbers = {one: figure.to_json() for one, figure in figures.items()}
+        numbers = {one: {**figure.to_json(), "caption": caption_of(figure, look)} for one, figure in figures.items()}
         tree = {"experiment": experiment.name, "recipe": experiment.recipe, "figures": numbers}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))
     if not shown or (as_json and out is None):
@@ -94,7 +111,7 @@ def plot_command(
         of_kind_values = [value for key, value in given.items() if key in KINDS[one].options]
         named = [*([] if metric is None else [metric]), *of_kind_values]
         path = store.path / "figures" / _file_name(figure, named, style) if out is None else Path(out)
-        _draw_into(path, figure, make_folder=out is None)
+        _draw_into(path, figure, look, make_folder=out is None)
         click.echo(str(path), err=as_json)
     return 0
 
@@ -141,13 +158,23 @@ def _file_name(figure: FigureData, named: list[str], style: str) -> str:
     return "-".join(part for part in parts if part) + f".{style}"
 
 
-def _draw_into(path: Path, figure: FigureData, make_folder: bool) -> None:
+def _look(width: str | None, font_size: float | None, caption: bool, labels: str | None) -> Look:
+    from metaformer_ablate.analysis.figures.look import Look, inches
+    from metaformer_ablate.errors import unknown
+
+    if labels not in (None, "short", "full"):
+        raise RequestError(f"--labels: {unknown('kind of label', str(labels), ('short', 'full'))}")
+    look = Look(font=font_size, caption=caption, full_labels=labels == "full")
+    return look if width is None else replace(look, width=inches(width, "--width"))
+
+
+def _draw_into(path: Path, figure: FigureData, look: Look, make_folder: bool) -> None:
     from metaformer_ablate.analysis.figures.kinds import draw
     from metaformer_ablate.drawing.canvas import to_bytes
 
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(to_bytes(draw(figure), path.suffix[1:].lower()))
+        path.write_bytes(to_bytes(draw(figure, look), path.suffix[1:].lower()))
     except OSError as error:
         raise RequestError(f"--out {path}: cannot be written: {error.strerror}") from None

@@ -60,9 +60,9 @@ def report_command(
     if words or seeds is not None:
         given = repr(words[0]) if words else "--seeds"
         raise RequestError(f"report: {given} is for --checklist FILE; the page shows every experiment and seed")
+    from metaformer_ablate.analysis.report.cells import count
     from metaformer_ablate.analysis.report.collect import collect
     from metaformer_ablate.analysis.report.page import write
-    from metaformer_ablate.analysis.report.phrases import count
     from metaformer_ablate.data.folder import DataFolder
 
     store, folder = store_of(results), DataFolder.choose(data)

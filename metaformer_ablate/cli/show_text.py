@@ -94,7 +94,7 @@ def _columns(baseline: str, metric: Metric) -> dict[str, Column]:
         "group": Column("Group", lambda row, digits: row["group"], left=True),
         "sets": Column("Sets", lambda row, digits: _sets(row), left=True),
         "params": Column("Params (M)", lambda row, digits: format_millions(row["params"], row["frozen_params"])),
-        "macs": Column("MACs (G)", lambda row, digits: format_billions(row["macs"])),
+        "macs": Column("MACs (G)", lambda row, digits: format_billions(row["macs"], row["uncounted"])),
         "pooling": Column("Pooling: additions (M), MB", pooling),
         "paper": Column(f"Paper: params, MACs, {name_in_text(metric)}", printed, left=True, whole=True),
         "runs": Column("Runs", lambda row, digits: _counts(row["runs"]) or "not applicable", left=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from metaformer_ablate.system.console import out_width
 
 if TYPE_CHECKING:
     from metaformer_ablate.analysis.tables.comparison import Comparison
+    from metaformer_ablate.analysis.tables.latex import Latex
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,10 @@ _COLUMNS = (
 @click.option(
     "--equivalent", type=NUMBER, metavar="POINTS", help="Also: which rows are shown to be within that of the baseline?"
 )
+@click.option("--fit", metavar="NAME", help="LaTeX: column (default), or page with more columns.")
+@click.option("--caption", metavar="TEXT", help="LaTeX: the caption (default: the table's title).")
+@click.option("--label", metavar="NAME", help="LaTeX: the label for references (default: from the title).")
+@click.option("--bold", is_flag=True, help="LaTeX: the best mean in bold.")
 @click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
 @click.option("--notes", is_flag=True, help="Whole notes, which a terminal is shown the first sentence of.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
@@ -97,6 +103,10 @@ def table_command(
     images: bool,
     power: float | None,
     equivalent: float | None,
+    fit: str | None,
+    caption: str | None,
+    label: str | None,
+    bold: bool,
     list_runs: bool,
     notes: bool,
     strict: bool,
@@ -112,6 +122,7 @@ def table_command(
     allowed = ("text", "csv", "json") if list_runs else None
     shaping = {"--columns": columns is not None, "--digits": digits is not None, "--transposed": transposed}
     style = _style("json" if as_json else style, digits, shaping, allowed)
+    latex = _latex(style, fit, caption, label, bold)
     check_points("--power", power)
     check_points("--equivalent", equivalent)
     name, overrides = one_name(words, "experiment")
@@ -130,7 +141,7 @@ def table_command(
         text = render_runs(table, runs_of(table), style)
     else:
         whole = notes or out is not None or out_width() is None
-        text = table.to_text(style, shown, digits, transposed, notes=whole)
+        text = table.to_text(style, shown, digits, transposed, notes=whole, latex=latex)
     _write(text, out)
     return _strict(len(table.audit)) if strict else 0
 
@@ -212,6 +223,22 @@ def _plot_slopes(comparison: Comparison, plot: str) -> None:
         Path(plot).write_bytes(to_bytes(draw_slopes(slope_data(comparison)), ending))
     except OSError as error:
         raise RequestError(f"--plot {plot}: cannot be written: {error.strerror}") from None
+
+
+def _latex(style: str, fit: str | None, caption: str | None, label: str | None, bold: bool) -> Latex:
+    """How a table stands in a paper; only LaTeX has such options."""
+    from metaformer_ablate.analysis.tables.latex import FITS, Latex
+    from metaformer_ablate.errors import unknown
+
+    given = {"--fit": fit is not None, "--caption": caption is not None, "--label": label is not None, "--bold": bold}
+    if style != "latex" and any(given.values()):
+        options = ", ".join(option for option, there in given.items() if there)
+        raise RequestError(f"{options}: only with --format latex, and --format is {style!r}")
+    if fit not in (None, *FITS):
+        raise RequestError(f"--fit: {unknown('width', str(fit), FITS)}")
+    if label is not None and not re.fullmatch(r"[\w:.+/-]+", label, re.ASCII):
+        raise RequestError(f"--label is {label!r}; allowed: letters, digits and : . - _ + /")
+    return Latex(fit or "column", caption, label, bold)
 
 
 def _style(style: str, digits: int | None, shaping: dict[str, bool], allowed: Any = None) -> str:

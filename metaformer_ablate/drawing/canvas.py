@@ -29,18 +29,24 @@ FORMATS = ("png", "svg", "pdf")
 DPI = 200  # dots per inch of a png
 
 
+FONT = 8.0  # points
+
+
+# Sizes of text but for the font's are relative to it.
 STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": GREY,
-    "axes.labelsize": 8,
+    "axes.labelsize": "medium",
     "axes.linewidth": 0.6,
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
     "figure.dpi": DPI,  # as it is saved: text of other dots per inch is a little wider or narrower, and would be cut
     "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 7.5,
     "grid.color": "#dedede",
     "grid.linewidth": 0.5,
+    "legend.fontsize": "medium",
     "legend.frameon": False,
     "lines.linewidth": 1.1,
     "lines.markersize": 4.5,
@@ -49,19 +55,31 @@ STYLE: Any = {
     "text.parse_math": False,  # a dollar in a label is a dollar
     "svg.fonttype": "path",  # the same on machines that lack the font
     "svg.hashsalt": "metaformer_ablate",
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
+    "xtick.labelsize": "medium",
+    "xtick.major.size": 3.0,
+    "xtick.major.width": 0.6,
+    "ytick.labelsize": "medium",
+    "ytick.major.size": 3.0,
+    "ytick.major.width": 0.6,
 }
 
 
+def _sizes(times: float) -> Any:
+    """The sizes of what is no text, so many times as large."""
+    names = ("axes.linewidth", "grid.linewidth", "lines.linewidth", "lines.markersize")
+    ticks = (f"{axis}tick.major.{what}" for axis in "xy" for what in ("size", "width"))
+    return {name: STYLE[name] * times for name in (*names, *ticks)}
+
+
 @contextmanager
-def styled(over: Any = ()) -> Iterator[None]:
-    """matplotlib as it comes with STYLE over it, and `over` over that, whatever the user has set."""
+def styled(font: float = FONT) -> Iterator[None]:
+    """matplotlib as it comes with STYLE over it, whatever the user has set; letters, lines and markers for a font of so
+    many points."""
     import matplotlib
 
     machine = ("backend", "interactive", "toolbar", "timezone", "tk.", "webagg.", "macosx.")
     settings: Any = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(machine)}
-    with matplotlib.rc_context({**settings, **STYLE, **dict(over)}):
+    with matplotlib.rc_context({**settings, **STYLE, **_sizes(font / FONT), "font.size": font}):
         yield
 
 
@@ -76,8 +94,8 @@ def new_figure(width: float, height: float, layout: Any = "constrained") -> Figu
     return figure
 
 
-def to_bytes(figure: Figure, format: str, over: Any = ()) -> bytes:
-    """A figure as a png, svg or pdf file: the same bytes for the same data. `over` as it was drawn with.
+def to_bytes(figure: Figure, format: str) -> bytes:
+    """A figure as a png, svg or pdf file: the same bytes for the same data.
 
     Raises RequestError for another format.
     """
@@ -85,7 +103,7 @@ def to_bytes(figure: Figure, format: str, over: Any = ()) -> bytes:
         raise RequestError(unknown("format", format, FORMATS))
     dates = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None, "Producer": None}}
     stream = io.BytesIO()
-    with styled(over):
+    with styled():
         # The solver of the layout may differ in a last digit from call to call, and the ids in an svg hash coordinates.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")

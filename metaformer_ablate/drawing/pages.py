@@ -1,4 +1,4 @@
-"""Figures of single pages, which are read from nearer than a printed one: their style, and grids of pictures."""
+"""Figures of single pages: drawn in our style, and grids of pictures."""
 
 from __future__ import annotations
 
@@ -10,19 +10,6 @@ from metaformer_ablate.drawing import canvas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-# Larger letters and fewer dots than in print.
-OVER = {
-    "axes.labelsize": 9,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9,
-    "figure.dpi": 150,
-    "font.size": 9,
-    "savefig.dpi": 150,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-}
 
 
 FEW_CLASSES = 20  # up to here each has its cell with a number and a readable name
@@ -39,7 +26,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> R:
-        with canvas.styled(OVER):
+        with canvas.styled():
             return draw(*args, **kwargs)
 
     return styled
@@ -47,7 +34,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 def to_png(figure: Figure) -> bytes:
     """The same bytes for the same figure."""
-    return canvas.to_bytes(figure, "png", OVER)
+    return canvas.to_bytes(figure, "png")
 
 
 def new_figure(

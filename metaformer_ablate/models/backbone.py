@@ -20,6 +20,7 @@ from metaformer_ablate.models.comparators.build import build_comparator, check_t
 from metaformer_ablate.models.comparators.pvt import PVT
 from metaformer_ablate.models.freezing import apply_freezing
 from metaformer_ablate.models.metaformer import MetaFormer, PositionEmbedding, build_norm
+from metaformer_ablate.models.own_checks import Conditions
 from metaformer_ablate.models.spec import PRETRAINING_SIZE, ModelSpec
 from metaformer_ablate.models.weights import fit, our_names, read_weights
 
@@ -125,6 +126,7 @@ def build_backbone(
     seed: int = 0,
     kernels: str = "torch",
     outputs: Sequence[int] = (0, 1, 2, 3),
+    under: Conditions | None = None,
 ) -> Backbone:
     """The backbone of a model's settings, on the CPU, its weights drawn from a seed or read from `model.init_from`.
 
@@ -132,7 +134,7 @@ def build_backbone(
         channels: of an image.
         image_size: (height, width) in pixels that weights which depend on the resolution follow; None where the sizes
             of the images vary.
-        kernels: torch or triton, as in `build_model`.
+        kernels, under: as in `build_model`.
         outputs: the stages whose maps are given, from 0, in rising order.
 
     A position embedding is interpolated to a map of another size. Paths of `model.freeze` are of the body, and so are
@@ -159,7 +161,7 @@ def build_backbone(
         whole = MetaFormer(model, in_chans=channels, num_classes=None, sizes=sizes, seed=seed, fused=fused)
         return MetaFormerBackbone(whole, model, outputs)
 
-    net = build_seeded(model, (channels, height, width), seed, build)
+    net = build_seeded(model, (channels, height, width), seed, build, under)
     assert isinstance(net, Backbone)
     if model.init_from is not None:
         load_backbone(net, read_weights(model.init_from), model.init_from)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from metaformer_ablate.errors import RequestError, nearest, one_line
+from metaformer_ablate.errors import ModelRefused, RequestError, nearest, one_line
 from metaformer_ablate.system.files import read_regular
 
 
@@ -55,6 +55,15 @@ def load_class(target: str, digest: str) -> Any:
         raise RequestError(f"{file} has no class {class_name!r}{nearest(class_name, classes)}")
     if not issubclass(found, nn.Module):  # it would run, and its weights would never be trained
         raise RequestError(f"{file}: {class_name} is no torch module; allowed: class {class_name}(torch.nn.Module)")
+    return found
+
+
+def load_function(target: str, digest: str, name: str) -> Any:
+    """A function out of the file of `file.py:Class`. ModelRefused without one, else as `load_class`."""
+    here = vars(sys.modules[load_class(target, digest).__module__])
+    if not callable(found := here.get(name)):
+        functions = [key for key, value in here.items() if callable(value) and not isinstance(value, type)]
+        raise ModelRefused(f"{target.rpartition(':')[0]} has no function {name!r}{nearest(name, functions)}")
     return found
 
 

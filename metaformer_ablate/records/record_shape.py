@@ -41,6 +41,7 @@ class RecordShape(FileShape):
     macs: Count | None
     macs_224: Count | None = None
     uncounted: dict[str, Count] | None = None
+    classes: list[Text] | None = None  # names in the order of the labels
     epochs: Count | None = None
     images_seen: Count | None = None
     seconds: Annotated[float, Field(ge=0, lt=1e12)]

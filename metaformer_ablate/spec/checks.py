@@ -15,6 +15,7 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
     """Raises RequestError for what no single field can tell: a data set of another task, a geometry that leaves no map
     in a stage, a schedule that does not fit the epochs, devices that cannot share a batch."""
     _check_task(spec, merged)
+    _check_folder(spec, merged)
     _check_model(spec, merged)
     _check_optimizer(spec.train, merged)
     _check_training(spec, merged)
@@ -36,6 +37,19 @@ def _check_task(spec: RunSpec, merged: Merged) -> None:
             f"{merged.where('data.name')}data.name is {spec.data.name!r}, a data set of the task {of}, and task.name "
             f"is {task}; allowed: task.name={of}{others}"
         )
+
+
+def _check_folder(spec: RunSpec, merged: Merged) -> None:
+    """What there is to know of a folder of images without the images is said."""
+    data = spec.data
+    for key in ("num_classes", "train_images", "test_images") if data.name == "folder" else ():
+        if not getattr(data, key):
+            raise RequestError(
+                f"{merged.where('data.name')}data.name is folder, but data.{key} is not set; allowed: a recipe that "
+                "`ablate init NAME --data DIR` has written"
+            )
+    if data.name == "folder" and data.channels == 1 and not data.in_memory:
+        raise invalid("data.channels", 1, "allowed with data.held_in=disk: 3 (grey is read as colour)", merged)
 
 
 def _check_model(spec: RunSpec, merged: Merged) -> None:

@@ -22,7 +22,7 @@ from metaformer_ablate.tasks.registry import metrics_of_all_tasks
 _EXPERIMENT_KEYS = ("title", "baseline", "set", "under", "rows", "interactions")
 
 
-_ROW_KEYS = ("label", "group", "set", "under", "paper", "notes")
+_ROW_KEYS = ("label", "short", "group", "set", "under", "paper", "notes")
 
 
 _PAPER_KEYS = ("table", "params_m", "frozen_params_m", "macs_g", "note")  # and every metric of every task
@@ -47,6 +47,7 @@ class Row:
     paper: dict[str, Any]
     notes: tuple[str, ...]
     paper_under: dict[str, dict[str, Any]] = field(default_factory=dict)
+    short: str = ""  # the label where room is scarce, as in figures; empty: the label itself
 
     def printed(self, recipe: str) -> dict[str, Any]:
         """The paper's numbers for the row under a recipe; may be empty."""
@@ -239,6 +240,7 @@ def _row(file: YamlFile, name: str, tree: Any) -> Row:
         paper=paper,
         notes=tuple(notes),
         paper_under=paper_under,
+        short=_text(file, tree, "-", *at, "short") if "short" in tree else "",
     )
 
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
-from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.spec import ModelSpec
@@ -126,5 +125,5 @@ class RunSpec(Strict):
         model = {k: v for k, v in self.to_dict()["model"].items() if k not in _OF_NO_COST}
         model["layer_scale"] = self.model.layer_scale is not None
         task = [] if self.task is None else [self.to_dict()["task"]]
-        shape = [DATASETS[self.data.name].channels, self.data.classes, self.data.image_size]
+        shape = [self.data.image_channels, self.data.classes, self.data.image_size]
         return digest([model, shape, *task])

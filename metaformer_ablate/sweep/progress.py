@@ -212,7 +212,7 @@ class LiveLine(SweepClock):
         text = ", ".join(parts)
         room = max(8, min(30, width - len(text) - 1))
         full = min(room, int(room * self.share))
-        done, rest = BAR if self.console.encoding.lower().startswith("utf") else "#-"
+        done, rest = tuple(BAR if self.console.encoding.lower().startswith("utf") else "#-")
         return f"{done * full}{rest * (room - full)} {text}"
 
 

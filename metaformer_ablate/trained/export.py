@@ -19,6 +19,7 @@ from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.tasks.error_analysis.runs import facts_of_run
 from metaformer_ablate.tasks.registry import part_of
 from metaformer_ablate.trained.load import load_images_of, load_net, load_trained
 
@@ -128,7 +129,7 @@ def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ..
         "timm": name,
         "timm_largest_difference": timm_logits,
         "input": {"shape": ["N", channels, size, size], "mean": trained.mean, "std": trained.std},
-        "output": {"shape": ["N", spec.data.classes]},
+        "output": {"shape": ["N", spec.data.classes], "classes": list(facts_of_run(record).known_classes) or None},
         "weights": trained.check,
         "files": {},
         "notes": notes,
@@ -137,7 +138,7 @@ def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ..
     if (out / ABOUT).exists():  # an earlier export, whose files would stand beside those of this one
         for file in (ABOUT, WEIGHTS, GRAPH):
             (out / file).unlink(missing_ok=True)
-    metadata = {key: json.dumps(about[key]) for key in ("run_id", "timm", "input", "spec")}
+    metadata = {key: json.dumps(about[key]) for key in ("run_id", "timm", "input", "output", "spec")}
     if "safetensors" in formats:
         about["files"][WEIGHTS] = _whole(out / WEIGHTS, lambda path: _write_weights(path, weights, metadata))
     if "onnx" in formats:

@@ -29,10 +29,7 @@ def load_images_of(record: Record, folder: DataFolder) -> Any:
     """
     spec = _spec(record)
     name, recorded = spec.data.name, record.data["data_fingerprint"]
-    facts = DATASETS[name]
-    if not facts.in_memory and facts.layout == "images":
-        raise NotAvailable(f"{name} is not read into memory; pictures are for the small data sets")
-    if not facts.in_memory and _not_there(folder, name):
+    if DATASETS[name].in_folder and _not_there(folder, name):
         raise NotAvailable(f"{name} is not in {folder.path}; name its folder with --data")
     if missing := folder.missing(name):
         names = ", ".join(path.name for path in missing[:3]) + (" and others" if len(missing) > 3 else "")

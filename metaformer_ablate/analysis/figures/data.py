@@ -13,9 +13,9 @@ from metaformer_ablate.tasks.base import Metric, Task
 
 # What a figure can show along an axis, and how the axis is called.
 COSTS = {
-    "macs": "Multiply-adds an image",
+    "macs": "MACs per image",
     "params": "Trained parameters",
-    "images_per_second": "Training speed (images/s, evaluation included)",
+    "images_per_second": "Training speed (images per second)",
 }
 
 
@@ -41,6 +41,7 @@ class FigureRow:
 
     name: str
     label: str
+    short: str  # the label where room is scarce
     group: str
     n: int
     seeds: Mapping[str, list[int]]  # by status; none at all where the row does not apply under the recipe
@@ -200,6 +201,7 @@ def _stated(row: TableRow) -> dict[str, Any]:
     chance = [run.seed for run in row.runs if run.status == "ok" and run.record and run.record.data.get("at_chance")]
     return {
         **{key: getattr(row, key) for key in ("name", "label", "group", "n")},
+        "short": row.short or row.label,
         "seeds": ended,
         "at_chance": chance,
     }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from metaformer_ablate.analysis.figures.curves import draw_curves
+from metaformer_ablate.analysis.figures.curves import curves_caption, draw_curves
 from metaformer_ablate.analysis.figures.data import (
     FigureData,
     cost_data,
@@ -23,9 +23,10 @@ from metaformer_ablate.analysis.figures.data import (
     rows_data,
     seeds_data,
 )
-from metaformer_ablate.analysis.figures.rows import draw_nothing, draw_rows, has_numbers
-from metaformer_ablate.analysis.figures.scatter import draw_cost, draw_paper
-from metaformer_ablate.analysis.figures.seeds import draw_seeds
+from metaformer_ablate.analysis.figures.look import PAGE, Look
+from metaformer_ablate.analysis.figures.rows import draw_nothing, draw_rows, has_numbers, rows_caption
+from metaformer_ablate.analysis.figures.scatter import cost_caption, draw_cost, draw_paper, paper_caption
+from metaformer_ablate.analysis.figures.seeds import draw_seeds, seeds_caption
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.data.folder import DataFolder
@@ -79,10 +80,17 @@ def applicable(kinds: Sequence[str] | None, table: Table) -> list[str]:
     return chosen
 
 
-def draw(data: FigureData) -> Figure:
-    """The figure of what `figure_data` gave."""
-    with styled():
-        return KINDS[data.kind].draw(data) if has_numbers(data) else draw_nothing(data)
+def draw(data: FigureData, look: Look = PAGE) -> Figure:
+    """The figure of what `figure_data` gave, of the size and with the words of a look."""
+    with styled(look.size):
+        drawn = KINDS[data.kind].draw(data, look) if has_numbers(data) else draw_nothing(data, look)
+        drawn.draw_without_rendering()  # ticks are made when they are first drawn, of the size that then holds
+    return drawn
+
+
+def caption(data: FigureData, look: Look = PAGE) -> str:
+    """What a figure shows, in sentences: the caption for a paper."""
+    return " ".join(filter(None, KINDS[data.kind].caption(data, look)))
 
 
 def figure(
@@ -92,22 +100,25 @@ def figure(
     folder: DataFolder,
     seeds: Sequence[int] | None = None,
     metric: str | None = None,
+    look: Look = PAGE,
     **options: str,
 ) -> Figure:
     """A figure of a plan from its records alone. `seeds` are by default all that have a record."""
-    return draw(figure_data(kind, build_table(plan, store, folder, seeds, metric=metric, spread=False), **options))
+    table = build_table(plan, store, folder, seeds, metric=metric, spread=False)
+    return draw(figure_data(kind, table, **options), look)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of figure: what it shows of a metric, its two halves, and its options with their values.
+    """A kind of figure: what it shows of a metric, its parts, and its options with their values.
 
     The values of an option are {name: what the axis is called}; the first is the default.
     """
 
     description: str
     data: Callable[..., FigureData]
-    draw: Callable[[Any], Figure]
+    draw: Callable[[Any, Look], Figure]
+    caption: Callable[[Any, Look], list[str]]
     options: dict[str, Callable[[Table], dict[str, str]]] = field(default_factory=dict)
 
     def describe(self, metric: Metric) -> str:
@@ -115,9 +126,17 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "rows": Kind("mean {metric} and the difference to the baseline, with intervals", rows_data, draw_rows),
-    "curves": Kind("every row's course of training, with the band over seeds", curves_data, draw_curves, {"y": curves}),
-    "cost": Kind("{metric} against multiply-adds, parameters or speed", cost_data, draw_cost, {"x": costs}),
-    "paper": Kind("differences to the baseline: ours against the paper's", paper_data, draw_paper),
-    "seeds": Kind("every run as a point", seeds_data, draw_seeds),
+    "rows": Kind(
+        "mean {metric} and the difference from the baseline, with intervals", rows_data, draw_rows, rows_caption
+    ),
+    "curves": Kind(
+        "every row's course of training, with the band over seeds",
+        curves_data,
+        draw_curves,
+        curves_caption,
+        {"y": curves},
+    ),
+    "cost": Kind("{metric} against MACs, parameters or speed", cost_data, draw_cost, cost_caption, {"x": costs}),
+    "paper": Kind("differences from the baseline: ours against the paper's", paper_data, draw_paper, paper_caption),
+    "seeds": Kind("every run as a point", seeds_data, draw_seeds, seeds_caption),
 }

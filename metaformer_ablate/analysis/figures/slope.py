@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.analysis.figures.data import FigureData
-from metaformer_ablate.analysis.figures.style import LINE_HEIGHT, Page, plain_label, row_styles, wrapped
+from metaformer_ablate.analysis.figures.look import PAGE, Look
+from metaformer_ablate.analysis.figures.page import Page, plain_label, widest
+from metaformer_ablate.analysis.figures.style import row_styles
 from metaformer_ablate.analysis.tables.comparison import Comparison
 from metaformer_ablate.drawing.canvas import GREY, styled
+from metaformer_ablate.drawing.text import line_height, text_height, wrap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +24,7 @@ class SlopeRow:
 
     name: str
     label: str
+    short: str  # the label where room is scarce
     group: str
     ranks: tuple[float, ...]
 
@@ -45,7 +49,15 @@ def slope_data(comparison: Comparison) -> SlopeData:
         if row.mean_rank is None:
             left_out.append(row.name)
         else:
-            rows.append(SlopeRow(name=row.name, label=row.label, group=row.group, ranks=tuple(ranks)))
+            rows.append(
+                SlopeRow(
+                    name=row.name,
+                    label=row.label,
+                    short=row.short or row.label,
+                    group=row.group,
+                    ranks=tuple(ranks),
+                )
+            )
     recipes = comparison.recipes
     return SlopeData(
         kind="slope",
@@ -61,41 +73,39 @@ def slope_data(comparison: Comparison) -> SlopeData:
     )
 
 
-def draw_slopes(data: SlopeData) -> Figure:
-    """Rows by rank, the best at the top; lines that cross are pairs of rows that the recipes order differently."""
-    styles, rows = row_styles(data), data.rows
+def slopes_caption(data: SlopeData) -> list[str]:
     best = "highest" if data.metric.higher_is_better else "lowest"
-    caption = [
+    return [
         f"Rank of each row's mean {data.metric.phrase}, 1 for the {best}; rows of the same value share a rank.",
         "Black: the baseline. Crossing lines: rows that the recipes order differently.",
         f"Without a number under every recipe, so not drawn: {', '.join(data.left_out)}." if data.left_out else "",
     ]
-    with styled():
-        page = Page(data, 0.7 + LINE_HEIGHT * 1.5 * len(rows), caption)
-        axes = page.figure.subplots()
-        last = len(data.recipes) - 1
-        for x in range(last + 1):
-            axes.axvline(x, color=GREY, linewidth=0.5, zorder=1)
+
+
+def draw_slopes(data: SlopeData, look: Look = PAGE) -> Figure:
+    """Rows by rank, the best at the top; lines that cross are pairs of rows that the recipes order differently."""
+    styles, rows, last = row_styles(data), data.rows, len(data.recipes) - 1
+    with styled(look.size):
+        labels = {row.name: plain_label(row.label if look.full_labels else row.short) for row in rows}
+        side = widest(labels, look.size) + 0.16
+        width, height = look.width - 2 * side, line_height(look.size) * 1.2 * max(len(rows), 1)
+        heads = [wrap(recipe.replace(":", ": "), max(width / max(last, 1), 0.8), look.size) for recipe in data.recipes]
+        page = Page(
+            data, look, height + max(text_height(head, look.size) for head in heads) + 0.14, slopes_caption(data)
+        )
+        axes = page.axes(side, 0.04, width, height)
+        for i in range(last + 1):
+            axes.axvline(i, color=GREY, linewidth=0.5, zorder=1)
+            page.text(side + width * i / max(last, 1), height + 0.08, heads[i], ha="center", va="bottom")
         for row in rows:
             on_top = 4 if row.name == data.baseline else 3
             axes.plot(range(last + 1), row.ranks, **styles[row.name], zorder=on_top, clip_on=False)
-        for end, align, shift in ((0, "right", -8), (last, "left", 8)):
-            for place, row in enumerate(sorted(rows, key=lambda row: row.ranks[end]), 1):
-                axes.annotate(
-                    plain_label(row.label if end == 0 else row.name),
-                    (end, place),
-                    (shift, 0),
-                    textcoords="offset points",
-                    ha=align,
-                    va="center_baseline",
-                    size=6.5,
-                    color=styles[row.name]["color"],
-                )
+        axes.set_xlim(0, max(last, 1))
         axes.set_ylim(max(len(rows), 1) + 0.5, 0.5)
-        axes.set_xticks(range(last + 1), [wrapped(recipe.replace(":", ": "), 20) for recipe in data.recipes])
-        axes.set_yticks([])
-        for side in ("left", "bottom"):
-            axes.spines[side].set_visible(False)
-        axes.xaxis.tick_top()
-        axes.tick_params(axis="x", length=0)
+        axes.set_axis_off()
+        for end, align, x in ((0, "right", side - 0.08), (last, "left", side + width + 0.08)):
+            for place, row in enumerate(sorted(rows, key=lambda row: row.ranks[end])):
+                y = 0.04 + height * (1 - (place + 0.5) / len(rows))
+                page.text(x, y, labels[row.name], ha=align, va="center")
+        page.figure.draw_without_rendering()
     return page.figure

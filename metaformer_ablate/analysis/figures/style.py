@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from metaformer_ablate.analysis.figures.data import FigureData, FigureRow
-from metaformer_ablate.drawing.canvas import COLOURS, new_figure
+from metaformer_ablate.drawing.canvas import COLOURS
 
 # Groups differ in their marker too, for print in grey. Black is the baseline's.
-MARKERS = ("o", "s", "D", "P", "X", "p", "h")  # triangles are for what is off the scale
-
-
-_WIDTH = 7.2  # inches: the text of a page
-
-
-LINE_HEIGHT = 0.135  # inches between two lines of text
-
-
-class Page:
-    """A figure of the page's width with its caption at the foot."""
-
-    def __init__(self, data: FigureData, height: float, caption: Sequence[str]):
-        words = " ".join([f"{data.experiment} under {data.recipe}", *data.overrides]) + "."
-        lines = textwrap.wrap(" ".join([words, *(text for text in caption if text)]), 136)
-        foot = 0.07 + LINE_HEIGHT * 0.85 * len(lines)
-        self.figure = new_figure(_WIDTH, height + foot)
-        engine: Any = self.figure.get_layout_engine()
-        engine.set(rect=(0, foot / (height + foot), 1, height / (height + foot)), w_pad=0.04, h_pad=0.04)
-        self.figure.text(
-            0.08 / _WIDTH, 0.05 / (height + foot), "\n".join(lines), size=6.5, color="#404040", va="bottom"
-        ).set_in_layout(False)
+MARKERS = ("o", "s", "D", "P", "X", "p", "h")
 
 
 def format_number(value: float, digits: int, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def plain_label(label: str) -> str:
-    return label.replace("->", "\N{RIGHTWARDS ARROW}")
-
-
-def wrapped(label: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(plain_label(label), width))
 
 
 def with_unit(words: str, unit: str) -> str:
@@ -76,16 +46,27 @@ def ending_remark(row: FigureRow) -> str:
     return ", ".join(parts)
 
 
-def seeds_remark(data: FigureData) -> str:
-    counts = sorted({row.n for row in data.rows if row.n})
+def seed_counts(data: FigureData) -> list[int]:
+    """The different numbers of seeds that count, of rows that have any."""
+    return sorted({row.n for row in data.rows if row.n})
+
+
+def of_seeds(data: FigureData) -> str:
+    """`5 seeds`, `2 to 5 seeds`; empty where there are none."""
+    counts = seed_counts(data)
     if not counts:
-        return "No run has a result yet."
-    if len(counts) == 1:
-        return f"{counts[0]} seed{'s' if counts[0] > 1 else ''} a row."
-    return f"{counts[0]} to {counts[-1]} seeds a row."
+        return ""
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{number} seed" + ("" if counts == [1] else "s")
+
+
+def seeds_remark(data: FigureData) -> str:
+    return f"{of_seeds(data)} per row." if seed_counts(data) else "No run has a result yet."
 
 
 def hollow_remark(intervals: Iterable[Any]) -> str:
-    if all(intervals):
-        return ""
-    return "Hollow: no interval, being of one seed or of seeds that all gave the same."
+    return "" if all(intervals) else "Hollow: no interval (one seed, or seeds with equal results)."
+
+
+def break_remark(breaks: Sequence[Any]) -> str:
+    return "Beyond // the axis has a coarser scale." if breaks else ""

@@ -62,6 +62,7 @@ class Section:
     variants: dict[str, str]  # row to the key of its variant
     missing: int  # rows without a record
     only_baseline: bool  # no other row has one, and there are other rows; then only the baseline is in plan and table
+    part_of: str | None = None  # another experiment under this recipe whose table has every row of this one
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ function reveal() {
     filter();
   }
   for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+  const part = target.querySelector(":scope > details.part"); // a table that is part of another
+  if (part) part.open = true;
   target.scrollIntoView();
   if (target.tagName === "DETAILS") target.querySelector("summary").focus({ preventScroll: true });
 }

@@ -6,20 +6,24 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from metaformer_ablate.analysis.report.collect import Report, SpecRuns, UnplannedRuns
-from metaformer_ablate.analysis.report.markup import Html, anchor, cell, element, grid, link, text_cell
-from metaformer_ablate.analysis.report.phrases import (
-    CURVE_POINTS,
-    FEWEST_POINTS,
-    MOST_POINTS,
+from metaformer_ablate.analysis.report.cells import (
+    Cell,
+    Grid,
+    Line,
+    anchor,
     count,
-    joined,
+    head,
+    number,
     places_text,
     seed_summary,
     settings_text,
+    words,
 )
+from metaformer_ablate.analysis.report.collect import Report, SpecRuns, UnplannedRuns
 from metaformer_ablate.analysis.tables.columns import format_mean
 from metaformer_ablate.records.record import LARGEST, Record
 from metaformer_ablate.system.console import duration
@@ -29,18 +33,46 @@ from metaformer_ablate.tasks.base import Metric, Task
 AXES = ("epoch", "train_loss", "val_loss")
 
 
+# Points of curves in the whole page, 25 bytes each, and at most and at least in one curve.
+CURVE_POINTS, MOST_POINTS, FEWEST_POINTS = 250_000, 200, 12
+
+
 Curve = dict[str, list[float | None]]  # columns of history.csv by name: epoch, the losses, the reported metric
 
 
-def runs_section(report: Report, machines: Machines) -> tuple[Html, dict[str, Any]]:
-    """The section with every run under the spec it has, and what the script draws: `runs`, the points of each run, and
-    `metrics`, how the columns of metrics are called."""
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a recipe or all: the specs by recipe, the points of their curves, and how many a curve has at most.
+
+    `curves` is what the script draws: `runs`, the points of each run, and `metrics`, how the columns are called.
+    """
+
+    recipes: Sequence[tuple[str, str, Sequence[SpecBlock]]]  # name, title, specs
+    curves: dict[str, Any]
+    points: int
+
+
+@dataclass(frozen=True)
+class SpecBlock:
+    """A spec with its runs: where it stands in tables, and its settings, in full or as they differ from another's."""
+
+    id: str
+    name: str
+    summary: str
+    tables: Sequence[tuple[str, str]]  # id and name
+    settings: Sequence[str]
+    differs: tuple[str, str] | None  # the id of the spec in full, and what differs
+    runs: Grid
+
+
+def all_runs(report: Report, machines: Machines) -> Runs:
+    """Every run under the spec it has."""
     total = sum(len(variant.records) for found in report.variants.values() for variant in found)
     points = min(MOST_POINTS, max(FEWEST_POINTS, CURVE_POINTS // max(total, 1)))
     curves: dict[str, Curve] = {}
     metrics: dict[str, str] = {}
     leftovers = {entry.variant: entry for found in report.leftovers.values() for entry in found}
-    parts = []
+    recipes = []
     for recipe, found in report.variants.items():
         blocks = []
         for variant in found:
@@ -48,25 +80,12 @@ def runs_section(report: Report, machines: Machines) -> tuple[Html, dict[str, An
             metrics[f"val_{reported.name}"] = reported.heading
             for record in variant.records.values():
                 curves[record.run_id] = curve(record, points, reported)
-            blocks.append(_variant(variant, found[0], recipe, report, leftovers.get(variant.key), machines, curves))
-        title = element("h3", element("code", recipe), " ", element("span", report.recipes[recipe], class_="quiet"))
-        parts.append(element("article", title, *blocks, data_recipe=recipe))
-    if not parts:
-        return Html(""), {"metrics": metrics, "runs": curves}
-    words = (
-        "Every run under the spec that it was trained with, a line a seed. Its files are in ",
-        element("code", "runs/RUN/"),
-        f" of the results folder. Curves, drawn when a line is opened, have at most {points} points a run; ",
-        element("code", "history.csv"),
-        " has every epoch.",
-    )
-    return element("section", element("h2", "Runs"), element("p", *words), *parts, id="runs"), {
-        "metrics": metrics,
-        "runs": curves,
-    }
+            blocks.append(_block(variant, found[0], recipe, report, leftovers.get(variant.key), machines, curves))
+        recipes.append((recipe, report.recipes[recipe], blocks))
+    return Runs(recipes, {"metrics": metrics, "runs": curves}, points)
 
 
-def _variant(
+def _block(
     variant: SpecRuns,
     reference: SpecRuns,
     recipe: str,
@@ -74,65 +93,53 @@ def _variant(
     leftover: UnplannedRuns | None,
     machines: Machines,
     curves: dict[str, Curve],
-) -> Html:
+) -> SpecBlock:
     places = [place for place in report.places.get(variant.key, []) if place.recipe == recipe]
     if leftover is not None:
         nearest = places_text(leftover.nearest[:1])
-        name: object = f"like {nearest}, but {settings_text(leftover.differences)}" if nearest else "of no experiment"
+        name = f"like {nearest}, but {settings_text(leftover.differences)}" if nearest else "of no experiment"
     else:
         name = places_text(places)
-    row = seed_summary(variant)
-    summary = element(
-        "summary",
-        element("span", name, class_="name"),
-        element("span", f"{count(len(variant.records), 'run')}: {format_mean(row)}", class_="quiet"),
-    )
-    drawn = {(section.table.experiment, recipe) for section in report.sections if not section.only_baseline}
-    tables = [
-        link(anchor(place.experiment, recipe), place.experiment)
-        for place in places
-        if (place.experiment, recipe) in drawn
-    ]
-    parts: list[object] = []
-    if tables:
-        parts.append(element("p", "In the tables: ", *joined(tables, ", "), "."))
-    if variant is reference:
-        lines = (f"{path}: {value}" for path, value in variant.settings().items())
-        parts += [element("p", "The spec in full:"), element("pre", "\n".join(lines), tabindex=0)]
-    else:
-        mine, theirs = variant.settings(), reference.settings()
-        paths = [path for path in mine | theirs if mine.get(path) != theirs.get(path)]
-        text = settings_text((path, mine.get(path), theirs.get(path)) for path in paths)
-        parts.append(element("p", "The spec is ", link(reference.key, "the one in full"), f" but for: {text}."))
+    drawn = {(section.table.experiment, recipe) for section in report.tables}
+    mine, theirs = variant.settings(), reference.settings()
+    paths = [path for path in mine | theirs if mine.get(path) != theirs.get(path)]
+    text = settings_text((path, mine.get(path), theirs.get(path)) for path in paths)
     task = variant.task
     headings = ["Run", "Seed", "Status", *(metric.heading for metric in task.metrics)]
     headings += [f"Epoch: {task.reported.phrase}", "Epochs", "Images seen", "Time", "Peak memory", "Environment"]
-    rows = (_run(seed, record, task, curves[record.run_id], machines) for seed, record in variant.records.items())
-    parts.append(grid("Runs by seed", headings, rows, "sortable runs"))
-    parts.append(element("div", class_="curves"))
-    return element("details", summary, *parts, id=variant.key, class_="variant")
+    lines = [_run(seed, record, task, curves[record.run_id], machines) for seed, record in variant.records.items()]
+    return SpecBlock(
+        id=variant.key,
+        name=name,
+        summary=f"{count(len(variant.records), 'run')}: {format_mean(seed_summary(variant))}",
+        tables=[(anchor(p.experiment, recipe), p.experiment) for p in places if (p.experiment, recipe) in drawn],
+        settings=[f"{path}: {value}" for path, value in mine.items()] if variant is reference else [],
+        differs=None if variant is reference else (reference.key, text),
+        runs=Grid("Runs by seed", headings, lines, "sortable runs"),
+    )
 
 
-def _run(seed: int, record: Record, task: Task, curve: Curve, machines: Machines) -> Html:
+def _run(seed: int, record: Record, task: Task, curve: Curve, machines: Machines) -> Line:
     data = record.data
     metrics = data["metrics"] or {}
     status = record.status + (": " + str(data.get("reason")) if data.get("reason") else "")
     if data.get("at_chance"):
         status += ", at chance"
     seconds, memory = _float(data["seconds"]), _float(data.get("peak_memory_bytes"))
+    machine = machines.number(data)
     cells = [
-        element("th", element("code", record.run_id), scope="row", class_="text"),
-        cell(seed, seed),
-        element("td", status, class_="text bad" if record.status != "ok" else "text"),
+        head(record.run_id, code=True),
+        number(seed, seed),
+        words(status, style="text bad" if record.status != "ok" else "text"),
         *(_number(metrics.get(metric.name), metric.digits) for metric in task.metrics),
-        element("td", _curve_text(curve, task.reported)),
+        Cell(_curve_text(curve, task.reported)),
         _number(data.get("epochs"), 0),
         _number(data.get("images_seen"), 0),
-        cell(seconds, "·" if seconds is None else duration(seconds)),
-        cell(memory, "·" if memory is None else f"{memory / 2**20:,.0f} MiB"),
-        element("td", machines.link(data)),
+        number(seconds, "·" if seconds is None else duration(seconds)),
+        number(memory, "·" if memory is None else f"{memory / 2**20:,.0f} MiB"),
+        Cell(f"E{machine}", target=f"machine-{machine}"),
     ]
-    return element("tr", *cells, id=f"run-{record.run_id}")
+    return Line(cells, {"id": f"run-{record.run_id}"})
 
 
 def _float(value: Any) -> float | None:
@@ -140,9 +147,9 @@ def _float(value: Any) -> float | None:
     return float(value) if number else None
 
 
-def _number(value: Any, digits: int) -> Html:
-    number = _float(value)
-    return cell(number, "·" if number is None else f"{number:,.{digits}f}")
+def _number(value: Any, digits: int) -> Cell:
+    known = _float(value)
+    return number(known, "·" if known is None else f"{known:,.{digits}f}")
 
 
 def _history(record: Record) -> tuple[list[str], list[list[str]]]:
@@ -189,31 +196,29 @@ class Machines:
         self.numbers: dict[str, int] = {}
         self.counts: dict[int, int] = {}
 
-    def link(self, data: dict[str, Any]) -> Html:
+    def number(self, data: dict[str, Any]) -> int:
+        """The number of the environment of a record, counted as one more run in it."""
         known = {key: data.get(key) for key in ("device", "versions", "git", "data_fingerprint")}
         number = self.numbers.setdefault(json.dumps(known, sort_keys=True), len(self.numbers) + 1)
         self.counts[number] = self.counts.get(number, 0) + 1
-        return link(f"machine-{number}", f"E{number}")
+        return number
 
-    def section(self) -> Html:
-        rows = []
-        for text, number in self.numbers.items():
+    def grid(self) -> Grid | None:
+        lines = []
+        for text, place in self.numbers.items():
             known = json.loads(text)
             versions, git = (known[key] if isinstance(known[key], dict) else {} for key in ("versions", "git"))
             commit = "unknown" if git.get("commit") is None else git["commit"]
             commit = f"{commit} with changes" if git.get("dirty") else commit
             commit = f"{commit} as given, not seen" if git.get("given") else commit
             cells = [
-                element("th", f"E{number}", scope="row", class_="text"),
-                cell(self.counts[number], f"{self.counts[number]:,}"),
-                text_cell(known["device"] or "unknown"),
-                element("td", element("code", commit), class_="text wide"),
-                text_cell(known["data_fingerprint"] or "unknown"),
-                element("td", ", ".join(f"{k} {v}" for k, v in versions.items()) or "unknown", class_="text wide"),
+                head(f"E{place}"),
+                number(self.counts[place], f"{self.counts[place]:,}"),
+                words(known["device"] or "unknown"),
+                words(commit, style="text wide", code=True),
+                words(known["data_fingerprint"] or "unknown"),
+                words(", ".join(f"{k} {v}" for k, v in versions.items()) or "unknown", style="text wide"),
             ]
-            rows.append(element("tr", *cells, id=f"machine-{number}"))
-        if not rows:
-            return Html("")
-        headings = ["", "Runs", "Device", "Commit of metaformer_ablate", "Data fingerprint", "Versions"]
-        box = grid("Environments", headings, rows, "")
-        return element("section", element("h2", "Environments"), box, id="machines")
+            lines.append(Line(cells, {"id": f"machine-{place}"}))
+        headings = ["Environment", "Runs", "Device", "Commit of metaformer_ablate", "Data fingerprint", "Versions"]
+        return Grid("Environments", headings, lines, "") if lines else None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table, TableRow
+from metaformer_ablate.cost.counting import open_operators
 from metaformer_ablate.errors import RequestError, unknown
 from metaformer_ablate.statistics.effects import Estimate
 from metaformer_ablate.tasks.base import Metric
@@ -19,11 +20,11 @@ Row = Any  # a TableRow, or a row of a comparison
 
 @dataclass(frozen=True)
 class LatexColumn:
-    """What LaTeX aligns by itself of a column: a heading, and a row's number as text ("" where there is none)."""
+    """What stands in a column of its own in LaTeX: a heading, and a row's cell as text ("" where there is none)."""
 
     heading: str
     of: Callable[[Row, int], str]
-    number: bool = True
+    mean: bool = False  # the column whose best is bold if so asked
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class Column:
     of: Callable[[Row, int], str]
     left: bool = False
     whole: bool = False  # never broken: an interval is read in one line
-    parts: tuple[LatexColumn, ...] = ()  # in LaTeX; without them the column is one number
+    parts: tuple[LatexColumn, ...] = ()  # in LaTeX; without them the column is one
 
     def latex_parts(self) -> tuple[LatexColumn, ...]:
-        return self.parts or (LatexColumn(self.heading, self.of, number=not self.left),)
+        return self.parts or (LatexColumn(self.heading, self.of),)
 
 
 def format_millions(params: int | None, frozen: int | None = None) -> str:
@@ -47,8 +48,11 @@ def format_millions(params: int | None, frozen: int | None = None) -> str:
     return f"{params / 1e6:.{digits}f}" + (f" + {frozen / 1e6:.{digits}f} frozen" if frozen else "")
 
 
-def format_billions(macs: int | None) -> str:
-    return "-" if macs is None else f"{macs / 1e9:.2f}" if macs >= 1e8 else f"{macs / 1e9:.4f}"
+def format_billions(macs: int | None, uncounted: Iterable[str] | None) -> str:
+    """`1.82`, or `≥ 1.82` where nobody counts one of the operators that were not counted."""
+    if macs is None:
+        return "-"
+    return ("≥ " if open_operators(uncounted or ()) else "") + f"{macs / 1e9:.{2 if macs >= 1e8 else 4}f}"
 
 
 def metric_range(metric: Metric) -> tuple[float, float]:
@@ -148,8 +152,8 @@ _DIFFERENCE = Column(
     format_difference,
     whole=True,
     parts=(
-        LatexColumn("Difference", lambda row, digits: format_optional(row.delta and row.delta.mean, f"+.{digits}f")),
-        LatexColumn("95% interval", _interval_of_difference, number=False),
+        LatexColumn("Diff.", lambda row, digits: format_optional(row.delta and row.delta.mean, f"+.{digits}f")),
+        LatexColumn("95% interval", _interval_of_difference),
     ),
 )
 
@@ -157,25 +161,31 @@ _DIFFERENCE = Column(
 def columns_of(metric: Metric) -> dict[str, Column]:
     """The columns of a table by name. That of the means has the metric's name."""
     bootstrap = f"Bootstrap ({metric.unit})" if metric.unit else "Bootstrap"
+    means = partial(format_mean, interval=False)
     return {
         "group": _GROUP,
         "row": _ROW,
+        "short": Column("Row", lambda row, digits: row.short or format_label(row), left=True),
         "name": Column("Name", lambda row, digits: row.name, left=True),
-        "params": Column("Params (M)", lambda row, digits: format_millions(row.params, row.frozen_params)),
-        "macs": Column("MACs (G)", lambda row, digits: format_billions(row.macs)),
+        "params": Column(
+            "Params (M)",
+            lambda row, digits: format_millions(row.params, row.frozen_params),
+            parts=(LatexColumn("Params (M)", lambda row, digits: format_millions(row.params)),),
+        ),
+        "macs": Column("MACs (G)", lambda row, digits: format_billions(row.macs, row.uncounted)),
         metric.name: Column(
             metric.heading,
             format_mean,
             whole=True,
             parts=(
-                LatexColumn(metric.heading, lambda row, digits: format_optional(row.mean, f".{digits}f") or row.status),
+                LatexColumn(
+                    metric.heading, lambda row, digits: format_optional(row.mean, f".{digits}f") or row.status, True
+                ),
                 LatexColumn("SD", lambda row, digits: format_optional(row.std, f".{digits}f")),
             ),
         ),
-        "mean": Column(metric.heading, partial(format_mean, interval=False), whole=True),
-        "bootstrap": Column(
-            bootstrap, _bootstrap, whole=True, parts=(LatexColumn(bootstrap, _bootstrap, number=False),)
-        ),
+        "mean": Column(metric.heading, means, whole=True, parts=(LatexColumn(metric.heading, means, True),)),
+        "bootstrap": Column(bootstrap, _bootstrap, whole=True),
         "n": _COUNT,
         "difference": _DIFFERENCE,
         "effect": Column("Effect", lambda row, digits: format_estimate(row.delta and row.delta.effect, "+.2f")),

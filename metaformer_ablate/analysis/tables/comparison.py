@@ -48,6 +48,7 @@ class ComparisonRow:
     paper: Mapping[str, Any]
     results: tuple[Result, ...]
     mean_rank: float | None
+    short: str = ""
 
     @property
     def set(self) -> Mapping[str, Any]:
@@ -134,7 +135,7 @@ def build_comparison(
     for results in zip(*sides, strict=True):
         one, name = results[0], results[0].name
         ranked = tuple(Result(row, column.get(name)) for row, column in zip(results, ranks, strict=True))
-        rows.append(ComparisonRow(name, one.label, one.group, one.paper, ranked, means.get(name)))
+        rows.append(ComparisonRow(name, one.label, one.group, one.paper, ranked, means.get(name), one.short))
     pairs = (agreement(one, other, sign) for one, other in combinations(columns, 2))
     return Comparison(
         experiment=first.experiment,
@@ -190,7 +191,7 @@ def _as_printed(table: Table) -> tuple[TableRow, ...]:
     """The rows with the paper's number for their mean."""
     return tuple(
         TableRow(
-            row.metric, row.name, row.label, row.group, paper=row.paper,
+            row.metric, row.name, row.label, row.group, paper=row.paper, short=row.short,
             n=0 if row.printed is None else 1, mean=row.printed, status="missing" if row.printed is None else "ok",
         )
         for row in table.rows

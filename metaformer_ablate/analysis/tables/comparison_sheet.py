@@ -24,17 +24,17 @@ def render_comparison(comparison: Comparison, style: str, digits: int | None = N
     if style == "csv":
         return _csv(comparison)
     decimals = comparison.metric.digits if digits is None else digits
-    text = render_sheet(_means(comparison, decimals), style)
+    text = render_sheet(_means(comparison, decimals, "short" if style == "latex" else "row"), style)
     if len(comparison.recipes) > 2 and comparison.agreements:
         text += "\n" + render_sheet(_agreements(comparison), style)
     return text
 
 
-def _means(comparison: Comparison, digits: int) -> Sheet:
+def _means(comparison: Comparison, digits: int, label: str) -> Sheet:
     metric, recipes = comparison.metric, comparison.recipes
     two = len(recipes) == 2
     usual = columns_of(metric)
-    columns = {"group": usual["group"], "row": usual["row"]}
+    columns = {"group": usual["group"], label: usual[label]}
     for i, recipe in enumerate(recipes):
         columns |= {f"{recipe} {key}": column for key, column in _columns(metric, recipe, i, two).items()}
     if two:

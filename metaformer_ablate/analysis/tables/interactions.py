@@ -190,7 +190,7 @@ def _shift_column(heading: str, name: str) -> Column:
         found = getattr(row, name)
         return format_pair(within_range(found.ci95 if found else None, difference_range(row.metric)), digits, "+")
 
-    parts = (LatexColumn(heading, mean), LatexColumn("95% interval", interval, number=False))
+    parts = (LatexColumn(heading, mean), LatexColumn("95% interval", interval))
     return Column(
         heading, lambda row, digits: f"{mean(row, digits)} {interval(row, digits)}".strip(), whole=True, parts=parts
     )

@@ -59,7 +59,7 @@ class Sheet:
     def labels(self) -> int:
         """The place of the column that names the rows and carries their marks."""
         names = list(self.columns)
-        return next((names.index(name) for name in ("row", "name") if name in names), 0)
+        return next((names.index(name) for name in ("row", "short", "name") if name in names), 0)
 
     def groups(self) -> list[tuple[str, list[int]]] | None:
         """Groups and the places of their rows, where the groups are asked for and each stands together."""
@@ -95,19 +95,17 @@ def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> S
         digits=digits,
         marks=marks,
         footnotes=[(number, note) for note, number in numbers.items()],
-        explanations=_explanations(table, names, style),
+        explanations=_latex_explanations(table, names) if style == "latex" else _explanations(table, names),
         run_ids=[[run.run_id for run in row.runs] for row in table.rows],
     )
 
 
-def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
+def _explanations(table: Table, names: Sequence[str]) -> list[str]:
     """What the numbers are, what they allow, and what to mind."""
     rows, label = table.rows, table.metric.label
     lines = [f"Every row: {note}" for note in table.shared_notes]
     if table.metric.name in names and any(row.ci95 for row in rows):
-        in_columns = f"{label}: mean over seeds, SD: standard deviation over seeds."
-        in_a_cell = f"{label}: mean ± standard deviation over seeds [95% t interval of the mean]."
-        lines.append(in_columns if style == "latex" else in_a_cell)
+        lines.append(f"{label}: mean ± standard deviation over seeds [95% t interval of the mean].")
     if "mean" in names and any(row.std is not None for row in rows):
         lines.append(f"{label}: mean ± standard deviation over seeds.")
     test = "two-stage" if table.seed_counts else "paired"
@@ -138,8 +136,40 @@ def _explanations(table: Table, names: Sequence[str], style: str) -> list[str]:
     lines += table.agreement["text"] if table.agreement and "paper" in names else []
     lines += [table.seed_counts["text"]] if table.seed_counts else []
     lines += table.registration["text"] if table.registration else []
-    told = tuple(f"audit [{finding.number}]" for finding in table.audit)  # as footnotes
-    return lines + [f"Warning: {warning}" for warning in table.warnings if not warning.startswith(told)]
+    return lines + _untold_warnings(table)
+
+
+def _untold_warnings(table: Table) -> list[str]:
+    """The warnings that are no footnotes."""
+    told = tuple(f"audit [{finding.number}]" for finding in table.audit)
+    return [f"Warning: {warning}" for warning in table.warnings if not warning.startswith(told)]
+
+
+def _latex_explanations(table: Table, names: Sequence[str]) -> list[str]:
+    """What the numbers are, in the few words of a table note; what they allow is for the text around the table."""
+    lines = [f"Every row: {note}" for note in table.shared_notes]
+    counts = sorted({row.n for row in table.rows if row.n})
+    if {table.metric.name, "mean"} & {*names} and counts:
+        seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+        spread = "Mean ± standard deviation" if "mean" in names else "Mean and standard deviation (SD)"
+        lines.append("One seed per row." if counts == [1] else f"{spread} over {seeds}.")
+    test = "two-stage" if table.seed_counts else "paired"
+    if "difference" in names and any(row.delta for row in table.rows):
+        lines.append(
+            f"Diff.: from the baseline, paired by seed, with its 95% {'two-stage ' * (test != 'paired')}t interval."
+        )
+    if "p" in names and (tested := _comparisons(row.delta for row in table.rows)):
+        lines.append(f"p: {test} t test, {corrected_over(tested)}.")
+    if "bootstrap" in names and (method := next((r.bootstrap.method for r in table.rows if r.bootstrap), None)):
+        lines.append(f"Bootstrap: 95% interval of the mean, {method}.")
+    if "images" in names and (tested := _comparisons(row.images for row in table.rows)):
+        lines.append(f"p (images): sign-flip test over images, {corrected_over(tested)}.")
+    kendall = (table.agreement or {}).get("kendall")
+    if "paper" in names and kendall and kendall["value"] is not None:
+        lines.append(f"Order of rows against the paper's: Kendall's tau-b {kendall['value']:.2f}.")
+    lines += [asked["text"] for asked in (table.power, table.equivalent, table.seed_counts) if asked]
+    lines += table.registration["text"] if table.registration else []
+    return lines + _untold_warnings(table)
 
 
 def _comparisons(tests: Iterable[Delta | ImageTest | None]) -> int:

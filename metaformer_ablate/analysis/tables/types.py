@@ -103,6 +103,7 @@ class TableRow:
     params: int | None = None
     frozen_params: int | None = None
     macs: int | None = None
+    uncounted: Mapping[str, int] | None = None  # calls of operators that are not in `macs`
     n: int = 0
     mean: float | None = None
     std: float | None = None
@@ -115,6 +116,7 @@ class TableRow:
     status: str = "missing"
     notes: tuple[str, ...] = ()
     runs: tuple[RunState, ...] = ()
+    short: str = ""  # the label where room is scarce; empty: the label itself
 
     @property
     def printed(self) -> float | None:
@@ -127,7 +129,7 @@ class TableRow:
         return {seed: value for seed, value in found if value is not None}
 
     def to_json(self) -> dict[str, Any]:
-        names = (each.name for each in fields(self) if each.name not in ("metric", "runs"))
+        names = (each.name for each in fields(self) if each.name not in ("metric", "runs", "short"))
         tree = {name: plain(getattr(self, name)) for name in names}
         return {**tree, "runs": [run_json(run, self.metric) for run in self.runs]}
 

@@ -90,7 +90,7 @@ def two_of_each_class(summary: Mapping[str, Any], label: str) -> Figure:
         ax.plot([c[key] for c in lines], range(len(lines)), marker, color=colour, markersize=4, label=name)
     name_lines(ax, lines)
     ax.set_xlabel(label)
-    figure.legend(loc="outside upper left", ncols=1, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper left", ncols=1)
     return figure
 
 

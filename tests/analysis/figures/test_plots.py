@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,15 +19,17 @@ import scipy.stats
 from conftest import Result, command
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.path import Path as Line
 from matplotlib.text import Text
 from PIL import Image
 from specs import fake_record
 
 from metaformer_ablate.analysis.figures.data import COSTS, FigureData
-from metaformer_ablate.analysis.figures.kinds import KINDS, draw, figure, figure_data
+from metaformer_ablate.analysis.figures.kinds import KINDS, caption, draw, figure, figure_data
+from metaformer_ablate.analysis.figures.labels import spread_apart
+from metaformer_ablate.analysis.figures.look import Look, inches
 from metaformer_ablate.analysis.figures.scale import Scale
-from metaformer_ablate.analysis.figures.scatter import spread_apart
-from metaformer_ablate.analysis.figures.style import row_styles
+from metaformer_ablate.analysis.figures.style import MARKERS, row_styles
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.data.folder import DataFolder
@@ -99,6 +101,8 @@ def small(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(chosen, store, folder)
 
 
+PAGE, COLUMN, SLIDE = Look(caption=True), Look(width=3.3, caption=True), Look(width=10, font=14, caption=True)
+FULL = Look(caption=True, full_labels=True)
 CURVES = ("train_loss", "val_loss", "val_top5")
 ALL = [(kind, {}) for kind in KINDS]
 ALL += [("cost", {"x": x}) for x in list(COSTS)[1:]] + [
@@ -230,15 +234,16 @@ def test_what_a_figure_cannot_be(study: Study, kind: str, options: dict[str, str
 # What is seen
 
 
+@pytest.mark.parametrize("look", [PAGE, COLUMN, SLIDE, FULL], ids=["page", "column", "slide", "full"])
 @each
 def test_every_row_is_said_and_no_text_overlaps_another_or_leaves_the_page(
-    study: Study, kind: str, options: dict[str, str]
+    study: Study, kind: str, options: dict[str, str], look: Look
 ) -> None:
-    drawn = draw(study.data(kind, **options))
+    drawn = draw(study.data(kind, **options), look)
     seen = texts(drawn)
     boxes = [(text.get_text(), text.get_window_extent()) for text in seen]
     width, height = drawn.canvas.get_width_height()
-    saved = Image.open(io.BytesIO(to_bytes(draw(study.data(kind, **options)), "png")))
+    saved = Image.open(io.BytesIO(to_bytes(draw(study.data(kind, **options), look), "png")))
     assert saved.width == width, "laid out in other dots an inch than it is saved with"
     for text, box in boxes:
         assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, f"{text!r} is cut"
@@ -253,26 +258,59 @@ def test_every_row_is_said_and_no_text_overlaps_another_or_leaves_the_page(
         assert ending in words, ending
     for row in study.plan.experiment.rows.values():
         if not (kind == "paper" and row.name == "baseline"):  # it is the origin
-            assert row.label.replace("->", "\N{RIGHTWARDS ARROW}") in words, row.label
+            label = row.label if look.full_labels else row.short or row.label
+            assert label.replace("->", "\N{RIGHTWARDS ARROW}") in words, label
     if kind in ("rows", "cost", "paper"):
-        assert "Hollow: no interval, being of one seed" in words
+        assert "Hollow: no interval (one seed" in words
 
 
-def test_dots_stand_where_the_numbers_are(study: Study) -> None:
+def points(axes: Any) -> dict[tuple[float, float], Any]:
+    """The markers of rows by their place in data."""
+    return {(x, y): line for line in axes.lines if line.get_marker() in MARKERS for x, y in [line.get_xydata()[0]]}
+
+
+@pytest.mark.parametrize("look", [PAGE, COLUMN], ids=["page", "column"])
+def test_every_number_and_its_whole_interval_stand_on_the_axes(study: Study, look: Look) -> None:
     data = study.data("rows")
-    rows, drawn = by_name(data), draw(data)
-    for axes, part in zip(drawn.axes, (lambda row: row, lambda row: row["delta"]), strict=True):
-        dots = {line.get_xdata()[0]: line for line in axes.lines if line.get_marker() in ("o", "s", "D", "P", "X", "p")}
-        low, high = axes.get_xlim()
-        inside = {of["mean"]: of for row in rows.values() if (of := part(row)) and low <= (of["mean"] or -1e9) <= high}
-        assert dots.keys() == inside.keys() and len(inside) > 10
-        for value, of in inside.items():
+    rows, drawn = by_name(data), draw(data, look)
+    parts = [lambda row: row, lambda row: row["delta"]]
+    assert len(drawn.axes) == (1 if look is COLUMN else 2)
+    for axes, part in zip(drawn.axes, parts[-len(drawn.axes) :], strict=True):
+        expected = {of["mean"]: of for row in rows.values() if (of := part(row)) and of["mean"] is not None}
+        dots = {x: line for (x, _), line in points(axes).items()}
+        bars = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+        assert dots.keys() == expected.keys() and len(expected) > 10
+        box = axes.get_window_extent()
+        for value, of in expected.items():
             assert (dots[value].get_markerfacecolor() == "white") == (of["ci95"] is None)
-    left = drawn.axes[0]
-    edge = [line for line in left.lines if line.get_marker() == "<" and line.get_markersize() > 3]
-    assert [line.get_xdata()[0] for line in edge] == [left.get_xlim()[0]]
-    assert "10.60" in said(drawn), "the row that collapsed has its number beside it"
-    assert rows["identity"]["ci95"] in [list(line.get_xdata()) for line in left.lines]
+            ends = tuple(max(-100.0, min(100.0, end)) for end in of["ci95"] or ())
+            assert not ends or ends in bars, "an interval is cut where no value can be, and nowhere else"
+            for x in (value, *ends):
+                assert box.x0 - 0.5 <= axes.transData.transform((x, 0))[0] <= box.x1 + 0.5
+    axes = drawn.axes[-1]
+    collapsed = rows[AT_CHANCE]["delta"]["mean"]
+    assert collapsed < -80 and min(axes.get_xticks()) < -80, "the row that collapsed, beyond a break"
+
+
+def test_points_of_equal_cost_stand_at_one_place(study: Study) -> None:
+    data = study.data("cost")
+    (axes,) = draw(data).axes
+    expected = {(row["x"] / 1e6, row["mean"]) for row in by_name(data).values() if row["mean"] is not None}
+    assert points(axes).keys() == expected
+
+
+@pytest.mark.parametrize("look", [PAGE, COLUMN, SLIDE, FULL], ids=["page", "column", "slide", "full"])
+@pytest.mark.parametrize("kind", ["cost", "paper"])
+def test_no_leader_crosses_another_or_a_label(study: Study, kind: str, look: Look) -> None:
+    drawn = draw(study.data(kind), look)
+    (axes,) = drawn.axes
+    ends = [line.get_transform().transform(line.get_xydata()) for line in axes.lines if line.get_gid()]
+    # Two points may lie on each other, and their leaders begin there.
+    leaders = [Line([start + 0.02 * (end - start), end]) for start, end in ends]
+    assert len(leaders) > 3
+    assert not any(one.intersects_path(other, filled=False) for one, other in combinations(leaders, 2))
+    labels = [text.get_window_extent().padded(-1) for text in drawn.texts]
+    assert not any(one.intersects_bbox(label, filled=False) for one in leaders for label in labels)
 
 
 def test_rows_are_told_apart_by_colour_and_marker(study: Study) -> None:
@@ -309,17 +347,38 @@ def test_an_experiment_without_records_says_so(tmp_path: Path, kind: str) -> Non
     assert said(drawn).count("missing") == 4
 
 
-def test_a_scale_leaves_out_what_collapsed_and_nothing_else() -> None:
-    near = [97.0, 97.5, 98.0, 98.2]
+def test_a_scale_holds_all_and_breaks_before_what_is_far() -> None:
+    near = [97.0, 97.5, 98.0, 98.2, 96.9, 97.1]
     scale = Scale.of(TOP1, [*near, 10.0])
-    assert all(value in scale for value in near) and 10.0 not in scale
-    assert (scale.clip(10.0), scale.clip(97.5)) == (scale.low, 97.5)
-    wide = Scale.of(TOP1, near, [[96.5, 97.5], [97.0, 98.0], [97.5, 98.5], [60.0, 100.0]])
-    assert wide.low > 90 and 96.5 in wide, "one wide interval does not squeeze the others"
-    assert all(value in Scale.of(TOP1, [10.0, 98.0]) for value in (10.0, 98.0)), (
-        "two values say nothing of what is usual"
-    )
-    assert 0.0 in Scale.of(TOP1, [3.0, 4.0], zero=True)
+    assert scale.low < 96.9 and scale.high > 98.2 and len(scale.breaks) == 1
+    places = [scale.place(value) for value in (10.0, 96.9, 97.0, 97.1, 98.2)]
+    assert places == sorted(places) and 0 < places[0] < 0.2 < places[1] and places[-1] < 1
+    assert places[3] - places[2] == pytest.approx(places[2] - places[1]), "linear within the main stretch"
+    best = Scale.of(TOP1, [66.4, 66.5, 66.6, 67.2, 69.1, 70.8, 72.3])
+    assert not best.breaks, "the best row of a table is not far"
+    three = Scale.of(TOP1, [0.1, 5.7, 46.1, 74.3, 75.8, 76.4, 76.5, 77.2, 77.5, 77.9, 78.1, 81.0])
+    assert three.low > 70 and three.ends[0] < 0.1, "the paper's own table"
+    assert not Scale.of(TOP1, [10.0, 98.0]).breaks, "two values say nothing of what is usual"
+    assert Scale.of(TOP1, [3.0, 4.0], zero=True).ends[0] < 0
+
+
+def test_a_wide_interval_goes_through_the_break() -> None:
+    near = [97.0, 97.5, 98.0, 98.2]
+    scale = Scale.of(TOP1, near, [[96.5, 97.5], [97.0, 98.0], [97.5, 98.5], [60.0, 100.0]])
+    assert scale.low > 90, "one wide interval does not squeeze the others"
+    assert scale.ends[0] < 60 and scale.ends[1] > 100 and 0 < scale.place(60.0) < 0.1
+    steps = [scale.place(60 + i * (scale.low - 60) / 10) for i in range(11)]
+    assert all(b > a for a, b in pairwise(steps)), "nothing is left out in between"
+    narrow = [[value - 0.1, value + 0.1] for value in near]
+    far = Scale.of(TOP1, [*near, 40.0], [*narrow, [20.0, 60.0]])
+    assert far.ends[0] < 20 and far.place(60.0) < 0.2, "the whole interval of a row that is far"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3.3in", 3.3), ("84 mm", 84 / 25.4), ("8.4cm", 8.4 / 2.54), ("240pt", 240 / 72.27)]
+)
+def test_lengths(text: str, value: float) -> None:
+    assert inches(text, "--width") == pytest.approx(value)
 
 
 def test_labels_are_moved_apart_as_little_as_need_be() -> None:
@@ -373,7 +432,7 @@ def test_plot_writes_a_figure_of_each_kind_beside_the_records(ablate: Callable[.
     for kind, file in zip(KINDS, files, strict=True):
         assert file.read_bytes() == to_bytes(draw(small.data(kind)), "png")
         with Image.open(file) as picture:
-            assert picture.width == 7.2 * 200
+            assert picture.width == 6.9 * 200
 
 
 def test_plot_names_what_is_not_the_default(ablate: Callable[..., Result], small: Study, tmp_path: Path) -> None:
@@ -391,7 +450,8 @@ def test_plot_json_is_the_numbers_and_writes_nothing(
     before = sorted(small.store.path.rglob("*"))
     tree = ablate("plot", *small.arguments, "--json").json
     assert (tree["experiment"], tree["recipe"], list(tree["figures"])) == ("pooling_size", "digits", list(KINDS))
-    assert tree["figures"]["paper"] == small.data("paper").to_json()
+    data = small.data("paper")
+    assert tree["figures"]["paper"] == {**data.to_json(), "caption": caption(data)}
     assert sorted(small.store.path.rglob("*")) == before
     out = tmp_path / "one.svg"
     result = ablate("plot", *small.arguments, "--kind", "rows", "--json", "--out", out)
@@ -402,7 +462,8 @@ def test_overrides_are_said_in_the_figure(small: Study) -> None:
     chosen = plan("pooling_size", overrides=["train.epochs=3"])
     data = figure_data("rows", build_table(chosen, small.store, small.folder))
     assert data.to_json()["overrides"] == ["train.epochs=3"]
-    assert "pooling_size under digits train.epochs=3." in said(draw(data))
+    assert "pooling_size under digits train.epochs=3." in said(draw(data, PAGE))
+    assert "train.epochs" not in said(draw(data)), "the caption stands in a figure where it is asked for alone"
 
 
 @pytest.mark.parametrize(
@@ -417,6 +478,10 @@ def test_overrides_are_said_in_the_figure(small: Study) -> None:
             ["--kind", "rows", "--out", "a.png", "--format", "pdf"],
             "--out a.png: the ending says the format; allowed: .pdf",
         ),
+        (["--width", "3.3"], "--width: '3.3' is not a length; allowed: a number with in, cm, mm or pt, as 3.3in"),
+        (["--width", "1in"], "the width is 1 in; allowed: 2 to 20 in"),
+        (["--font-size", "99"], "the font size is 99 pt; allowed: 4 to 40 pt"),
+        (["--labels", "long"], "--labels: unknown kind of label 'long'; allowed: short, full"),
         (["--format", "jpg"], "--format: unknown format 'jpg' (did you mean 'png'?); allowed: png, svg, pdf"),
     ],
 )

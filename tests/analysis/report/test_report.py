@@ -11,16 +11,18 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 from conftest import Result, call
 from report_page import IMAGE, MARKUP, SCRIPT, Node, fill, read
 from specs import fake_record, seal, spec_of
 
+from metaformer_ablate.analysis.escapes import escape_html
+from metaformer_ablate.analysis.report.cells import anchor, number, settings_text, words
 from metaformer_ablate.analysis.report.collect import _spec, collect
-from metaformer_ablate.analysis.report.markup import anchor, cell, element, escape, inline_svg, island
-from metaformer_ablate.analysis.report.page import write
-from metaformer_ablate.analysis.report.phrases import settings_text
+from metaformer_ablate.analysis.report.figures import inline_svg
+from metaformer_ablate.analysis.report.page import _templates, write
 from metaformer_ablate.analysis.report.runs import curve
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
@@ -162,12 +164,12 @@ def test_a_comparison_with_two_p_says_why(tmp_path: Path) -> None:
         row = next(line for line in article.all("tr") if name in line.text)
         places = [str(a.attributes["href"])[1:] for a in list(row.all("td"))[-2].all("a")]
         shown[experiment] = [page.find(place).text for place in places]
-        assert len(places) == 2
-    whole, alone = shown["table5"], shown["pooling_size"]
-    assert whole[0] == "p: paired t over common seeds, corrected by Holm over the 2 comparisons of this table"
-    assert whole[1].startswith("p: the same runs are compared in pooling_size, where p is another one")
-    assert alone[0].endswith("not corrected, for it is the only comparison of this table")
-    assert alone[1].startswith("p: the same runs are compared in table5") and "over the 2 comparisons" in alone[1]
+        assert len(places) == 1
+    (whole,), (alone,) = shown["table5"], shown["pooling_size"]
+    assert "its p is corrected by Holm over the 2 comparisons of this table" in page.find("table5.digits").text
+    assert whole.startswith("p: the same runs are compared in pooling_size, where p is another one")
+    assert "its p is not corrected, for it is the only comparison" in page.find("pooling_size.digits").text
+    assert alone.startswith("p: the same runs are compared in table5") and "over the 2 comparisons" in alone
 
 
 def test_each_number_leads_to_its_runs(folder: Path, page: Node) -> None:
@@ -248,23 +250,40 @@ def test_diverged_and_failed_runs_are_shown_as_such(page: Node) -> None:
 
 
 def test_figures_are_in_the_page(page: Node) -> None:
-    pytest.importorskip("metaformer_ablate.analysis.figures.kinds", reason="there are no figures yet")
     article = page.find("pooling_size.digits")
     figures = [node for node in article.all("svg") if node.attributes.get("role") == "img"]
-    assert [str(node.attributes["aria-label"]).rpartition(": ")[2] for node in figures] == [
-        "pooling_size under digits"
-    ] * 3
+    kinds = [str(node.attributes["aria-label"]) for node in figures]
+    assert {kind.rpartition(": ")[2] for kind in kinds} == {"pooling_size under digits"}
+    assert len(set(kinds)) == 5 and len(kinds) == 10, "each kind, for a wide screen and for a phone"
+    assert all(node.text.strip().endswith(".") for node in article.all("figcaption"))
     for figure in figures:
         assert len(list(figure.all("path"))) > 10
         assert not re.search(r"#(000000|ffffff)\b", str([node.attributes for node in figure.all()]))
 
 
 def test_of_many_tables_only_the_first_kind_of_figure_is_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("metaformer_ablate.analysis.figures.kinds", reason="there are no figures yet")
-    monkeypatch.setattr("metaformer_ablate.analysis.report.page.MOST_FIGURES", 5)
+    monkeypatch.setattr("metaformer_ablate.analysis.report.page.MOST_FIGURES", 3)
     page = read(write(collect(Store(folder / "results"), DataFolder.choose(None))))
     figures = list(page.find("tables").all("figure"))
-    assert 0 < len(figures) == len(list(page.find("tables").all("article")))
+    whole = [article for article in page.find("tables").all("article") if not part(article)]
+    assert 0 < len(figures) == len(whole)
+
+
+def part(article: Node) -> bool:
+    """Whether a table is closed behind a larger one."""
+    return any("part" == node.attributes.get("class") for node in article.all("details"))
+
+
+def test_tables_come_before_their_parts_which_are_closed_and_have_no_figures(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for i, spec in enumerate(plan("table5").specs.values()):
+        fake_record(store, spec, 90 + i / 10)
+    page = read(write(collect(store, DataFolder.choose(None), ("digits",))))
+    articles = list(page.find("tables").all("article"))
+    assert articles[0].attributes["id"] == "table5.digits" and not part(articles[0])
+    assert {str(a.attributes["id"]) for a in articles[1:]} >= {"pooling_size.digits", "hybrid_stages.digits"}
+    assert all(part(article) and not list(article.all("figure")) for article in articles[1:])
+    assert page.find("overview").rows()[0][0] == "table5"
 
 
 def test_mistakes_are_those_of_the_predictions(tmp_path: Path) -> None:
@@ -378,16 +397,20 @@ def test_long_curves_keep_their_ends_and_gaps(tmp_path: Path) -> None:
     assert list(curve(record, 12, metric).values()) == [[], [], [], []]
 
 
-def test_markup_escapes_what_is_not_html() -> None:
-    assert element("p", "<&>", element("b", 1), class_='"x"', data_v=None, hidden=True) == (
-        '<p class="&quot;x&quot;" hidden>&lt;&amp;&gt;<b>1</b></p>'
-    )
-    assert escape("a\x00b\ud800c\x85d") == "a\ufffdb\ufffdc\ufffdd"
-    shown = island("data", {"x": "</script><!--", "y": "\u2028\ud800"})
-    assert shown.count("<") == 2
-    assert json.loads(shown.split(">", 1)[1].rsplit("<", 1)[0]) == {"x": "</script><!--", "y": "\u2028\ud800"}
-    assert cell(1234, "1,234") == "<td>1,234</td>" and cell(1.25, "1.2") == '<td data-v="1.25">1.2</td>'
-    assert cell(None, "-") == '<td data-v="">-</td>'
+def test_templates_escape_every_string() -> None:
+    assert escape_html('a\x00b\ud800c\x85d<&"') == "a\ufffdb\ufffdc\ufffdd&lt;&amp;&quot;"
+    templates = _templates()
+    shown = templates.from_string('<p title="{{ x }}">{{ x }}</p>').render(x='<&>"\x00\u202e')
+    assert shown == '<p title="&lt;&amp;&gt;&#34;\ufffd\ufffd">&lt;&amp;&gt;&#34;\ufffd\ufffd</p>'
+    island = templates.from_string("{{ x|tojson }}").render(x={"x": "</script><!--", "y": "\u2028"})
+    assert "<" not in island and json.loads(island) == {"x": "</script><!--", "y": "\u2028"}
+    with pytest.raises(jinja2.UndefinedError):
+        templates.from_string("{{ nothing }}").render()
+
+
+def test_cells_sort_by_their_number_where_the_text_is_another() -> None:
+    assert number(1234, "1,234").sorts_by is None and number(1.25, "1.2").sorts_by == "1.25"
+    assert number(None, "-").sorts_by == "" and words("a").sorts_by is None
 
 
 def test_anchors_differ_where_names_do() -> None:

@@ -218,9 +218,24 @@ def test_a_phone_needs_no_sideways_scrolling(visit: Callable[..., Any], width: i
     page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     page.locator("details.variant svg").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    box = page.locator('[id="pooling_size.digits"] .scroll').first
-    assert box.evaluate("box => box.scrollWidth > box.clientWidth")  # the table scrolls in its own box
-    assert box.get_attribute("tabindex") == "0"
+    wide = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth + 1).length"
+    assert page.evaluate(wide) == 0, "nor does a table scroll in its box"
+    row = results(page).locator("tbody tr").nth(1)
+    name, mean = (row.locator(place).bounding_box() for place in ("th", "td.whole"))
+    assert name["y"] + name["height"] <= mean["y"] + 1 and mean["width"] > 100
+    label = row.locator("td.whole").first.evaluate("cell => getComputedStyle(cell, '::before').content")
+    assert label == '"Top-1 (%)"', "each number has its heading beside it"
+    figures = page.locator('[id="pooling_size.digits"] figure svg:visible')
+    assert figures.count() == 5 and all(figures.nth(i).bounding_box()["width"] > width - 40 for i in range(5))
+
+
+def test_figures_use_the_width_of_a_screen(visit: Callable[..., Any]) -> None:
+    page = visit(viewport={"width": 1280, "height": 800})
+    figures = page.locator('[id="pooling_size.digits"] figure svg:visible')
+    assert figures.count() == 5
+    widths = [figures.nth(i).bounding_box()["width"] for i in range(5)]
+    assert [width > 1200 for width in widths] == [True, True, False, False, True] and min(widths) > 560
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -10,6 +10,7 @@ import io
 import re
 import shutil
 import subprocess
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,12 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from conftest import Result
+from conftest import REPOSITORY, Result
 from specs import fake_record, seal
 
 from metaformer_ablate.analysis.escapes import beyond_pdflatex, csv_cell, escape_latex, escape_markdown
 from metaformer_ablate.analysis.tables.columns import columns_of, format_mean
+from metaformer_ablate.analysis.tables.latex import Latex, brief
 from metaformer_ablate.analysis.tables.render import FORMATS, render
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Finding, Table, TableRow
@@ -157,7 +159,8 @@ def test_no_difference_as_a_claim(chosen: Plan, tmp_path: Path) -> None:
     assert rows["pool3"]["equivalence"] is rows["bare"]["equivalence"] is None
     whole = table.to_json()["equivalent"]
     assert (whole["margin"], whole["rows"], whole["comparisons"]) == (0.5, ["pool5"], 2)
-    for style in ("text", "markdown", "html", "latex"):
+    assert "p (equal)" in render(table, "latex")
+    for style in ("text", "markdown", "html"):
         text = " ".join(render(table, style, width=2000).split())
         assert "p (equal)" in text and "over the 2 comparisons of this table. Shown to lie within 0.5 points" in text
     assert row_of(table, "none").flat()["equivalence_p"] == found[1]["p"]
@@ -178,8 +181,10 @@ def test_what_cannot_be_is_not_printed(chosen: Plan, tmp_path: Path) -> None:
     assert all(note in rows[row]["notes"] for row in ("pool3", "pool5", "none")) and note not in rows["bare"]["notes"]
     for style in ("text", "markdown", "html", "latex"):
         text = render(table, style, width=2000)
-        assert "+100.00]" in text and note in " ".join(text.split())
+        assert "+100.00]" in text and note.partition(":")[0] in " ".join(text.split())
         assert max(float(number) for number in re.findall(r"\d+\.\d+", text)) <= 100
+        if style == "latex":
+            continue  # what the numbers allow is for the text around the table
         assert "no differences can be told apart" in text and "there are too few seeds" in text
         assert "not at any size if Holm corrects over 2" in text
 
@@ -265,7 +270,7 @@ def test_where_the_spread_comes_from_is_read_from_the_records(chosen: Plan, tmp_
     assert (found["n"], found["rows"], found["images"]) == (4, 2, 500)
     assert found["share_of_images"] == pytest.approx(min(1, apart / found["std"] ** 2))
     assert found["half_width"]["halfway"] is None, "all had 40 after the first of two epochs"
-    for style in ("text", "markdown", "html", "latex"):
+    for style in ("text", "markdown", "html"):
         text = " ".join(render(table, style, width=2000).split())
         assert "Where the spread comes from" in text and "the 500 test images explain" in text
     assert build_table(chosen, store, folder, spread=False).spread is None
@@ -412,9 +417,9 @@ def test_html_escapes_every_string(table: Table, transposed: bool) -> None:
 
 
 def test_latex(table: Table) -> None:
-    text = render(table, "latex")
-    assert text.startswith("% Packages: ")
-    assert r"\label{tab:made-up-digits}" in text
+    text = render(table, "latex", latex=Latex("page"))
+    assert text.startswith("% Packages: ") and "\\begin{table*}" in text
+    assert r"\label{tab:made-up-digits}" in text and r"\caption{made\_up under digits}" in text
     lines = text.splitlines()
     (line,) = [line for line in lines if line.startswith("Pooling 3")]
     mean, std = (f"{by_name(table)['pool3'][key]:.2f}" for key in ("mean", "std"))
@@ -426,7 +431,37 @@ def test_latex(table: Table) -> None:
     body = lines[lines.index(r"\toprule") : lines.index(r"\bottomrule")]
     cells = {len(re.findall(r"(?<!\\)&", line)) for line in body if line.endswith(r"\\") and "multicolumn" not in line}
     assert len(cells) == 1, "each line has a cell for each column"
-    assert "{0/3}" in text and "{diverged}" not in text
+    assert "& 0/3 &" in text and r"\textbf" not in text
+
+
+def test_latex_of_a_column_is_narrow_bold_if_asked_and_named(table: Table) -> None:
+    text = render(table, "latex", latex=Latex(caption="50% of $x$", label="tab:mine", bold=True))
+    assert "\\begin{table}" in text and r"Row & Top-1 (\%) & Diff. & 95\% interval \\" in text
+    assert r"\caption{50\% of \$x\$}" in text and r"\label{tab:mine}" in text
+    best = max(table.rows, key=lambda row: row.mean or 0)
+    mean, std = f"{best.mean:.2f}", f"{best.std:.2f}"
+    assert re.findall(r"\\textbf\{(.*?)\}", text) == [rf"{mean} $\pm$ {std}"]
+    short = render(changed(table, "pool5", short="P -> 5"), "latex")
+    assert any(line.startswith(r"P $\rightarrow$ 5") for line in short.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "few"),
+    [
+        (
+            "besides model.token_mixer it changes model.norm mln -> layer_norm, model.position_embedding false -> true",
+            "also changes norm, position_embedding",
+        ),
+        ("LayerScale and drop path go with the residual: our choice, the paper names one", None),
+        ("audit: device: an H100", "audit: device: an H100"),
+        (
+            "one seed: a difference cannot be told from chance; run more",
+            "one seed: a difference cannot be told from chance",
+        ),
+    ],
+)
+def test_table_notes_are_of_a_few_words(text: str, few: str | None) -> None:
+    assert brief(text) == (few or text.partition(":")[0])
 
 
 def test_latex_escapes() -> None:
@@ -478,17 +513,56 @@ def test_no_string_of_a_table_steers_what_shows_it(table: Table, store: Store, s
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-@pytest.mark.parametrize("shape", [{}, {"transposed": True}, {"columns": ("name", "status", "top1", "bootstrap")}])
-def test_latex_compiles_with_packages_it_names(table: Table, shape: dict[str, Any], tmp_path: Path) -> None:
-    text = render(table, "latex", **shape)
+@pytest.mark.parametrize("document", ["article", "[twocolumn]{article}"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"latex": Latex("page", bold=True)},
+        {"transposed": True},
+        {"columns": ("name", "status", "top1", "bootstrap")},
+    ],
+)
+def test_latex_compiles_and_fits(table: Table, shape: dict[str, Any], document: str, tmp_path: Path) -> None:
+    """With the packages that it names; no line is wider than the column or the page, and every letter comes out."""
+    labels = {"pool3": "Größe α→β ≥ 3, Poincaré’s Ω₂", "pool5": "[Pool, Pool, Pool, Pool] -> [A_1, B] & 5% of $x$"}
+    for name, label in labels.items():
+        table = changed(table, name, label=label, short=label)
+    done, words = compiled(render(table, "latex", **shape), document, tmp_path)
+    assert "Overfull" not in done and "Missing character" not in done
+    if "name" not in shape.get("columns", ()):
+        for part in ("Größe", "α→β", "≥", "Poincaré’s", "Ω2", "&", "5%", "$x$", "→"):
+            assert part in words, f"{part} does not come out"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("fit", ["column", "page"])
+def test_latex_of_the_study_fits_two_columns(fit: str, tmp_path: Path) -> None:
+    """18 rows with their groups and notes, at no less than 85 of 100 of the size of footnotes."""
+    found = build_table(plan("table5", "cifar10_small"), Store(REPOSITORY / "results"), DataFolder.choose(None))
+    text = render(found, "latex", latex=Latex(fit))
+    done, words = compiled(text, "[twocolumn]{article}", tmp_path)
+    assert "Overfull" not in done and "Pooling → DWConv" in " ".join(words.split()) and "72.28" in words
+    # Without the shrinking it is at most a little too wide.
+    whole = text.replace("max width=", "max width=1.17")
+    over = re.findall(r"Overfull \\hbox \((\d+)", compiled(whole, "[twocolumn]{article}", tmp_path)[0])
+    assert all(int(points) < 35 for points in over), over
+
+
+def compiled(text: str, document: str, folder: Path) -> tuple[str, str]:
+    """What pdflatex says of a table in a document of a class, and what stands on its pages."""
     packages = text.splitlines()[0].removeprefix("% Packages: ")
-    document = f"\\documentclass{{article}}{packages}\\begin{{document}}\n{text}\\end{{document}}\n"
-    (tmp_path / "table.tex").write_text(document)
+    document = document if document.startswith("[") else f"{{{document}}}"
+    (folder / "table.tex").write_text(
+        f"\\documentclass{document}{packages}\\begin{{document}}\n{text}\\end{{document}}\n"
+    )
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "table.pdf").stat().st_size > 5_000
-    assert "Missing character" not in done.stdout
+    words = subprocess.run(
+        ["pdftotext", "-layout", "table.pdf", "-"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout, unicodedata.normalize("NFC", words.stdout)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

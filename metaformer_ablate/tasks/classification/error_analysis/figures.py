@@ -47,7 +47,7 @@ def confusion(summary: Mapping[str, Any]) -> Figure:
     wrong = 100 * counts / np.maximum(of, 1)
     np.fill_diagonal(wrong, np.nan)
     names = [c["name"] for c in summary["classes"]]
-    labels = "predicted", "label", "misclassified (% of the images of the label)"
+    labels = "Predicted class", "True class", "Misclassified (% of the class)"
     most = max(np.nanmax(wrong), 1e-9)
     figure, ax = matrix(summary, wrong, (names, names), labels, most)  # grey: the diagonal
     for i, j in np.ndindex(*counts.shape) if few else ():
@@ -75,7 +75,7 @@ def classes(summary: Mapping[str, Any]) -> Figure:
     _intervals(ax, lines, range(len(lines)))
     name_lines(ax, lines)
     of = of_how_many(lines, number)
-    ax.set(xlabel=f"accuracy per class (%), 95% Wilson interval; line: all classes{of}", title=about_run(summary))
+    ax.set(xlabel=f"Accuracy per class (%), 95% Wilson interval; line: all classes{of}", title=about_run(summary))
     return figure
 
 
@@ -84,7 +84,7 @@ def calibration(summary: Mapping[str, Any]) -> Figure:
     """Reliability diagram (accuracy against confidence in each bin) above the number of images in each bin."""
     found = summary["calibration"]
     bins = [b for b in found["bins"] if b["images"]]
-    figure, axes = new_figure(4.8, 5.4, 2, sharex=True, height_ratios=[3, 1])
+    figure, axes = new_figure(5.6, 5.4, 2, sharex=True, height_ratios=[3, 1])
     ax, below = axes[:, 0]
     ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
     for b in bins:
@@ -98,12 +98,11 @@ def calibration(summary: Mapping[str, Any]) -> Figure:
         f"up to {chance['q95']:.2f})",
         ha="right",
         va="bottom",
-        fontsize=8,
     )
-    ax.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy (%)", title=f"Calibration\n{about_run(summary)}")
+    ax.set(xlim=(0, 100), ylim=(0, 100), ylabel="Accuracy (%)", title=f"Calibration\n{about_run(summary)}")
     edges = [b["above"] for b in found["bins"]] + [100]
     below.stairs([b["images"] for b in found["bins"]], edges, fill=True, color=FIRST)
-    below.set(xlabel="confidence (%)", ylabel="images")
+    below.set(xlabel="Confidence (%)", ylabel="Images")
     return figure
 
 
@@ -119,7 +118,7 @@ def object_size(lines: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) 
         range(len(lines)), [f"{word} ({line['size']:.0f}% filled)" for word, line in zip(words, lines, strict=True)]
     )
     ax.set_ylim(len(lines) - 0.4, -0.6)
-    ax.set(xlabel="accuracy (%), 95% Wilson interval; fifths of each class by size", title=about_run(summary))
+    ax.set(xlabel="Accuracy (%), 95% Wilson interval; fifths of each class by object size", title=about_run(summary))
     return figure
 
 
@@ -139,6 +138,6 @@ def against_classes(summary: Mapping[str, Any]) -> Figure:
     ax.axvline(0, color="black", linewidth=0.8)
     name_lines(ax, lines)
     ax.xaxis.set_major_formatter(lambda value, position: f"{abs(value):g}")
-    ax.set_xlabel(f"images of {where(summary)}, {summary['images']:,} in all")
-    figure.legend(loc="outside upper left", ncols=1, frameon=False, fontsize=8)
+    ax.set_xlabel(f"Images of {where(summary)}, {summary['images']:,} in all")
+    figure.legend(loc="outside upper left", ncols=1)
     return figure

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from torch import Tensor
 
 
 COLUMNS = 6  # of a sheet
+
+Images: TypeAlias = "Callable[[Sequence[int]], Tensor]"  # indices of the split to uint8 [n, C, H, W]
+
+
+def _pictures(lines: Sequence[Mapping[str, Any]], at: Images) -> NDArray[np.uint8]:
+    return at([line["index"] for line in lines]).numpy() if lines else np.empty((0, 1, 1, 1), dtype=np.uint8)
 
 
 def _picture(ax: Axes, image: NDArray[np.uint8], caption: str = "") -> None:
@@ -36,7 +43,7 @@ def sheet(lines: Sequence[Mapping[str, Any]], images: NDArray[np.uint8], title: 
     rows = max(1, -(-len(lines) // COLUMNS))
     figure, axes = image_grid(1.25, 1.55, rows, COLUMNS)
     _fill(axes, lines, images)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
@@ -47,14 +54,14 @@ def _fill(axes: Any, lines: Sequence[Mapping[str, Any]], images: NDArray[np.uint
         _picture(ax, image, _caption(line))
 
 
-def mistakes(summary: Mapping[str, Any], images: NDArray[np.uint8]) -> Figure:
-    """The most confident mistakes; `images` is the whole split [N, C, H, W]."""
+def mistakes(summary: Mapping[str, Any], at: Images) -> Figure:
+    """The most confident mistakes."""
     lines = summary["mistakes"]
     title = f"The {len(lines)} most confident mistakes (label → prediction, confidence)\n{about_run(summary)}"
-    return sheet(lines, images[[line["index"] for line in lines]], title)
+    return sheet(lines, _pictures(lines, at), title)
 
 
-def against_sheets(against: Mapping[str, Any], images: NDArray[np.uint8]) -> dict[str, Figure]:
+def against_sheets(against: Mapping[str, Any], at: Images) -> dict[str, Figure]:
     """One sheet for the images that only the first run gets right, and one for those that only the second does."""
     found = {}
     for key, right, wrong in (("only_first", "first", "second"), ("only_second", "second", "first")):
@@ -64,7 +71,7 @@ def against_sheets(against: Mapping[str, Any], images: NDArray[np.uint8]) -> dic
             f"{against[key]:,} images that only {briefly(winner)} gets right; shown: the {len(lines)} of\n"
             f"which {briefly(loser)} is most confident (label → its prediction, its confidence)"
         )
-        found[key] = sheet(lines, images[[line["index"] for line in lines]], title)
+        found[key] = sheet(lines, _pictures(lines, at), title)
     return found
 
 
@@ -111,7 +118,6 @@ def gradcam(
         f"each map over its own largest\n{about_run(summary)}",
         x=0.01,
         ha="left",
-        fontsize=8,
     )
     return figure
 
@@ -138,9 +144,9 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
         ax.plot(severities, [p["accuracy"] for p in points], marker=marker, markersize=4, color=colour, label=label)
     ax.axvline(found["clean"], color=GREY, linewidth=0.8, linestyle=":")
     ax.axhline(100 / number, color=GREY, linewidth=0.8, linestyle=":")
-    ax.set(xlabel=f"{name}: {found['unit']}", ylabel="accuracy (%), band: 95% Wilson interval")
+    ax.set(xlabel=f"{name}: {found['unit']}", ylabel="Accuracy (%), band: 95% Wilson interval")
     ax.set_ylim(bottom=0, top=100)
-    ax.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.12))
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12))
     pictures = list(shown)
     step = 1 / len(pictures)
     for i, (severity, image) in enumerate(pictures):
@@ -150,10 +156,10 @@ def probe(name: str, found: Mapping[str, Any], shown: Iterable[tuple[float, NDAr
     for run, beside in zip(runs, axes[0, 1:], strict=True):
         drawn = _class_map(beside, run, names)
         beside.set_xticks(range(len(severities)), [f"{s:g}" for s in severities], fontsize=7, rotation=90)
-        beside.set(xlabel=f"{name}", title=f"accuracy per class (%)\n{briefly(run)}")
+        beside.set(xlabel=f"{name}", title=f"Accuracy per class (%)\n{briefly(run)}")
         beside.spines[:].set_visible(False)
     figure.colorbar(drawn, ax=axes[0, -1], shrink=0.5).outline.set_visible(False)
-    figure.suptitle(f"Probe {name} on {where}: {found['about']}", x=0.01, ha="left", fontsize=9)
+    figure.suptitle(f"Probe {name} on {where}: {found['about']}", x=0.01, ha="left")
     return figure
 
 

@@ -53,7 +53,7 @@ def kinds(summary: Mapping[str, Any]) -> Figure:
     ax.set_yticks(range(len(lines)), [line["kind"] for line in lines])
     ax.set_ylim(len(lines) - 0.4, -0.6)
     found = f"{summary['found']:,} of {summary['truths']:,} objects found"
-    ax.set(xlabel=f"mistakes at scores of at least {summary['score']:.2f}; {found}", title=about_run(summary))
+    ax.set(xlabel=f"Mistakes at scores of at least {summary['score']:.2f}; {found}", title=about_run(summary))
     return figure
 
 
@@ -65,7 +65,7 @@ def confusion(summary: Mapping[str, Any]) -> Figure:
     number = len(names)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shares[-1] = np.nan
-    labels = "predicted (counts)", "label", "% of the objects of the label"
+    labels = "Predicted class (counts)", "True class", "Share of the class (%)"
     figure, ax = matrix(summary, shares, ([*names, "missed"], [*names, "nothing there"]), labels)
     for (i, j), count in np.ndenumerate(counts) if number <= FEW_CLASSES else ():
         if count:
@@ -86,8 +86,8 @@ def classes(summary: Mapping[str, Any]) -> Figure:
     ax.barh(rows, [c["box_ap"] for c in lines], color=FIRST, height=0.7, label="AP")
     name_lines(ax, lines)
     of = of_how_many(lines, number)
-    ax.set(xlim=(0, 100), xlabel=f"box AP (%); line: AP of all classes{of}", title=about_run(summary))
-    figure.legend(loc="outside lower right", ncols=2, fontsize=8)
+    ax.set(xlim=(0, 100), xlabel=f"Box AP per class (%); line: AP of all classes{of}", title=about_run(summary))
+    figure.legend(loc="outside lower right", ncols=2)
     return figure
 
 
@@ -102,12 +102,12 @@ def sizes(summary: Mapping[str, Any]) -> Figure:
         left.bar([i + shift for i in range(len(lines))], values, 0.38, color=colour, label=label)
     left.set_xticks(range(len(lines)), [f"{line['size_name']}\n{line['truths']:,} objects" for line in lines])
     left.set(ylim=(0, 100), ylabel="%", title=about_run(summary))
-    left.legend(loc="upper right", fontsize=8)
+    left.legend(loc="upper right")
     right.axhline(100, color=GREY, linewidth=0.8)
     drawn = [(i, line["size"]) for i, line in enumerate(lines) if line["size"] is not None]
     right.plot([i for i, _ in drawn], [size for _, size in drawn], "o", color=FIRST)
     right.set_xticks(range(len(lines)), [f"{line['size_name']}\n{line['drawn']:,} boxes" for line in lines])
-    right.set(xlim=(-0.6, len(lines) - 0.4), ylabel="side of predicted boxes (% of the true side)")
+    right.set(xlim=(-0.6, len(lines) - 0.4), ylabel="Side of predicted boxes (% of the true side)")
     return figure
 
 
@@ -162,7 +162,7 @@ def pictures(summary: Mapping[str, Any], shown: Sequence[Shown]) -> Figure:
         f"The {len(shown)} worst images by F1: green right, orange wrong, blue missed; scores of at least "
         f"{summary['score']:.2f}\n{about_run(summary)}"
     )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 

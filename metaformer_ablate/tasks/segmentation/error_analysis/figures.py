@@ -48,7 +48,7 @@ def confusion(summary: Mapping[str, Any]) -> Figure:
     number = len(pixels)
     shares = share_of(pixels, pixels.sum(axis=1, keepdims=True).repeat(number, axis=1))
     names = [c["name"] for c in summary["classes"]]
-    figure, ax = matrix(summary, shares, (names, names), ("predicted", "label", "% of the label's pixels"))
+    figure, ax = matrix(summary, shares, (names, names), ("Predicted class", "True class", "Share of the class (%)"))
     for (i, j), share in np.ndenumerate(shares) if number <= FEW_CLASSES else ():
         if share >= 0.5:
             write_cell(ax, i, j, f"{share:.0f}", bool(share > 60))
@@ -65,7 +65,7 @@ def classes(summary: Mapping[str, Any]) -> Figure:
     ax.axvline(summary["miou"], color=GREY, linewidth=0.8)
     ax.barh(range(len(lines)), [c["iou"] for c in lines], color=FIRST, height=0.7)
     name_lines(ax, lines)
-    ax.set(xlabel=f"IoU (%); line: mIoU{of_how_many(lines, number)}", title=about_run(summary))
+    ax.set(xlabel=f"IoU per class (%); line: mIoU{of_how_many(lines, number)}", title=about_run(summary))
     return figure
 
 
@@ -107,7 +107,7 @@ def masks(summary: Mapping[str, Any], shown: Sequence[Shown], ignore: int) -> Fi
         for ax, (pixels, caption) in zip(row, panels, strict=True):
             draw_picture(ax, pixels, caption)
     title = f"The {len(shown)} worst images by their mean IoU; dark: ignored\n{about_run(summary)}"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left")
     if number <= FEW_CLASSES:
         _legend(figure, [c["name"] for c in summary["classes"]], palette)
     return figure
@@ -117,7 +117,7 @@ def _legend(figure: Figure, names: Sequence[str], palette: NDArray[np.uint8]) ->
     from matplotlib.patches import Patch
 
     handles = [Patch(color=tuple(colour / 255), label=name) for name, colour in zip(names, palette, strict=True)]
-    figure.legend(handles=handles, loc="upper right", ncols=6, fontsize=5.5, frameon=False, borderaxespad=0.1)
+    figure.legend(handles=handles, loc="upper right", ncols=6, fontsize=5.5, borderaxespad=0.1)
 
 
 def colours(number: int) -> NDArray[np.uint8]:
