@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from metaformer_ablate.errors import ModelRefused
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.jobs import Job
-from metaformer_ablate.system.devices import choose_device
 from metaformer_ablate.tasks.registry import task_of
 
 logger = logging.getLogger(__name__)
@@ -38,6 +37,8 @@ def why_not(spec: RunSpec, device: str) -> str | None:
     """Why a model with components of the user's own cannot be built or run; None where it can."""
     if not spec.model.own_names():
         return None
+    from metaformer_ablate.system.devices import choose_device  # which loads torch
+
     # The weights to start from may not be there yet.
     blank = spec.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})})
     try:
