@@ -99,7 +99,7 @@ _WANDB = "Log to Weights & Biases (default project: $WANDB_PROJECT, else metafor
 _CLASS = "Where the class of a run's model is, if no experiment here names it (model.class)."
 
 
-_WORKERS = "Runs at once, each in a process; N on one GPU share it; 0: in this one (default: by cores, or one a GPU)."
+_WORKERS = "Runs at once, each in a process; N on one GPU share it; 0: in this one (default: by cores, or one per GPU)."
 
 
 def options(*names: str) -> Callable[[Any], Any]:
