@@ -15,6 +15,7 @@ from metaformer_ablate.cli.options import (
     NUMBER,
     examples,
     experiment_of,
+    notes_option,
     one_name,
     options,
     seeds_of,
@@ -78,12 +79,17 @@ _COLUMNS = (
 @click.option(
     "--equivalent", type=NUMBER, metavar="POINTS", help="Also: which rows are shown to be within that of the baseline?"
 )
-@click.option("--fit", metavar="NAME", help="LaTeX: column (default), or page with more columns.")
+@click.option(
+    "--fit",
+    metavar="NAME",
+    shell_complete=complete_from("column", "page"),
+    help="LaTeX: column (default), or page with more columns.",
+)
 @click.option("--caption", metavar="TEXT", help="LaTeX: the caption (default: the table's title).")
 @click.option("--label", metavar="NAME", help="LaTeX: the label for references (default: from the title).")
 @click.option("--bold", is_flag=True, help="LaTeX: the best mean in bold.")
 @click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
-@click.option("--notes", is_flag=True, help="Whole notes, which a terminal is shown the first sentence of.")
+@notes_option
 @click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
 @_out
 @options("metric", "json")

@@ -63,7 +63,7 @@ def table_of(page: Node, experiment: str, recipe: str) -> list[list[str]]:
 
 
 def test_it_says_what_it_wrote_and_what_is_wrong(made: Result) -> None:
-    assert made.out.startswith("report.html: 14 runs, ")
+    assert made.out.startswith("report.html: 14 runs in 5 tables, ")
     assert "history.csv was changed" in made.err
     assert "broken.yaml" in made.err and "torn.yaml" in made.err
     assert "Traceback" not in made.err
