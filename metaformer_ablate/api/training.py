@@ -112,10 +112,9 @@ def train_missing(
     if not jobs:
         return Ended()
     make_ready(jobs, store, folder)
-    refused = len(jobs)
+    asked = len(jobs)
     if execution.launcher == "local":  # elsewhere there may be another device than here: workers try for themselves
         jobs = possible_jobs(jobs, device)
-    refused -= len(jobs)
     tracking = tracking or Tracking()
     launcher: Launcher | None = None
     sweep: Sweep | None = None
@@ -142,8 +141,8 @@ def train_missing(
     if why:
         why = f"{why}: {len(jobs) - sweep.finished} runs are left; {again} goes on with them"
         logger.info(why)
-    elif refused:
-        why = f"{refused} run{'' if refused == 1 else 's'} cannot be carried out"
+    elif len(jobs) < asked:
+        why = f"{asked - len(jobs)} of {asked} runs cannot be carried out"
     store.problems.clear()
     return Ended(jobs, why)
 

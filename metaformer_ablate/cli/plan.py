@@ -9,14 +9,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metaformer_ablate.cli.completion import complete_model_or_experiment, complete_one_experiment, complete_recipes
-from metaformer_ablate.cli.options import INTEGER, examples, one_name, options, say, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.options import (
+    INTEGER,
+    examples,
+    notes_option,
+    one_name,
+    options,
+    say,
+    seeds_of,
+    store_of,
+    warn_problems,
+)
 from metaformer_ablate.cli.refused import costs_of_rows, tell_refused
 from metaformer_ablate.cli.show_text import COLUMNS, choose_columns, show_text
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.system.console import out_width
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from metaformer_ablate.cost.counting import Cost
     from metaformer_ablate.records.status import RunState
     from metaformer_ablate.spec.plan import Plan
 
@@ -34,6 +46,7 @@ _SHOW_EXAMPLES = examples(
 @click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
 @options("recipe", "seeds", "results", "data")
 @click.option("--columns", metavar="LIST", help=f"Columns and their order, of {', '.join(COLUMNS)}.")
+@notes_option
 @options("json")
 def show_command(
     words: tuple[str, ...],
@@ -42,6 +55,7 @@ def show_command(
     results: str | None,
     data: str | None,
     columns: str | None,
+    notes: bool,
     as_json: bool,
 ) -> int:
     """The rows of an experiment: settings, cost, runs, time left.
@@ -49,10 +63,9 @@ def show_command(
     Also the paper's numbers. Trains nothing, and needs no data.
     """
     from metaformer_ablate.cost.cost import count
-    from metaformer_ablate.cost.counting import lower_bound_notes
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.status import as_dict, seeds_with_records, stray_seeds
-    from metaformer_ablate.spec.plan import map_notes, plan, row_notes
+    from metaformer_ablate.spec.plan import plan
     from metaformer_ablate.sweep.jobs import estimate_in_words, estimate_seconds, plan_jobs
 
     if columns is not None and as_json:
@@ -66,32 +79,10 @@ def show_command(
     by_id = {state.run_id: state for state in states}
     costs, refused = costs_of_rows(chosen.specs)
     jobs = [job for job in jobs if not any(job.spec == chosen.spec(row, job.spec.seed) for row in refused)]
-    rows = []
-    for row in chosen.experiment.rows.values():
-        spec = chosen.specs.get(row.name)  # none where the row is not applicable
-        cost = costs.get(row.name)
-        rows.append(
-            {
-                "name": row.name,
-                "label": row.label,
-                "group": row.group,
-                "set": row.sets(chosen.recipe.name),
-                "params": cost and cost.params,
-                "frozen_params": cost and cost.frozen_params,
-                "macs": cost and cost.macs,
-                "uncounted": cost and cost.uncounted,
-                "pooling_additions": cost and cost.pooling_additions,
-                "pooling_bytes": cost and cost.pooling_bytes,
-                "paper": row.printed(chosen.recipe.name),
-                "notes": [
-                    *row_notes(chosen, row.name),
-                    *map_notes(chosen, row.name),
-                    *lower_bound_notes(cost.uncounted if cost else ()),
-                    *([f"it cannot be trained: {refused[row.name]}"] if row.name in refused else []),
-                ],
-                "runs": [] if spec is None else [as_dict(by_id[spec.with_seed(seed).run_id]) for seed in wanted],
-            }
-        )
+    rows = [_row(chosen, name, costs.get(name), refused.get(name)) for name in chosen.experiment.rows]
+    for row in rows:
+        spec = chosen.specs.get(row["name"])  # none where the row is not applicable
+        row["runs"] = [] if spec is None else [as_dict(by_id[run_id]) for run_id in spec.ids(wanted)]
     tree = {
         "experiment": chosen.experiment.name,
         "recipe": chosen.recipe.name,
@@ -106,8 +97,36 @@ def show_command(
     if seeds is None and (stray := stray_seeds(_states_by_row(chosen, wanted, by_id))) is not None:
         logger.warning(stray)
     estimate = estimate_in_words(tree["estimated_seconds"], states)
-    click.echo(json.dumps(tree, indent=1) if as_json else show_text(chosen, tree, estimate, shown), nl=as_json)
+    whole = notes or out_width() is None
+    click.echo(json.dumps(tree, indent=1) if as_json else show_text(chosen, tree, estimate, shown, whole), nl=as_json)
     return tell_refused(refused)
+
+
+def _row(chosen: Plan, name: str, cost: Cost | None, refused: str | None) -> dict[str, Any]:
+    """A row with its costs, which are null where it is not applicable or its model is refused."""
+    from metaformer_ablate.cost.counting import lower_bound_notes
+    from metaformer_ablate.spec.plan import map_notes, row_notes
+
+    row = chosen.experiment.rows[name]
+    return {
+        "name": name,
+        "label": row.label,
+        "group": row.group,
+        "set": row.sets(chosen.recipe.name),
+        "params": cost and cost.params,
+        "frozen_params": cost and cost.frozen_params,
+        "macs": cost and cost.macs,
+        "uncounted": cost and cost.uncounted,
+        "pooling_additions": cost and cost.pooling_additions,
+        "pooling_bytes": cost and cost.pooling_bytes,
+        "paper": row.printed(chosen.recipe.name),
+        "notes": [
+            *row_notes(chosen, name),
+            *map_notes(chosen, name),
+            *lower_bound_notes(cost.uncounted if cost else ()),
+            *([f"it cannot be trained: {refused}"] if refused else []),
+        ],
+    }
 
 
 def _states_by_row(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, list[RunState]]:

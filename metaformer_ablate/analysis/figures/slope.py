@@ -103,9 +103,9 @@ def draw_slopes(data: SlopeData, look: Look = PAGE) -> Figure:
         axes.set_xlim(0, max(last, 1))
         axes.set_ylim(max(len(rows), 1) + 0.5, 0.5)
         axes.set_axis_off()
-        for end, align, x in ((0, "right", side - 0.08), (last, "left", side + width + 0.08)):
+        for end, align, edge in ((0, "right", side - 0.08), (last, "left", side + width + 0.08)):
             for place, row in enumerate(sorted(rows, key=lambda row: row.ranks[end])):
                 y = 0.04 + height * (1 - (place + 0.5) / len(rows))
-                page.text(x, y, labels[row.name], ha=align, va="center")
+                page.text(edge, y, labels[row.name], ha=align, va="center")
         page.figure.draw_without_rendering()
     return page.figure

@@ -63,7 +63,7 @@ def table_of(page: Node, experiment: str, recipe: str) -> list[list[str]]:
 
 
 def test_it_says_what_it_wrote_and_what_is_wrong(made: Result) -> None:
-    assert made.out.startswith("report.html: 14 runs, ")
+    assert made.out.startswith("report.html: 14 runs in 5 tables, ")
     assert "history.csv was changed" in made.err
     assert "broken.yaml" in made.err and "torn.yaml" in made.err
     assert "Traceback" not in made.err
@@ -337,9 +337,10 @@ def test_without_records_there_is_no_page(ablate: Callable[..., Result], folder:
     assert not (tmp_path / "report.html").exists()
 
 
-def test_bad_requests(ablate: Callable[..., Result], tmp_path: Path) -> None:
+def test_bad_requests(ablate: Callable[..., Result], folder: Path, tmp_path: Path) -> None:
     assert "unknown recipe 'digit' (did you mean 'digits'?)" in ablate("report", "--recipe", "digit").sentence
-    assert ablate("report", "--out", tmp_path / "no" / "r.html").sentence.endswith("No such file or directory")
+    result = ablate("report", "--results", folder / "results", "--out", tmp_path / "no" / "r.html")
+    assert result.sentence.endswith("No such file or directory")
 
 
 def test_records_are_found_where_no_experiment_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
