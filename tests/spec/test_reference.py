@@ -144,6 +144,7 @@ def test_the_whole_spec_as_text_fits_eighty_columns(
     ablate: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("metaformer_ablate.analysis.tables.text.text_width", lambda: 80)
+    monkeypatch.setattr("metaformer_ablate.cli.explain.out_width", lambda: 80)
     text = ablate("explain", "table5", "ppaa", "--all").out
     assert max(map(len, text.splitlines())) <= 80
     assert "model.head_dim" in text and "Nothing in this row reads: " in text and "model.window" in text
