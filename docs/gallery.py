@@ -94,8 +94,8 @@ def items() -> list[Item]:
         Item(
             "latex",
             "Table in LaTeX",
-            "Best in bold and stars for p are not there unless you add them.",
-            (f"ablate table {STUDY} --columns row,params,top1,n,difference,p --format latex --out table5.tex",),
+            "Fits a column; `--fit page` gives it more columns, `--bold` the best mean in bold.",
+            (f"ablate table {STUDY} --format latex --fit page --out table5.tex",),
             from_latex,
         ),
         plot("rows", "Means, and differences to the baseline with 95% intervals, paired by seed."),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from metaformer_ablate.api.timm_hook import RegisterWithTimm
 
 if TYPE_CHECKING:  # what editors and type checkers see; `__getattr__` gives the same
+    from metaformer_ablate.analysis.figures.look import Look
     from metaformer_ablate.api.experiment import Experiment, load_experiment
     from metaformer_ablate.api.lightning import RecipeData, lightning
     from metaformer_ablate.api.models import Cost, count, create_model
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Cost",
     "Experiment",
+    "Look",
     "RecipeData",
     "RequestError",
     "ResultTable",
@@ -47,6 +49,7 @@ __all__ = [
 _HOMES = {
     "Cost": "api.models",
     "Experiment": "api.experiment",
+    "Look": "analysis.figures.look",
     "RecipeData": "api.lightning",
     "RequestError": "errors",
     "ResultTable": "api.table",

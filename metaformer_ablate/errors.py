@@ -10,6 +10,10 @@ class RequestError(ValueError):
     """The request was wrong: one sentence that names what was found, where, and what is allowed (exit code 2)."""
 
 
+class ModelRefused(RequestError):
+    """A model with code of the user's own cannot be built or run. What else was asked for can still be done."""
+
+
 class NotAvailable(Exception):
     """Images or weights that are not there, or are not those of the record: one sentence."""
 

@@ -67,7 +67,7 @@ def pair(spec: RunSpec, folder: DataFolder, device: str, net: nn.Module | None) 
     chosen = choose_device(device)
     opened = task_of(spec).part("data").open_data(spec, folder, chosen)
     computing = ComputeSettings.on(chosen, spec.train)
-    module, batch_norm = build_module(spec, opened, computing, chosen.type, net)
+    module, batch_norm = build_module(spec, opened, computing, chosen, net)
     arguments = trainer_arguments(spec.train, [chosen] * spec.train.devices, computing, batch_norm)
     return module, RecipeData(spec, opened, arguments, module.steps_per_epoch)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from metaformer_ablate.analysis.tables.columns import choose_columns, sort_rows
 from metaformer_ablate.analysis.tables.latex import Latex
-from metaformer_ablate.analysis.tables.render import COLUMN, render
+from metaformer_ablate.analysis.tables.render import COLUMN, FORMATS, render
 from metaformer_ablate.analysis.tables.types import Table, TableRow
 from metaformer_ablate.errors import RequestError, unknown
 
@@ -66,8 +66,12 @@ class ResultTable(Table):
             notes: whole, or of each note of a text its first sentence.
             latex: how a LaTeX table stands in a paper.
 
-        Raises RequestError for a column that there is not.
+        Raises RequestError for a style or a column that there is not, and for other decimals.
         """
+        if style not in FORMATS:
+            raise RequestError(f"style: {unknown('format', style, FORMATS)}")
+        if digits is not None and not 0 <= digits <= 6:
+            raise RequestError(f"digits is {digits}; allowed: an integer from 0 to 6")
         chosen = None if columns is None else choose_columns(self.metric, list(columns))
         return render(self, style, columns=chosen, digits=digits, transposed=transposed, notes=notes, latex=latex)
 
@@ -86,7 +90,8 @@ class ResultTable(Table):
 
         Args:
             fit: `column`, or `page` for the whole width of a page of two columns.
-            caption, label: of the table; by default from its title.
+            caption: by default the table's title.
+            label: for references; by default from the title.
             bold: whether the best mean is bold.
         """
         return self.to_text("latex", columns, digits, transposed, latex=Latex(fit, caption, label, bold))

@@ -11,6 +11,7 @@ from typing import Any
 
 from metaformer_ablate.api.execution import Execution
 from metaformer_ablate.api.notebook import NotebookBar, in_notebook
+from metaformer_ablate.api.trying import possible_jobs
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.records.store import Store
@@ -49,11 +50,14 @@ def fetch_data(specs: Sequence[RunSpec], folder: DataFolder) -> None:
 
 def _tell_of_code(jobs: Sequence[Job]) -> None:
     from metaformer_ablate.models.class_file import tell_of_code
+    from metaformer_ablate.models.class_source import find_source, split_target
     from metaformer_ablate.models.registry import COMPONENTS
 
-    for job in jobs:
-        for part in COMPONENTS.find(job.spec.model.own_names()).values():
-            tell_of_code(part.target.rpartition(":")[0])
+    for model in (job.spec.model for job in jobs):
+        for part in COMPONENTS.find(model.own_names()).values():
+            tell_of_code(part.target.rpartition(":")[0], "parts.yaml")
+        if model.class_place is not None:
+            tell_of_code(find_source(split_target(model.class_place)[0], "model.class").path, "model.class")
 
 
 def announce(jobs: Sequence[Job], states: Sequence[RunState]) -> float | None:
@@ -108,6 +112,9 @@ def train_missing(
     if not jobs:
         return Ended()
     make_ready(jobs, store, folder)
+    asked = len(jobs)
+    if execution.launcher == "local":  # elsewhere there may be another device than here: workers try for themselves
+        jobs = possible_jobs(jobs, device)
     tracking = tracking or Tracking()
     launcher: Launcher | None = None
     sweep: Sweep | None = None
@@ -134,6 +141,8 @@ def train_missing(
     if why:
         why = f"{why}: {len(jobs) - sweep.finished} runs are left; {again} goes on with them"
         logger.info(why)
+    elif len(jobs) < asked:
+        why = f"{asked - len(jobs)} of {asked} runs cannot be carried out"
     store.problems.clear()
     return Ended(jobs, why)
 

@@ -49,7 +49,7 @@ _ERRORS_EXAMPLES = examples(
 @click.option("--gradcam", is_flag=True, help="Insist on Grad-CAM, which is drawn anyway where there are weights.")
 @click.option("--layer", metavar="NAME", help="Layer for Grad-CAM (default: the last of 4 x 4 positions or more).")
 @click.option("--out", metavar="DIR", help="Folder for errors.json and the figures (default: errors-RUN).")
-@options("results", "data", "device", "json")
+@options("results", "data", "device", "class", "json")
 def errors_command(
     run: str,
     against: str | None,
@@ -60,6 +60,7 @@ def errors_command(
     results: str | None,
     data: str | None,
     device: str,
+    own_class: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """What a trained model gets wrong, in numbers and pictures.
@@ -81,7 +82,7 @@ def errors_command(
     part.check_probes(probes)
     analysis = part.ErrorAnalysis(record, other)
     target = folder_of(out or f"errors-{record.run_id}")
-    complete = _add_pictures(analysis, DataFolder.choose(data), Asked(probes, gradcam, layer, device))
+    complete = _add_pictures(analysis, DataFolder.choose(data), Asked(probes, gradcam, layer, device, own_class))
     for warning in analysis.warnings:
         logger.warning(warning)
     analysis.result["figures"] = [f"{name}.png" for name in analysis.figures]
@@ -119,6 +120,7 @@ class Asked:
     gradcam: bool
     layer: str | None
     device: str
+    own_class: tuple[str, ...]
 
     @property
     def cam(self) -> bool:
@@ -156,7 +158,7 @@ def _add_from_weights(analysis: Any, folder: DataFolder, images: Any, asked: Ask
         return True
     complete = True
     try:
-        trained, check = load_trained(run, images, choose_device(asked.device))
+        trained, check = load_trained(run, images, choose_device(asked.device), asked.own_class)
     except NotAvailable as error:
         logger.info(f"no {analysis.of_weights} and no probes: {error}")
         return not asked.anything
@@ -172,7 +174,7 @@ def _add_from_weights(analysis: Any, folder: DataFolder, images: Any, asked: Ask
     if other is not None:
         try:
             images_of_other = images if _same_size(run, other) else load_images_of(other, folder)
-            other_trained, check = load_trained(other, images_of_other, trained.device)
+            other_trained, check = load_trained(other, images_of_other, trained.device, asked.own_class)
             analysis.add_weights(check, of_other=True)
             runs.append((other_trained, images_of_other))
         except NotAvailable as error:

@@ -10,6 +10,7 @@ import click
 from metaformer_ablate.cli.completion import complete_experiment, complete_rows, complete_settings
 from metaformer_ablate.cli.options import examples, options, say, split_words
 from metaformer_ablate.errors import RequestError, visible
+from metaformer_ablate.system.console import folded, out_width
 
 if TYPE_CHECKING:
     from metaformer_ablate.spec.plan import Plan
@@ -105,9 +106,8 @@ def _difference_tree(chosen: Plan, row: str) -> dict[str, Any]:
 def _difference_text(tree: dict[str, Any]) -> str:
     if tree["row"] == tree["baseline"]:
         return f"{tree['row']} is the baseline of {tree['experiment']}: there is no difference"
-    lines = [
-        f"{tree['row']} ({visible(tree['label'])}) under {tree['recipe']}, against the baseline {tree['baseline']}:"
-    ]
+    base = "" if tree["baseline"] == "baseline" else f" {tree['baseline']}"
+    lines = [f"{tree['row']} ({visible(tree['label'])}) under {tree['recipe']}, against the baseline{base}:"]
     for line in tree["differences"]:
         follows = "" if line["declared"] else "  (follows)"
         lines.append(f"  {line['path']}: {json.dumps(line['baseline'])} -> {json.dumps(line['value'])}{follows}")
@@ -124,9 +124,12 @@ def _whole_tree(chosen: Plan, row: str) -> dict[str, Any]:
 
 
 def _whole_text(tree: dict[str, Any]) -> str:
-    """The spec as a table, a section of it for each section of the spec; settings that nothing reads by their names."""
+    """The spec as a table, a section of it for each section of the spec; settings that nothing reads by their names.
+
+    In a terminal that is too narrow for the words of a table, a line per setting.
+    """
     from metaformer_ablate.analysis.tables.columns import LEFT
-    from metaformer_ablate.analysis.tables.text import draw
+    from metaformer_ablate.analysis.tables.text import draw, text_width
 
     read = {path: found for path, found in tree["spec"].items() if not found["from"].startswith("nothing reads it")}
     paths = list(read)
@@ -137,7 +140,13 @@ def _whole_text(tree: dict[str, Any]) -> str:
     unread = [path for path in tree["spec"] if path not in read]
     notes = [f"Nothing in this row reads: {', '.join(unread)}. --json says why."] if unread else []
     title = f"{tree['row']} ({tree['label']}) of {tree['experiment']} under {tree['recipe']}"
-    return draw(title, ["Setting", "Value", "From"], [LEFT, LEFT, LEFT], lines, notes)
+    longest = (max(len(word) for cells, _ in lines for word in cells[i].split()) + 3 for i in range(3))
+    if sum(longest) < text_width():
+        return draw(title, ["Setting", "Value", "From"], [LEFT, LEFT, LEFT], lines, notes)
+    told = [
+        f"  {path}: {value}  ({source.replace(' (', ', ').removesuffix(')')})" for (path, value, source), _ in lines
+    ]
+    return "\n".join(folded(visible(line), out_width(), "    ") for line in [title, "", *told, "", *notes]) + "\n"
 
 
 def _ends_section(path: str, following: str) -> bool:

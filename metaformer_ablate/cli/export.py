@@ -31,8 +31,16 @@ _EXPORT_EXAMPLES = examples(
     shell_complete=complete_from("all", "safetensors", "onnx"),
 )
 @click.option("--out", metavar="DIR", help="Folder for the files and export.json (default: export-RUN).")
-@options("results", "data", "json")
-def export_command(run: str, chosen: str, out: str | None, results: str | None, data: str | None, as_json: bool) -> int:
+@options("results", "data", "class", "json")
+def export_command(
+    run: str,
+    chosen: str,
+    out: str | None,
+    results: str | None,
+    data: str | None,
+    own_class: tuple[str, ...],
+    as_json: bool,
+) -> int:
     """A trained model for other programs: safetensors and ONNX.
 
     The weights have timm's names where timm has the model.
@@ -52,7 +60,7 @@ def export_command(run: str, chosen: str, out: str | None, results: str | None, 
     check_formats(formats)
     target = folder_of(out or f"export-{record.run_id}")
     try:
-        about = export(record, DataFolder.choose(data), target, formats)
+        about = export(record, DataFolder.choose(data), target, formats, own_class)
     except NotExported as error:
         logger.error(str(error))
         return 1
@@ -61,7 +69,8 @@ def export_command(run: str, chosen: str, out: str | None, results: str | None, 
     if as_json:
         click.echo(json.dumps(about, indent=1))
         return 0
-    named = f"under timm's names ({about['timm']})" if about["timm"] else "under our own names: timm has no such model"
+    ours = "the names of its class" if "class" in about["spec"]["model"] else "our own names"
+    named = f"under timm's names ({about['timm']})" if about["timm"] else f"under {ours}: timm has no such model"
     say(f"run {record.run_id}" + (f": {record.name}" if record.name else ""))
     for name, facts in about["files"].items():
         what = f"{facts['tensors']} tensors {named}" if "tensors" in facts else f"opset {facts['opset']}"

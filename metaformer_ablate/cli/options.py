@@ -96,7 +96,10 @@ _CHECKPOINTS = {
 _WANDB = "Log to Weights & Biases (default project: $WANDB_PROJECT, else metaformer_ablate)."
 
 
-_WORKERS = "Runs at once, each in a process; N on one GPU share it; 0: in this one (default: by cores, or one a GPU)."
+_CLASS = "Where the class of a run's model is, if no experiment here names it (model.class)."
+
+
+_WORKERS = "Runs at once, each in a process; N on one GPU share it; 0: in this one (default: by cores, or one per GPU)."
 
 
 def options(*names: str) -> Callable[[Any], Any]:
@@ -134,6 +137,7 @@ def options(*names: str) -> Callable[[Any], Any]:
             shell_complete=complete_from("auto", "cpu", "cuda", "cuda:0"),
             help="auto (default), cpu, cuda or cuda:N.",
         ),
+        "class": click.option("--class", "own_class", multiple=True, metavar="FILE.py:CLASS", help=_CLASS),
         "execution": _execution,
         **_CHECKPOINTS,
         "wandb": click.option("--wandb", is_flag=False, flag_value="", metavar="[PROJECT]", help=_WANDB),
@@ -154,6 +158,9 @@ def options(*names: str) -> Callable[[Any], Any]:
 def examples(*commands: str) -> str:
     """The end of a command's help: what people may type. A test parses each."""
     return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+notes_option = click.option("--notes", is_flag=True, help="Whole notes; a terminal shows their first sentences.")
 
 
 def not_negative(option: str, value: float) -> None:

@@ -9,13 +9,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metaformer_ablate.cli.completion import complete_model_or_experiment, complete_one_experiment, complete_recipes
-from metaformer_ablate.cli.options import INTEGER, examples, one_name, options, say, seeds_of, store_of, warn_problems
+from metaformer_ablate.cli.options import (
+    INTEGER,
+    examples,
+    notes_option,
+    one_name,
+    options,
+    say,
+    seeds_of,
+    store_of,
+    warn_problems,
+)
+from metaformer_ablate.cli.refused import costs_of_rows, tell_refused
 from metaformer_ablate.cli.show_text import COLUMNS, choose_columns, show_text
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.system.console import out_width
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from metaformer_ablate.cost.counting import Cost
     from metaformer_ablate.records.status import RunState
     from metaformer_ablate.spec.plan import Plan
 
@@ -33,6 +46,7 @@ _SHOW_EXAMPLES = examples(
 @click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
 @options("recipe", "seeds", "results", "data")
 @click.option("--columns", metavar="LIST", help=f"Columns and their order, of {', '.join(COLUMNS)}.")
+@notes_option
 @options("json")
 def show_command(
     words: tuple[str, ...],
@@ -41,8 +55,9 @@ def show_command(
     results: str | None,
     data: str | None,
     columns: str | None,
+    notes: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """The rows of an experiment: settings, cost, runs, time left.
 
     Also the paper's numbers. Trains nothing, and needs no data.
@@ -50,7 +65,7 @@ def show_command(
     from metaformer_ablate.cost.cost import count
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.records.status import as_dict, seeds_with_records, stray_seeds
-    from metaformer_ablate.spec.plan import map_notes, plan, row_notes
+    from metaformer_ablate.spec.plan import plan
     from metaformer_ablate.sweep.jobs import estimate_in_words, estimate_seconds, plan_jobs
 
     if columns is not None and as_json:
@@ -62,27 +77,12 @@ def show_command(
     wanted = seeds_of(seeds) or seeds_with_records(chosen, store)
     jobs, states = plan_jobs([chosen], wanted, store, folder)
     by_id = {state.run_id: state for state in states}
-    rows = []
-    for row in chosen.experiment.rows.values():
-        spec = chosen.specs.get(row.name)  # none where the row is not applicable
-        cost = None if spec is None else count(spec)
-        rows.append(
-            {
-                "name": row.name,
-                "label": row.label,
-                "group": row.group,
-                "set": row.sets(chosen.recipe.name),
-                "params": cost and cost.params,
-                "frozen_params": cost and cost.frozen_params,
-                "macs": cost and cost.macs,
-                "uncounted": cost and cost.uncounted,
-                "pooling_additions": cost and cost.pooling_additions,
-                "pooling_bytes": cost and cost.pooling_bytes,
-                "paper": row.printed(chosen.recipe.name),
-                "notes": [*row_notes(chosen, row.name), *map_notes(chosen, row.name)],
-                "runs": [] if spec is None else [as_dict(by_id[spec.with_seed(seed).run_id]) for seed in wanted],
-            }
-        )
+    costs, refused = costs_of_rows(chosen.specs)
+    jobs = [job for job in jobs if not any(job.spec == chosen.spec(row, job.spec.seed) for row in refused)]
+    rows = [_row(chosen, name, costs.get(name), refused.get(name)) for name in chosen.experiment.rows]
+    for row in rows:
+        spec = chosen.specs.get(row["name"])  # none where the row is not applicable
+        row["runs"] = [] if spec is None else [as_dict(by_id[run_id]) for run_id in spec.ids(wanted)]
     tree = {
         "experiment": chosen.experiment.name,
         "recipe": chosen.recipe.name,
@@ -97,7 +97,36 @@ def show_command(
     if seeds is None and (stray := stray_seeds(_states_by_row(chosen, wanted, by_id))) is not None:
         logger.warning(stray)
     estimate = estimate_in_words(tree["estimated_seconds"], states)
-    click.echo(json.dumps(tree, indent=1) if as_json else show_text(chosen, tree, estimate, shown), nl=as_json)
+    whole = notes or out_width() is None
+    click.echo(json.dumps(tree, indent=1) if as_json else show_text(chosen, tree, estimate, shown, whole), nl=as_json)
+    return tell_refused(refused)
+
+
+def _row(chosen: Plan, name: str, cost: Cost | None, refused: str | None) -> dict[str, Any]:
+    """A row with its costs, which are null where it is not applicable or its model is refused."""
+    from metaformer_ablate.cost.counting import lower_bound_notes
+    from metaformer_ablate.spec.plan import map_notes, row_notes
+
+    row = chosen.experiment.rows[name]
+    return {
+        "name": name,
+        "label": row.label,
+        "group": row.group,
+        "set": row.sets(chosen.recipe.name),
+        "params": cost and cost.params,
+        "frozen_params": cost and cost.frozen_params,
+        "macs": cost and cost.macs,
+        "uncounted": cost and cost.uncounted,
+        "pooling_additions": cost and cost.pooling_additions,
+        "pooling_bytes": cost and cost.pooling_bytes,
+        "paper": row.printed(chosen.recipe.name),
+        "notes": [
+            *row_notes(chosen, name),
+            *map_notes(chosen, name),
+            *lower_bound_notes(cost.uncounted if cost else ()),
+            *([f"it cannot be trained: {refused}"] if refused else []),
+        ],
+    }
 
 
 def _states_by_row(chosen: Plan, seeds: Sequence[int], by_id: Mapping[str, RunState]) -> dict[str, list[RunState]]:
@@ -155,7 +184,7 @@ _COST_EXAMPLES = examples(
 @options("json")
 def cost_command(
     words: tuple[str, ...], recipe: str | None, device: str, batch: int, no_speed: bool, as_json: bool
-) -> None:
+) -> int:
     """Parameters, MACs, speed and memory of a model or experiment.
 
     MACs are listed by operator, and what was not counted is named.
@@ -163,7 +192,7 @@ def cost_command(
     from dataclasses import asdict
 
     from metaformer_ablate.api.models import named_spec
-    from metaformer_ablate.cost.cost import count, macs_at_224
+    from metaformer_ablate.cost.cost import macs_at_224
     from metaformer_ablate.cost.speed import measure_speed
     from metaformer_ablate.errors import unknown
     from metaformer_ablate.models.presets import NAMED
@@ -184,8 +213,9 @@ def cost_command(
     else:
         raise RequestError(unknown("model or experiment", name, [*NAMED, *find_all("experiment")]))
     rows = []
-    for row, spec in specs.items():
-        cost = count(spec)
+    costs, refused = costs_of_rows(specs)
+    for row, cost in costs.items():
+        spec = specs[row]
         line: dict[str, Any] = {"name": row, **asdict(cost), "macs_224": macs_at_224(spec)}
         line["image_size"] = spec.data.image_size
         line["image"] = list(task_of(spec).part("net").image_shape(spec))
@@ -196,21 +226,25 @@ def cost_command(
         rows.append(line)
     if as_json:
         click.echo(json.dumps({"name": name, "recipe": recipe, "rows": rows}, indent=1))
-        return
-    for line in rows:
+    for line in [] if as_json else rows:
         say(_cost_text(line, str(recipe)))
+    return tell_refused(refused)
 
 
 def _cost_text(line: dict[str, Any], recipe: str) -> str:
+    from metaformer_ablate.cost.counting import lower_bound_notes, open_operators
+
     frozen = f", {line['frozen_params']:,} frozen" if line["frozen_params"] else ""
     scales = line["params"] - line["layer_scale_params"]
     at_224 = "" if line["macs_224"] is None else f" ({line['macs_224']:,} at 224 x 224)"
     _, height, width = line["image"]
     text = [f"{line['name']} at {height} x {width} (recipe {recipe})"]
     text += [f"  parameters          {line['params']:,} trained{frozen} ({scales:,} without LayerScale, as in table 1)"]
-    text += [f"  multiply-adds       {line['macs']:,} per image{at_224}"]
+    at_least = "at least " if open_operators(line["uncounted"]) else ""
+    text += [f"  multiply-adds       {at_least}{line['macs']:,} per image{at_224}"]
     text += [f"    {part:<30}{macs:,} in all" for part, macs in line["macs_by_part"].items()]
     text += [f"    {operator:<30}{macs:,}" for operator, macs in line["macs_by_operator"].items()]
+    text += [f"  note                {note}" for note in lower_bound_notes(line["uncounted"])]
     text += ["  not counted         " + ", ".join(f"{op} ({calls} calls)" for op, calls in line["uncounted"].items())]
     text += [f"  activations         {line['activations']:,} elements out of convolutions and matrix products"]
     if line["pooling_additions"]:

@@ -16,6 +16,7 @@ from metaformer_ablate.cli.options import (
     examples,
     one_name,
     options,
+    say,
     seeds_of,
     store_of,
     warn_problems,
@@ -116,7 +117,7 @@ def register_command(
     if as_json:
         click.echo(json.dumps({"file": str(path), **found.tree()}, indent=1, allow_nan=False))
         return
-    click.echo(_in_words(found, str(path), found is before))
+    say(_in_words(found, str(path), found is before))
 
 
 def _stopping(stop: str | None, until: float | None, seeds: tuple[int, ...] | None, most: int | None) -> Stopping:

@@ -26,7 +26,7 @@ _REPRODUCE_EXAMPLES = examples(
 
 @click.command("reproduce", epilog=_REPRODUCE_EXAMPLES)
 @click.argument("run", metavar="RUN", shell_complete=complete_runs)
-@options("results", "data", "device")
+@options("results", "data", "device", "class")
 @click.option("--init-from", metavar="FILE", help="The weights it started from, where it started from a file.")
 @click.option("--keep", metavar="DIR", help="Keep the new record and its weights in this results folder.")
 @options("json")
@@ -35,6 +35,7 @@ def reproduce_command(
     results: str | None,
     data: str | None,
     device: str,
+    own_class: tuple[str, ...],
     init_from: str | None,
     keep: str | None,
     as_json: bool,
@@ -57,7 +58,7 @@ def reproduce_command(
 
     store, folder = store_of(results), DataFolder.choose(data)
     record = store.find(run)
-    spec = spec_of_record(record, init_from)
+    spec = spec_of_record(record, init_from, own_class)
     folder.require(spec.data.name, spec.data.reader)
     if spec.semantics != SEMANTICS:
         changed = f"run {record.run_id} has semantics {spec.semantics}, and this code {SEMANTICS}"

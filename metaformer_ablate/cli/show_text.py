@@ -34,8 +34,13 @@ def choose_columns(words: str) -> tuple[str, ...]:
     return names
 
 
-def show_text(chosen: Plan, tree: Mapping[str, Any], estimate: str, names: Sequence[str] | None = None) -> str:
-    """The JSON of `ablate show` as text: with the columns named, or with as many of the usual ones as find room."""
+def show_text(
+    chosen: Plan, tree: Mapping[str, Any], estimate: str, names: Sequence[str] | None = None, whole: bool = True
+) -> str:
+    """The JSON of `ablate show` as text: with the columns named, or with as many of the usual ones as find room.
+
+    Without `whole`, of each note only the first sentence and some of its rows.
+    """
     from metaformer_ablate.analysis.tables.text import render_text, text_width
     from metaformer_ablate.tasks.registry import task_of
 
@@ -43,13 +48,15 @@ def show_text(chosen: Plan, tree: Mapping[str, Any], estimate: str, names: Seque
     known = _columns(tree["baseline"], metric)
     pools = any(row["pooling_additions"] for row in tree["rows"])
     shown = list(names) if names else [name for name in _USUAL if name != "pooling" or pools]
-    notes = [*_note_lines(tree["rows"]), *map(_together, tree.get("interactions", []))]
+    notes = [*_note_lines(tree["rows"], whole), *map(_together, tree.get("interactions", []))]
     notes += [_field_text(tree["embedding_field"])] if tree["embedding_field"] is not None else []
-    notes.append(f"* baseline. To run: {tree['to_run']}, {estimate}.")
+    notes.append("* baseline")
+    notes.append(f"To run: {tree['to_run']}, {estimate}." if tree["to_run"] else "To run: nothing is left.")
 
     narrow = tuple((name, None) for name in _LEAST_TELLING) if names is None else ()
     columns = {name: known[name] for name in shown}
-    return render_text(_sheet(chosen, tree, columns, notes, narrow), False, text_width())
+    sheet = _sheet(chosen, tree, columns, notes, narrow)
+    return render_text(sheet if whole else sheet.with_short_notes("show"), False, text_width())
 
 
 def _sheet(
@@ -94,7 +101,7 @@ def _columns(baseline: str, metric: Metric) -> dict[str, Column]:
         "group": Column("Group", lambda row, digits: row["group"], left=True),
         "sets": Column("Sets", lambda row, digits: _sets(row), left=True),
         "params": Column("Params (M)", lambda row, digits: format_millions(row["params"], row["frozen_params"])),
-        "macs": Column("MACs (G)", lambda row, digits: format_billions(row["macs"])),
+        "macs": Column("MACs (G)", lambda row, digits: format_billions(row["macs"], row["uncounted"])),
         "pooling": Column("Pooling: additions (M), MB", pooling),
         "paper": Column(f"Paper: params, MACs, {name_in_text(metric)}", printed, left=True, whole=True),
         "runs": Column("Runs", lambda row, digits: _counts(row["runs"]) or "not applicable", left=True),
@@ -123,13 +130,21 @@ def _together(interaction: Mapping[str, Any]) -> str:
     return f"interaction of {' and '.join(interaction['rows'])}: {runs}"
 
 
-def _note_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each row sets and what is to know of it; a note that every row has stands once."""
-    shared = [note for note in rows[0]["notes"] if len(rows) > 1 and all(note in row["notes"] for row in rows)]
-    lines = [f"every row: {note}" for note in shared]
+def _note_lines(rows: Sequence[Mapping[str, Any]], whole: bool) -> list[str]:
+    """What each row sets, then what is to know of rows: each note once, with the rows that it is of.
+
+    Where not `whole`, only some of many rows are named.
+    """
+    of: dict[str, list[str]] = {}
     for row in rows:
-        sets = _sets(row)
-        of_paper = row["paper"].get("note")
-        notes = [f"sets {sets}" if sets else "", *row["notes"], f"paper: {of_paper}" if of_paper else ""]
-        lines += [f"{row['name']}: {note}" for note in notes if note and note not in shared]
-    return lines
+        paper = row["paper"].get("note")
+        for note in (*row["notes"], *([f"paper: {paper}"] if paper else [])):
+            of.setdefault(note, []).append(row["name"])
+    lines = [f"{row['name']}: sets {_sets(row)}" for row in rows if row["set"]]
+    return lines + [f"{_named(names, len(rows), whole)}: {note}" for note, names in of.items()]
+
+
+def _named(names: Sequence[str], rows: int, whole: bool) -> str:
+    if 1 < len(names) == rows:
+        return "every row"
+    return ", ".join(names) if whole or len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more rows"

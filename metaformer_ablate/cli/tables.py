@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from metaformer_ablate.cli.options import (
     NUMBER,
     examples,
     experiment_of,
+    notes_option,
     one_name,
     options,
     seeds_of,
@@ -89,7 +89,7 @@ _COLUMNS = (
 @click.option("--label", metavar="NAME", help="LaTeX: the label for references (default: from the title).")
 @click.option("--bold", is_flag=True, help="LaTeX: the best mean in bold.")
 @click.option("--runs", "list_runs", is_flag=True, help="The runs behind every number instead: text, csv or json.")
-@click.option("--notes", is_flag=True, help="Whole notes, which a terminal is shown the first sentence of.")
+@notes_option
 @click.option("--strict", is_flag=True, help="Exit code 1 where the fairness audit finds anything.")
 @_out
 @options("metric", "json")
@@ -232,17 +232,12 @@ def _plot_slopes(comparison: Comparison, plot: str) -> None:
 
 def _latex(style: str, fit: str | None, caption: str | None, label: str | None, bold: bool) -> Latex:
     """How a table stands in a paper; only LaTeX has such options."""
-    from metaformer_ablate.analysis.tables.latex import FITS, Latex
-    from metaformer_ablate.errors import unknown
+    from metaformer_ablate.analysis.tables.latex import Latex
 
     given = {"--fit": fit is not None, "--caption": caption is not None, "--label": label is not None, "--bold": bold}
     if style != "latex" and any(given.values()):
         options = ", ".join(option for option, there in given.items() if there)
         raise RequestError(f"{options}: only with --format latex, and --format is {style!r}")
-    if fit not in (None, *FITS):
-        raise RequestError(f"--fit: {unknown('width', str(fit), FITS)}")
-    if label is not None and not re.fullmatch(r"[\w:.+/-]+", label, re.ASCII):
-        raise RequestError(f"--label is {label!r}; allowed: letters, digits and : . - _ + /")
     return Latex(fit or "column", caption, label, bold)
 
 

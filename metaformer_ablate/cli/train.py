@@ -39,6 +39,7 @@ _RUN_EXAMPLES = examples(
     "ablate run token_mixers normalization --seeds 3",
     "ablate run table5 --recipe cifar10_small --seeds 3 --dry-run",
     "ablate run pooling_size train.epochs=30 model.size=t12",
+    "ablate run pooling_size --until 0.5 --max-seeds 12",
 )
 
 

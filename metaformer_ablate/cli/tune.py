@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metaformer_ablate.cli.completion import complete_one_experiment
-from metaformer_ablate.cli.options import NUMBER, examples, experiment_of, one_name, options, seeds_of, warn_problems
+from metaformer_ablate.cli.options import (
+    NUMBER,
+    examples,
+    experiment_of,
+    one_name,
+    options,
+    say,
+    seeds_of,
+    warn_problems,
+)
 from metaformer_ablate.errors import visible
 
 if TYPE_CHECKING:
@@ -81,7 +90,7 @@ def tune_command(
     if as_json:
         click.echo(json.dumps({"file": str(path), **found.tree()}, indent=1, allow_nan=False))
     else:
-        click.echo(_in_words(found, str(path)))
+        say(_in_words(found, str(path)))
     return 0
 
 

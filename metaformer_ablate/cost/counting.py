@@ -3,8 +3,9 @@
 Multiply-adds (MACs) are fvcore's "flops" of one image, as in the paper's third version: convolutions, linear layers
 and matrix products (attention too, by a handler of ours), GroupNorm at 5 per element and BatchNorm at 2. Not counted:
 pooling, element-wise operators, and the norms that the authors write out of element-wise operators: LayerNorm, and any
-norm without a bias (MetaFormer Baselines); in timm's models every norm is counted, as fvcore does by itself. Pooling
-multiplies nothing, so its additions and bytes stand by themselves.
+norm without a bias (MetaFormer Baselines); in timm's models and in classes of one's own every norm is counted, as
+fvcore does by itself. Pooling multiplies nothing, so its additions and bytes stand by themselves. Where a model uses an
+operator that nobody counts (an FFT), its MACs are a lower bound, and are shown as one.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import dataclasses
 import math
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import ModelRefused, shown
+from metaformer_ablate.models.class_file import described
+from metaformer_ablate.models.components import Component
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.tasks.base import CostPart
 
@@ -28,22 +31,32 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-# Operators that may stay uncounted: they move or combine elements and multiply no matrices. Any other operator that
-# fvcore does not know is an error, so that a new mixer cannot hide its cost.
+# Operators that may stay uncounted: they move or combine elements and multiply no matrices. With any other that fvcore
+# does not know MACs are a lower bound (`open_operators`), so that a new mixer cannot hide its cost.
 DECLARED_UNCOUNTED = frozenset(
     "aten::" + name
     for line in (
         "add add_ sub rsub neg mul mul_ div pow square sqrt rsqrt mean sum addcmul",
         "gelu silu sigmoid relu softmax layer_norm rms_norm group_norm batch_norm",
         "avg_pool2d max_pool2d max_pool2d_with_indices adaptive_avg_pool1d avg_pool1d",
-        "feature_dropout pad repeat clone ones_like new_ones expand_as lift_fresh fft_fftn real",
+        "feature_dropout pad repeat clone ones_like new_ones expand_as lift_fresh real imag view_as_complex",
+        "view_as_real flip roll index index_select gather",
     )
     for name in line.split()
 )
 
 
-class UncountedOperator(RequestError):
-    """A model uses an operator that is neither counted nor declared as uncounted."""
+def open_operators(uncounted: Iterable[str]) -> list[str]:
+    """Of the operators that were not counted, those that nobody has declared to multiply nothing: MACs lack theirs."""
+    by_parts = {name for table in COMPONENTS.tables for part in table.values() for name in part.uncounted}
+    return sorted(set(uncounted) - DECLARED_UNCOUNTED - by_parts)
+
+
+def lower_bound_notes(uncounted: Iterable[str]) -> list[str]:
+    """What is to be said of MACs that are a lower bound; nothing where they are not."""
+    if not (names := open_operators(uncounted)):
+        return []
+    return [f"MACs are a lower bound: nobody counts {', '.join(names)}"]
 
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -78,13 +91,16 @@ def count_model(net: nn.Module, image: tuple[int, int, int], all_norms: bool = F
     return count_parts(net, [CostPart("net", net, (image_in,))], all_norms)
 
 
-def count_parts(net: nn.Module, parts: Sequence[CostPart], all_norms: bool = False) -> Cost:
+def count_parts(
+    net: nn.Module, parts: Sequence[CostPart], all_norms: bool = False, own: Mapping[str, Component] | None = None
+) -> Cost:
     """Counts a net, its multiply-adds part by part. What is in no part is in the parameters alone.
 
     `all_norms` counts LayerNorm and norms without a bias too, as fvcore does by itself: so table 2 comes out for timm's
-    models, which do not write their norms out of element-wise operators.
+    models, which do not write their norms out of element-wise operators. `own` are the user's components in it, by
+    name: one that has a function `macs` is counted by that alone.
 
-    Raises UncountedOperator for an operator that is neither counted nor declared.
+    Raises ModelRefused where such a function gives no count.
     """
     was_training = net.training
     net.eval()
@@ -93,7 +109,10 @@ def count_parts(net: nn.Module, parts: Sequence[CostPart], all_norms: bool = Fal
     uncounted: Counter[str] = Counter()
     outputs = additions = moved = 0
     for part in parts:
-        macs, elements, calls = _operators(part.module, part.inputs, all_norms)
+        apart = _own_counts(part, own or {})
+        macs, elements, calls = _operators(part.module, part.inputs, all_norms, [path for path, _, _ in apart])
+        for _, component, number in apart:
+            macs[component] = macs.get(component, 0) + number
         by_part[part.name] = sum(macs.values())
         by_operator.update(macs)
         uncounted.update(calls)
@@ -101,14 +120,6 @@ def count_parts(net: nn.Module, parts: Sequence[CostPart], all_norms: bool = Fal
         added, bytes_moved = _pooling(part.module, part.inputs)
         additions, moved = additions + added, moved + bytes_moved
     net.train(was_training)
-    by_parts = {name for table in COMPONENTS.tables for part in table.values() for name in part.uncounted}
-    if unknown := sorted(set(uncounted) - DECLARED_UNCOUNTED - by_parts):
-        names = ", ".join(unknown)
-        raise UncountedOperator(
-            f"{type(net).__name__} uses {names}, which is neither counted nor declared as uncounted; if it multiplies "
-            f"nothing, write uncounted: [{names}] in the part's line of parts.yaml (of a part of the package: "
-            f"DECLARED_UNCOUNTED or a handler in counting.py)"
-        )
     sizes = [(p.numel(), p.requires_grad) for p in net.parameters()]
     scales = [p.numel() for name, p in net.named_parameters() if "layer_scale" in name and p.requires_grad]
     return Cost(
@@ -125,8 +136,56 @@ def count_parts(net: nn.Module, parts: Sequence[CostPart], all_norms: bool = Fal
     )
 
 
-def _operators(net: nn.Module, inputs: tuple[Any, ...], all_norms: bool) -> tuple[dict[str, int], int, Counter[str]]:
-    """MACs by operator, the elements that counted operators put out, and calls of operators that are not counted."""
+def _own_counts(part: CostPart, own: Mapping[str, Component]) -> list[tuple[str, str, int]]:
+    """Of each module of the user's own that a function counts: its path, what parts.yaml calls it, and its MACs."""
+    import torch
+
+    functions = {
+        component.load(): (name.partition("@")[0], component, component.load_macs())
+        for name, component in own.items()
+        if component.macs
+    }
+    found: list[tuple[str, str, int]] = []
+
+    def watch(path: str) -> Any:
+        def hook(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            name, component, function = functions[type(module)]
+            found.append((path, name, _asked(function, name, component, module, tuple(inputs[0].shape[1:]))))
+
+        return hook
+
+    paths = [(path, module) for path, module in part.module.named_modules() if type(module) in functions]
+    hooks = [module.register_forward_hook(watch(path)) for path, module in paths]
+    if hooks:
+        with torch.no_grad():
+            part.module(*part.inputs)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def _asked(function: Any, name: str, component: Component, module: nn.Module, shape: tuple[int, ...]) -> int:
+    """What the user's function says of a module and the shape of its input, for one image."""
+    try:
+        number = function(module, shape)
+    except Exception as error:
+        said = described(error, [component.target.rpartition(":")[0]])
+        raise ModelRefused(f"{name}: its function {component.macs} cannot count {list(shape)}: {said}") from None
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
+        raise ModelRefused(
+            f"{name}: its function {component.macs} gives {shown(number)} for {list(shape)}; allowed: the "
+            "multiply-adds of one image, a whole number of at least 0"
+        )
+    return number
+
+
+def _operators(
+    net: nn.Module, inputs: tuple[Any, ...], all_norms: bool, apart: Sequence[str]
+) -> tuple[dict[str, int], int, Counter[str]]:
+    """MACs by operator, the elements that counted operators put out, and calls of operators that are not counted.
+
+    What is inside the modules of `apart`, by path, is counted elsewhere.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit, on which fvcore stands, is announced as deprecated
         from fvcore.nn import FlopCountAnalysis, jit_handles
@@ -150,9 +209,13 @@ def _operators(net: nn.Module, inputs: tuple[Any, ...], all_norms: bool) -> tupl
             for name, bias, each in (("aten::group_norm", 3, 5), ("aten::batch_norm", 2, 2)):
                 analysis.set_op_handle(name, _norm_macs(name, bias, each, uncounted))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-        by_operator = {name: int(n) for name, n in sorted(analysis.by_operator().items()) if n}
+        counts = Counter(analysis.by_operator())
         uncounted.update(analysis.unsupported_ops())
-    return by_operator, outputs.total(), uncounted
+        for path in dict.fromkeys(apart):
+            counts.subtract(analysis.by_module_and_operator()[path])
+            uncounted.subtract(analysis.unsupported_ops(path))
+    by_operator = {name: int(n) for name, n in sorted(counts.items()) if n}
+    return by_operator, outputs.total(), +uncounted
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:

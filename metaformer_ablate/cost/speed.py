@@ -32,9 +32,11 @@ def measure_speed(spec: RunSpec, device: torch.device, batch_size: int, seconds:
 
     import torch
 
+    from metaformer_ablate.models.memory_format import laid_out
+
     part = task_of(spec).part("net")
     blank = spec.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})})
-    net = part.build_net(blank).eval().to(device).to(memory_format=torch.channels_last)
+    net = laid_out(part.build_net(blank), "channels_last").eval().to(device)
     images = torch.rand(batch_size, *part.image_shape(spec), device=device)
     images = images.to(memory_format=torch.channels_last)
     times: list[float] = []

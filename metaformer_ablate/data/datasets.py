@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from metaformer_ablate.data.class_names import ADE20K_CLASSES, CIFAR100_CLASSES, COCO_CLASSES
 from metaformer_ablate.errors import RequestError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -27,64 +31,26 @@ class DatasetInfo:
     task: str = "classification"  # what its labels are for
     layout: str = "images"  # of one that is read image by image: how its files lie (data/folder.py, LAYOUTS)
     plain_background: bool = False  # one thing before an even background, so that its size can be measured
+    folder: str | None = None  # of one that lies in a folder: that folder's name, where it is not the data set's
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether it lies in a folder that has to be looked at, and not in known files."""
+        return not self.files and not self.embedded
 
     def class_name(self, label: int) -> str:
         """The name of a label, from 0; its number where the classes are not those of the original."""
-        return self.classes[label] if len(self.classes) == self.num_classes else f"class {label}"
+        return self.known_classes[label] if self.known_classes else f"class {label}"
+
+    @property
+    def known_classes(self) -> tuple[str, ...]:
+        """In the order of the labels; empty where they are not those of the original."""
+        return self.classes if len(self.classes) == self.num_classes else ()
 
     @property
     def class_names(self) -> list[str]:
         """In the order of the labels."""
         return [self.class_name(label) for label in range(self.num_classes)]
-
-
-# The fine labels, in the order of the file `meta`: alphabetical.
-CIFAR100_CLASSES = tuple(
-    name.replace("_", " ")
-    for name in (
-        "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly "
-        "camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup "
-        "dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower "
-        "leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid "
-        "otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray "
-        "road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar "
-        "sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle "
-        "wardrobe whale willow_tree wolf woman worm"
-    ).split()
-)
-
-
-# The first name of each class of the SceneParsing benchmark, in the order of its objectInfo150.csv.
-ADE20K_CLASSES = tuple(
-    name.replace("_", " ")
-    for name in (
-        "wall building sky floor tree ceiling road bed windowpane grass cabinet sidewalk person earth door "
-        "table mountain plant curtain chair car water painting sofa shelf house sea mirror rug field armchair "
-        "seat fence desk rock wardrobe lamp bathtub railing cushion base box column signboard chest counter "
-        "sand sink skyscraper fireplace refrigerator grandstand path stairs runway case pool pillow screen_door "
-        "stairway river bridge bookcase blind coffee toilet flower book hill bench countertop stove palm "
-        "kitchen computer swivel boat bar arcade hovel bus towel light truck tower chandelier awning "
-        "streetlight booth television airplane dirt apparel pole land bannister escalator ottoman bottle "
-        "buffet poster stage van ship fountain conveyer canopy washer plaything swimming stool barrel basket "
-        "waterfall tent bag minibike cradle oven ball food step tank trade microwave pot animal bicycle lake "
-        "dishwasher screen blanket sculpture hood sconce vase traffic tray ashcan fan pier crt plate monitor "
-        "bulletin shower radiator glass clock flag"
-    ).split()
-)
-
-
-# In the order of the ids in COCO's annotation files, which leave out eleven of 91.
-COCO_CLASSES = tuple(
-    (
-        "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop "
-        "sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, "
-        "umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball "
-        "glove, skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, "
-        "apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, "
-        "dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, "
-        "refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush"
-    ).split(", ")
-)
 
 
 # What scikit-learn brings along.
@@ -185,6 +151,38 @@ DATASETS: dict[str, DatasetInfo] = {
         test_images=50_000,
         in_memory=False,
     ),
+    "imagenette": DatasetInfo(
+        "Imagenette, ten classes of ImageNet that are easily told apart: 9,469 training and 3,925 validation images, "
+        "the shorter side 160 pixels",
+        num_classes=10,
+        channels=3,
+        native_size=None,
+        train_images=9469,
+        test_images=3925,
+        classes=(
+            "tench",
+            "English springer",
+            "cassette player",
+            "chain saw",
+            "church",
+            "French horn",
+            "garbage truck",
+            "gas pump",
+            "golf ball",
+            "parachute",
+        ),
+        folder="imagenette2-160",
+    ),
+    # What is true of it stands in the recipe that `ablate init NAME --data DIR` writes.
+    "folder": DatasetInfo(
+        "any folder of images, which `ablate init NAME --data DIR` looks at",
+        num_classes=0,
+        channels=3,
+        native_size=None,
+        train_images=0,
+        test_images=0,
+        in_memory=False,
+    ),
     "coco": DatasetInfo(
         "COCO 2017, 118,287 training and 5,000 validation images with boxes and masks of 80 categories, or any set "
         "with annotation files in COCO's format",
@@ -240,14 +238,34 @@ DATASETS: dict[str, DatasetInfo] = {
 
 
 def facts_of(data: Mapping[str, Any]) -> DatasetInfo:
-    """The facts of a spec's data set, with the number of classes that it says, if it does.
+    """The facts of a spec's data set, with the numbers that it says, if it does.
 
     Raises RequestError where there is no such data set.
     """
     if data["name"] not in DATASETS:
         raise RequestError(unknown("data set", data["name"], DATASETS))
     facts = DATASETS[data["name"]]
-    return replace(facts, num_classes=data.get("num_classes") or facts.num_classes)
+    numbers = {key: data.get(key) or getattr(facts, key) for key in ("num_classes", "train_images", "test_images")}
+    return replace(facts, **numbers)
+
+
+def data_name(data: Mapping[str, Any]) -> str:
+    """What people call a spec's data set: a folder of images by its own name."""
+    return data.get("set") or data["name"]
+
+
+def every_fifth_of_a_class(labels: np.ndarray) -> np.ndarray:
+    """[N]: whether an image is evaluated on, of labels [N] of a set that has no official split, class by class.
+
+    (Every fifth of all would take 21 of one digit and 52 of another: classes come in an order.)
+    """
+    import numpy as np
+
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
+    return rank % 5 == 4
 
 
 # Of an evaluation on `holdout`, every tenth training image: recipes are chosen there, never on the test split.

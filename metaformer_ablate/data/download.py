@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metaformer_ablate.data.folder import TORCHVISION_CLASS, DataFolder
+from metaformer_ablate.data.folder import TORCHVISION_CLASS, TORCHVISION_OPTIONS, DataFolder
 from metaformer_ablate.errors import RequestError
 
 
@@ -15,7 +15,8 @@ def download(name: str, folder: DataFolder) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.path / f".{name}.lock"):  # of several processes one downloads
             if folder.missing(name):
-                getattr(torchvision.datasets, TORCHVISION_CLASS[name])(str(folder.path), download=True)
+                make = getattr(torchvision.datasets, TORCHVISION_CLASS[name])
+                make(str(folder.path), download=True, **TORCHVISION_OPTIONS.get(name, {}))
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise RequestError(

@@ -34,7 +34,14 @@ LAYOUTS = {
 }
 
 
-TORCHVISION_CLASS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+TORCHVISION_CLASS = {
+    "fashion_mnist": "FashionMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "imagenette": "Imagenette",
+}
+# What the class is made with, besides the folder.
+TORCHVISION_OPTIONS: dict[str, dict[str, str]] = {"imagenette": {"size": "160px"}}
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,9 @@ class DataFolder:
         return [home / "datasets" / file for file in facts.embedded]
 
     def missing(self, name: str) -> list[Path]:
+        """What of a data set that can be downloaded is not there."""
+        if DATASETS[name].in_folder and name in TORCHVISION_CLASS:
+            return [] if self.place(name) else [self.path / (DATASETS[name].folder or name)]
         return [path for path in self.files(name) if not path.is_file()]
 
     def place(self, name: str, reader: str | None = None) -> Location | None:
@@ -74,14 +84,19 @@ class DataFolder:
 
     def require(self, name: str, reader: str | None = None) -> None:
         """Raises RequestError where a data set cannot be trained on from here, as far as that shows without reading."""
-        if not DATASETS[name].in_memory:
+        if DATASETS[name].in_folder and name not in TORCHVISION_CLASS:
             if self.place(name, reader) is None:
                 known = import_module(LAYOUTS[DATASETS[name].layout]).LAYOUTS
-                layouts = "; ".join(f"{key}: {known[key]}" for key in known if reader in (None, "auto", key))
+                mine = name == "folder"
+                kinds = [key for key in known if reader in (None, "auto", key) and (mine or key != "classes")]
+                layouts = "; ".join(f"{key}: {known[key]}" for key in kinds)
+                if mine and self.given:
+                    raise RequestError(f"{self.path} holds no images that are sorted by class; allowed: {layouts}")
                 where = f"{self.path / name} or {self.path}" if self.given else "the default folder"
+                inside = "" if mine else f" or in its folder {name}"
                 raise RequestError(
-                    f"{name} is not in {where}, and it is not downloaded: name its folder with --data; allowed in it "
-                    f"or in its folder {name}: {layouts}"
+                    f"{name} is not in {where}, and it is not downloaded: name its folder with --data; allowed in it"
+                    f"{inside}: {layouts}"
                 )
             return
         missing = self.missing(name)
@@ -93,7 +108,8 @@ class DataFolder:
 
     def how_to_get(self, name: str) -> str:
         """A command that puts a data set into this folder."""
-        call = f"D('{self.path}', download=True)"
+        options = "".join(f", {key}={value!r}" for key, value in TORCHVISION_OPTIONS.get(name, {}).items())
+        call = f"D('{self.path}'{options}, download=True)"
         return f'python -c "from torchvision.datasets import {TORCHVISION_CLASS[name]} as D; {call}"'
 
     def fingerprint(self, name: str, reader: str | None = None) -> str | None:
@@ -102,7 +118,7 @@ class DataFolder:
         Hashes are cached_cost by size and time of change, so that asking again costs no reading. Of a data set that is
         read image by image names and sizes are hashed (`DatasetLocation.fingerprint`).
         """
-        if not DATASETS[name].in_memory:
+        if DATASETS[name].in_folder:
             try:
                 place = self.place(name, reader)
                 return None if place is None else place.fingerprint()

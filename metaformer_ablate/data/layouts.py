@@ -8,11 +8,14 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.listings import FolderListing
 from metaformer_ablate.data.rules import HIDDEN, NO_SPLIT, LeftOut, is_hidden, natural, readable, require_regular
 from metaformer_ablate.errors import RequestError
 
 SPLITS = {"train": ("train",), "evaluation": ("val", "validation")}
+# What else a folder of classes to evaluate on is called; beside a `val` it is no part of the data set.
+ALSO_EVALUATION = ("valid", "test")
 
 
 # The name of a shard tells its split: train-0001.tar, imagenet1k-validation-00.tar.
@@ -21,6 +24,7 @@ _SHARD = {split: re.compile(rf"(?<![a-z])({'|'.join(names)})(?![a-z])") for spli
 
 LAYOUTS = {
     "folder": "{train,val}/CLASS/*.jpg",
+    "classes": "CLASS/*.jpg, of which every fifth image of each class is evaluated on",
     "tar": "*train*.tar and *val*.tar, or {train,val}/*.tar",
     "hf": "*train*.parquet and *val*.parquet, also in data/",
 }
@@ -28,7 +32,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class DatasetLocation:
-    """A data set that was found: `kind` is folder, tar or hf. `parts` are of each split the folder or the files."""
+    """A data set that was found: `kind` is one of `LAYOUTS`. `parts` are of each split the folder or the files."""
 
     root: Path
     kind: str
@@ -41,7 +45,7 @@ class DatasetLocation:
         lines = [self.kind]
         with readable(self.root):
             for split, paths in self.parts.items():
-                if self.kind == "folder":
+                if self.kind in ("folder", "classes"):
                     lines.append(f"{split}:{FolderListing.of(paths[0]).digest}")
                 else:
                     lines += [f"{split}:{path.relative_to(self.root)}:{path.stat().st_size}" for path in paths]
@@ -51,20 +55,25 @@ class DatasetLocation:
 def find_location(folder: Path, name: str, reader: str = "auto") -> DatasetLocation | None:
     """What lies in `folder/name`, or else in `folder` itself; None where nothing does.
 
+    A set called `folder` is what the folder itself holds: it alone may be without splits.
     Raises RequestError where a split is missing, where a file is not a regular one, where files of a split lie in two
     folders, or where more than one layout is there and `reader` names none.
     """
     with readable(folder):
-        root = folder / name if (folder / name).is_dir() else folder
+        below = folder / (DATASETS[name].folder or name)
+        root = below if name != "folder" and below.is_dir() else folder
         if not root.is_dir():
             return None
-        return _find_place(root, name, reader)
+        found = _find_place(root, name, reader)
+        if found is None and name == "folder" and reader in ("auto", "folder") and _holds_folders(root):
+            return DatasetLocation(root, "classes", dict.fromkeys(SPLITS, (root,)))
+        return found
 
 
 def _find_place(root: Path, name: str, reader: str) -> DatasetLocation | None:
     left_out = {kind: LeftOut() for kind in LAYOUTS}
     found: dict[str, dict[str, tuple[Path, ...]]] = {
-        "folder": _folders(root),
+        "folder": _folders(root, left_out["folder"]),
         "tar": _files(root, "tar", ("", *SPLITS["train"], *SPLITS["evaluation"]), left_out["tar"]),
         "hf": _files(root, "parquet", ("", "data", *SPLITS["train"], *SPLITS["evaluation"]), left_out["hf"]),
     }
@@ -92,7 +101,7 @@ def _find_place(root: Path, name: str, reader: str) -> DatasetLocation | None:
     return DatasetLocation(root, kind, {split: found[kind][split] for split in SPLITS}, left_out[kind])
 
 
-def _folders(root: Path) -> dict[str, tuple[Path, ...]]:
+def _folders(root: Path, left_out: LeftOut) -> dict[str, tuple[Path, ...]]:
     """The folder of each split that holds folders."""
     found: dict[str, tuple[Path, ...]] = {}
     for split, names in SPLITS.items():
@@ -101,6 +110,14 @@ def _folders(root: Path) -> dict[str, tuple[Path, ...]]:
             raise RequestError(f"{root}: holds {there[0].name} and {there[1].name}; allowed: one of them")
         if there:
             found[split] = (there[0],)
+    others = [root / name for name in ALSO_EVALUATION if (root / name).is_dir() and _holds_folders(root / name)]
+    if "evaluation" not in found and "train" in found:
+        if len(others) > 1:
+            raise RequestError(f"{root}: holds {others[0].name} and {others[1].name}; allowed: one of them, or a val")
+        if others:
+            found["evaluation"] = (others.pop(),)
+    for path in others if found else ():
+        left_out.add(NO_SPLIT, f"{path.name}/")
     return found
 
 

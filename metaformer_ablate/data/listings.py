@@ -13,7 +13,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -115,6 +115,10 @@ class FolderListing:
             left_out=left_out.found,
         )
         return listing
+
+    def at(self, places: np.ndarray) -> FolderListing:
+        """Of these images alone, by their places [n]; classes and what is left out are those of all."""
+        return replace(self, names=Names.of([self.names[int(i)] for i in places]), labels=self.labels[places])
 
 
 def _walk(root: Path, folders: dict[str, int], left_out: LeftOut) -> Iterator[tuple[str, int]]:

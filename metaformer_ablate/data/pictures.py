@@ -27,6 +27,11 @@ def has_sixteen_bits(picture: Image.Image) -> bool:
     return picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))
 
 
+def is_grey(picture: Image.Image) -> bool:
+    """Whether it has one channel by its mode (an alpha channel is none); a palette is of colours."""
+    return picture.mode in ("1", "L", "LA", "La", "I", "F") or picture.mode.startswith("I;16")
+
+
 def remark_on(picture: Image.Image) -> str | None:
     """A kind of `REMARKS`, of a picture that was loaded."""
     if has_sixteen_bits(picture):

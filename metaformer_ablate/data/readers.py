@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from timm.data.readers.reader import Reader
 
+from metaformer_ablate.data.datasets import every_fifth_of_a_class
 from metaformer_ablate.data.layouts import LAYOUTS, DatasetLocation
 from metaformer_ablate.data.listings import FolderListing
 from metaformer_ablate.data.parquet import open_parquet
@@ -90,6 +91,14 @@ def open_sources(place: DatasetLocation) -> dict[str, Source]:
             split: Source(ShardReader(listing), listing.labels, (), place.left_out.join(listing.left_out))
             for split, listing in shards.items()
         }
+    if place.kind == "classes":
+        everything = FolderListing.of(place.root)
+        held = every_fifth_of_a_class(everything.labels)
+        parts = {"train": everything.at(np.flatnonzero(~held)), "evaluation": everything.at(np.flatnonzero(held))}
+        return {
+            split: Source(FolderReader(listing), listing.labels, listing.classes, listing.left_out)
+            for split, listing in parts.items()
+        }
     listings = {split: FolderListing.of(paths[0]) for split, paths in place.parts.items()}
     train, evaluation = listings["train"], listings["evaluation"]
     names = place.parts["train"][0].name, place.parts["evaluation"][0].name
@@ -97,8 +106,9 @@ def open_sources(place: DatasetLocation) -> dict[str, Source]:
         same_classes(place.root, train.classes, evaluation.classes, names, train.left_out), dtype=np.int64
     )
     listings["evaluation"] = replace(evaluation, labels=number[evaluation.labels], classes=train.classes)
+    left_out = {"train": train.left_out.join(place.left_out), "evaluation": evaluation.left_out}
     return {
-        split: Source(FolderReader(listing), listing.labels, train.classes, listing.left_out)
+        split: Source(FolderReader(listing), listing.labels, train.classes, left_out[split])
         for split, listing in listings.items()
     }
 

@@ -28,7 +28,7 @@ HIDDEN = "hidden (their names begin with a dot)"
 OTHER_ENDINGS = "with endings that are not read"
 EMPTY_FOLDERS = "folders without an image"
 NO_IMAGE = "members of samples without an image"
-NO_SPLIT = "files whose names tell no split"
+NO_SPLIT = "files and folders that are of no split"
 
 # What was read, but not as every program reads it: a kind, and what is said of such images.
 REMARKS = {

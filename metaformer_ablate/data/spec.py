@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from metaformer_ablate.settings.schema import (
     Positive,
     Strict,
     execution_setting,
+    later_setting,
     name_in,
     setting,
 )
@@ -59,6 +60,12 @@ class DataSpec(Strict):
     mixup: NotNegative = setting(0.0, "a number of at least 0: alpha, 0 for none")
     cutmix: NotNegative = setting(0.0, "a number of at least 0: alpha, 0 for none")
     cutmix_switch: Fraction | None = setting(0.5, "a number from 0 to 1: how often CutMix is drawn where both are on")
+    # Of a folder of images, as `ablate init NAME --data DIR` finds it.
+    set: str | None = later_setting("text: what a folder of images is called")
+    channels: Literal[1, 3] | None = later_setting("1 or 3: channels of the images in a folder")
+    held_in: Annotated[str, name_in("place", ("memory", "disk"))] | None = later_setting(
+        "memory or disk: where a folder of images is held while it is trained on (null: disk)"
+    )
     # How a set that is read image by image gets here.
     reader: Annotated[str, name_in("reader", ("auto", "folder", "tar", "hf"))] | None = execution_setting(
         "auto", "auto, folder (of images), tar (WebDataset shards) or hf (a Hugging Face datasets folder)"
@@ -74,7 +81,7 @@ class DataSpec(Strict):
     @property
     def in_memory(self) -> bool:
         """Whether the set is held as tensors on the training device."""
-        return DATASETS[self.name].in_memory
+        return DATASETS[self.name].in_memory or self.held_in == "memory"
 
     @property
     def classes(self) -> int:
@@ -84,7 +91,11 @@ class DataSpec(Strict):
     def net_shape(self) -> tuple[int, int, int]:
         """Channels of an image, classes and pixels per side: what a classifier is built for."""
         assert self.image_size is not None, f"the images of {self.name} are of many sizes"
-        return DATASETS[self.name].channels, self.classes, self.image_size
+        return self.image_channels, self.classes, self.image_size
+
+    @property
+    def image_channels(self) -> int:
+        return self.channels or DATASETS[self.name].channels
 
     def split_sizes(self) -> tuple[int, int]:
         """How many images are trained on and evaluated on."""
@@ -95,13 +106,18 @@ class DataSpec(Strict):
 
 
 def unread_data(data: DataSpec) -> dict[str, str]:
+    unread_fields = {}
+    if data.name != "folder":
+        unread_fields = dict.fromkeys(("set", "channels", "held_in"), f"{data.name} is no folder of one's own")
     if data.in_memory:
-        of_files = ("num_classes", "train_images", "test_images", "reader", "workers", "max_unreadable")
+        of_files: tuple[str, ...] = ("workers", "max_unreadable")
+        if data.name != "folder":
+            of_files = ("num_classes", "train_images", "test_images", "reader", *of_files)
         of_large = ("crop_scale", "interpolation", "rand_augment", "random_erasing", "eval_crop", "eval_interpolation")
-        unread_fields = dict.fromkeys(of_files, f"{data.name} is not read image by image")
+        unread_fields |= dict.fromkeys(of_files, f"{data.name} is not read image by image")
         unread_fields |= dict.fromkeys(of_large, f"the images of {data.name} are small")
     else:
-        unread_fields = {"crop_padding": f"the images of {data.name} are cropped by crop_scale"}
+        unread_fields["crop_padding"] = f"the images of {data.name} are cropped by crop_scale"
     if not (data.mixup and data.cutmix):
         unread_fields["cutmix_switch"] = "mixup and cutmix are not both on"
     return unread_fields

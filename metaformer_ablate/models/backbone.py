@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_seeded, fused_blocks
@@ -20,8 +19,10 @@ from metaformer_ablate.models.comparators.build import build_comparator, check_t
 from metaformer_ablate.models.comparators.pvt import PVT
 from metaformer_ablate.models.freezing import apply_freezing
 from metaformer_ablate.models.metaformer import MetaFormer, PositionEmbedding, build_norm
+from metaformer_ablate.models.own_checks import Conditions
 from metaformer_ablate.models.spec import PRETRAINING_SIZE, ModelSpec
-from metaformer_ablate.models.weights import fit, our_names, read_weights
+from metaformer_ablate.models.starting import fitted_first, fitted_in_size, weights_of
+from metaformer_ablate.models.weights import fit, our_names
 
 
 class Backbone(nn.Module):
@@ -91,24 +92,24 @@ class PVTBackbone(Backbone):
 class TimmBackbone(Backbone):
     """A model of timm, by its `features_only`: the maps at strides 4, 8, 16 and 32."""
 
-    def __init__(self, name: str, channels: int, drop_path: float, outputs: Sequence[int]):
+    def __init__(self, name: str, args: Mapping[str, Any], channels: int, drop_path: float, outputs: Sequence[int]):
         super().__init__()
         import timm
 
         check_timm_name(name)
+        shape: dict[str, Any] = {"pretrained": False, "features_only": True, "in_chans": channels, **args}
         rate: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
         try:
-            info: Any = timm.create_model(name, pretrained=False, features_only=True, in_chans=channels).feature_info
+            info: Any = timm.create_model(name, **shape).feature_info
             at = {stride: i for i, stride in enumerate(info.reduction())}
             places = [at[4 * 2**stage] for stage in outputs]
-            self.body = timm.create_model(
-                name, pretrained=False, features_only=True, in_chans=channels, out_indices=places, **rate
-            )
+            self.body = timm.create_model(name, **shape, out_indices=places, **rate)
         except (KeyError, RuntimeError, AttributeError, TypeError) as error:
             said = " ".join(str(error).split())[:160]
+            with_args = f" with {dict(args)}" if args else ""
             raise RequestError(
-                f"model.timm is {name!r}, which gives no maps at strides 4, 8, 16 and 32 ({said}); allowed here: a "
-                f"model with four stages"
+                f"model.timm is {name!r}, which gives no maps at strides 4, 8, 16 and 32{with_args} ({said}); "
+                f"allowed here: a model with four stages"
             ) from None
         self.channels = tuple(self.body.feature_info.channels())
         self.strides = tuple(self.body.feature_info.reduction())
@@ -125,6 +126,7 @@ def build_backbone(
     seed: int = 0,
     kernels: str = "torch",
     outputs: Sequence[int] = (0, 1, 2, 3),
+    under: Conditions | None = None,
 ) -> Backbone:
     """The backbone of a model's settings, on the CPU, its weights drawn from a seed or read from `model.init_from`.
 
@@ -132,7 +134,7 @@ def build_backbone(
         channels: of an image.
         image_size: (height, width) in pixels that weights which depend on the resolution follow; None where the sizes
             of the images vary.
-        kernels: torch or triton, as in `build_model`.
+        kernels, under: as in `build_model`.
         outputs: the stages whose maps are given, from 0, in rising order.
 
     A position embedding is interpolated to a map of another size. Paths of `model.freeze` are of the body, and so are
@@ -147,7 +149,7 @@ def build_backbone(
     def build() -> Backbone:
         drop_path = model.drop_path or 0.0
         if model.timm is not None:
-            return TimmBackbone(model.timm, channels, drop_path, outputs)
+            return TimmBackbone(model.timm, model.args or {}, channels, drop_path, outputs)
         if model.comparator is not None:
             shape: dict[str, Any] = {"in_chans": channels, "num_classes": 1, "image_size": PRETRAINING_SIZE}
             body = build_comparator(model.comparator, drop_path=drop_path, **shape)
@@ -159,10 +161,10 @@ def build_backbone(
         whole = MetaFormer(model, in_chans=channels, num_classes=None, sizes=sizes, seed=seed, fused=fused)
         return MetaFormerBackbone(whole, model, outputs)
 
-    net = build_seeded(model, (channels, height, width), seed, build)
+    net = build_seeded(model, (channels, height, width), seed, build, under)
     assert isinstance(net, Backbone)
     if model.init_from is not None:
-        load_backbone(net, read_weights(model.init_from), model.init_from)
+        load_backbone(net, weights_of(model.init_from, model.init_averaged, net.body.state_dict()), model.init_from)
     apply_freezing(net.body, model)
     return net
 
@@ -179,19 +181,12 @@ def load_backbone(net: Backbone, weights: dict[str, Tensor], source: str) -> Non
         named = _flattened(named, {name.split(".")[0] for name in target})
     kept = {name: value for name, value in named.items() if name in target or not _of_classifier(name)}
     for name, value in kept.items():
-        if name.endswith("pos_embed") and name in target and value.ndim == 4 and value.shape != target[name].shape:
-            kept[name] = F.interpolate(value, size=target[name].shape[-2:], mode="bilinear", align_corners=False)
-        elif name in target and _is_grey(value, target[name]):
-            kept[name] = value.expand_as(target[name]) / target[name].shape[1]
+        if name in target and (fitted := fitted_in_size(name, value, target[name])) is not None:
+            kept[name] = fitted
+    kept |= fitted_first(kept, target)
     if isinstance(net, PVTBackbone):
         kept = {name: value for name, value in kept.items() if not name.endswith("class_token")}
     net.body.load_state_dict(fit(kept, target, source))
-
-
-def _is_grey(value: Tensor, target: Tensor) -> bool:
-    """Whether a convolution [n, 1, k, k] stands for one of several channels."""
-    one, other = value.shape, target.shape
-    return value.ndim == 4 == target.ndim and one[1] == 1 < other[1] and (one[0], *one[2:]) == (other[0], *other[2:])
 
 
 def _flattened(weights: Mapping[str, Tensor], parts: set[str]) -> dict[str, Tensor]:

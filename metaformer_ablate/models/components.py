@@ -26,7 +26,8 @@ class Component:
     mixes: bool = True  # False: nothing passes between tokens
     fixed_resolution: bool = False  # True: the weights fit one size of feature map only
     pools: bool = False  # True: adds or compares over a window, which MACs say nothing about
-    uncounted: tuple[str, ...] = ()  # operators that cost.py need not count, besides those that it declares
+    uncounted: tuple[str, ...] = ()  # operators that multiply nothing, besides those that counting.py declares
+    macs: str | None = None  # a function in the file of the class: (module, shape of an image's input) -> multiply-adds
     digest: str | None = None  # of the file of the class, where that is the user's own
 
     def load(self) -> Any:
@@ -34,9 +35,17 @@ class Component:
         if self.digest is not None:
             from metaformer_ablate.models.class_file import load_class
 
-            return load_class(self.target, self.digest)
+            return load_class(self.target, self.digest, "parts.yaml")
         module, name = self.target.split(".")
         return getattr(import_module(f"metaformer_ablate.models.{module}"), name)
+
+    def load_macs(self) -> Any:
+        """The function `macs`, or None. Loads torch."""
+        if self.macs is None or self.digest is None:
+            return None
+        from metaformer_ablate.models.class_file import load_function
+
+        return load_function(self.target, self.digest, self.macs)
 
 
 MIXERS: dict[str, Component] = {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from metaformer_ablate.errors import unknown
-from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS, Component, full_name, readable, readers
+from metaformer_ablate.models.class_source import TARGET
+from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS, Component, full_name, readable
 from metaformer_ablate.models.presets import COMPARATORS
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.user_components import own_parts_file
@@ -55,6 +58,24 @@ NormName = Annotated[str, _component_in("norm", "norms")]
 ActivationName = Annotated[str, _component_in("activation", "activations")]
 
 
+def _class_or_target(value: str) -> str:
+    """`Class@digest`, as a resolved spec has it, or what a file of settings says."""
+    if re.fullmatch(r"[A-Za-z_]\w*@[0-9a-f]{12}", value) is None and TARGET.fullmatch(value) is None:
+        raise ValueError(f"allowed: {_TARGETS}")
+    return value
+
+
+_TARGETS = "FILE.py:Class or package.module:Class, a class of torch.nn.Module"
+
+
+def _plain_values(args: dict[str, Any]) -> dict[str, Any] | None:
+    """Arguments as the JSON of a record says them, whatever they came from; None for no arguments."""
+    try:
+        return json.loads(json.dumps(args, allow_nan=False)) or None
+    except (TypeError, ValueError):
+        raise ValueError("allowed: finite numbers, text, true, false, null, and lists and mappings of them") from None
+
+
 class ConvSpec(Strict):
     """Geometry of an embedding: one convolution, with a norm after it (stem) or before it (down-sampling)."""
 
@@ -65,16 +86,23 @@ class ConvSpec(Strict):
 
 
 class ModelSpec(Strict):
-    """The MetaFormer (paper, section 3 and table 1), or a comparator. A field that nothing reads is null.
+    """The MetaFormer (paper, section 3 and table 1), or a model that is named as a whole. A field that nothing reads is
+    null.
 
-    Fields with one entry per stage may be written as one value for all stages. Where `timm` or `comparator` names a
-    model, only `drop_path`, `init_from`, `freeze` and `batch_norm_eval` are read beside it.
+    Fields with one entry per stage may be written as one value for all stages. Where `timm`, `comparator` or `class`
+    names a model, only its `args`, `drop_path`, and what is said of weights and freezing are read beside it.
     """
 
     timm: str | None = setting(None, "the name of a model of timm")
     comparator: Annotated[str, name_in("comparator", COMPARATORS)] | None = setting(
         None, "one of: " + ", ".join(COMPARATORS)
     )
+    own_class: Annotated[str, AfterValidator(_class_or_target)] | None = later_setting(_TARGETS, alias="class")
+    args: Annotated[dict[str, Any], AfterValidator(_plain_values)] | None = later_setting(
+        "a mapping of arguments of the model that class or timm names, such as {width: 64}"
+    )
+    # Where the class is found, by what `find_source` reads; its content is in the id, as the digest.
+    class_place: str | None = execution_setting(None, "set by model.class")
     depths: Stages[Positive] | None = setting((2, 2, 6, 2), "a list of integers of at least 1, one per stage")
     dims: Stages[Positive] | None = setting((64, 128, 320, 512), "a list of integers of at least 1, one per stage")
     token_mixer: Stages[MixerName] | None = setting("pooling", "one name or one per stage, of: " + ", ".join(MIXERS))
@@ -122,6 +150,10 @@ class ModelSpec(Strict):
         None, "a path of weights to start from, or recipe:NAME for the row's own run under that recipe"
     )
     init_sha256: str | None = setting(None, "set by the file")
+    init_averaged: str | None = later_setting("set by the file: the name under which it has averaged weights")
+    new_head: Annotated[bool, AfterValidator(lambda new: new or None)] | None = later_setting(
+        "true (the last layer begins anew, whatever init_from has), or null"
+    )
     init_run: str | None = later_setting("set by init_from: the id of the run whose weights it starts from")
 
     @property
@@ -129,6 +161,11 @@ class ModelSpec(Strict):
         """The recipe whose run of the same row this starts from; None for a file of weights, or for none."""
         name = (self.init_from or "").removeprefix(FROM_RECIPE)
         return name if name != (self.init_from or "") else None
+
+    @property
+    def whole(self) -> str | None:
+        """What to call a model that is named as a whole: a comparator, timm's name, a class; None for a MetaFormer."""
+        return self.timm or self.comparator or (self.own_class and self.own_class.partition("@")[0])
 
     def stages(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
         """depths, dims and token mixers; all empty for a comparator."""
@@ -181,11 +218,11 @@ class ModelSpec(Strict):
             times = "a power of two" if fits.powers else "an integer"
             return f"{self.comparator} takes images of {fits.base} pixels times {times}, from 64 on; here {image_size}"
         if (name := self.timm) is not None:
-            if name.startswith("resnet"):
-                small = f"{name} leaves less than one position of images below 32 pixels; here {image_size}"
-                return None if image_size >= 32 else small
-            if image_size < 64 or image_size % 16:
-                return f"{name} takes images of a multiple of 16 pixels, from 64 on; here {image_size}"
+            if name.startswith(_PLAIN):  # with arguments such as patch_size it is the user who makes it fit
+                if self.args is None and (image_size < 64 or image_size % 16):
+                    return f"{name} takes images of a multiple of 16 pixels, from 64 on; here {image_size}"
+            elif image_size < 32:
+                return f"{name} leaves less than one position of images below 32 pixels; here {image_size}"
         return None
 
     def not_a_backbone(self, image_size: tuple[int, int] | None) -> str | None:
@@ -193,6 +230,8 @@ class ModelSpec(Strict):
 
         What fits one resolution alone cannot follow images whose sizes vary; a comparator needs four stages.
         """
+        if self.own_class is not None:
+            return f"{self.whole} gives logits and no maps: a class of one's own is no backbone here"
         if self.comparator is not None and not self.comparator.startswith("pvt"):
             return f"{self.comparator} fits one resolution, or has one stage alone: it is no backbone here"
         if self.timm is not None and self.timm.startswith(_PLAIN):
@@ -225,43 +264,3 @@ STAGED = ("token_mixer", "pool_size", "kernel_size", "window", "res_scale", "pos
 
 # What token mixers may read, besides the place they stand in.
 MIXER_OPTIONS = readable(MIXERS)
-
-
-def unread_entries(model: ModelSpec) -> dict[tuple[str, int], str]:
-    """{(field with an entry per stage, stage from 0): why nothing reads the entry}."""
-    unread_fields: dict[tuple[str, int], str] = {}
-    for option in (option for option in MIXER_OPTIONS if option in STAGED):
-        can = ", ".join(readers(option, COMPONENTS.mixers))
-        for i, name in enumerate(model.stages()[2]):
-            if option not in COMPONENTS.mixers[name].reads:
-                unread_fields[option, i] = f"token_mixer {name} does not read it (it is for {can})"
-    return unread_fields
-
-
-def unread_model(model: ModelSpec) -> dict[str, str]:
-    """{field: why nothing reads it}."""
-    if (comparator := model.timm or model.comparator) is not None:
-        read = {"timm", "comparator", "drop_path", "freeze", "batch_norm_eval", "init_from", "init_sha256", "init_run"}
-        return {key: f"the model is {comparator}" for key in ModelSpec.model_fields if key not in read}
-    unread_fields: dict[str, str] = {}
-    names = model.stages()[2]
-    mixers = [COMPONENTS.mixers[name] for name in names]
-    for option in (option for option in MIXER_OPTIONS if option not in STAGED):
-        unread = not any(option in mixer.reads for mixer in mixers)
-        can = ", ".join(readers(option, COMPONENTS.mixers))
-        if unread and not (option == "activation" and model.channel_mlp):
-            mlp = " and channel_mlp is false" if option == "activation" else ""
-            unread_fields[option] = (
-                f"token_mixer {', '.join(dict.fromkeys(names))} does not read it (it is for {can}){mlp}"
-            )
-    norms = {model.norm, *(conv.norm for conv in (model.stem, model.downsample) if conv)}
-    for option in ("norm_eps", "norm_bias"):
-        if not norms & set(readers(option, COMPONENTS.norms)):
-            unread_fields[option] = f"norm {model.norm} does not read it"
-    if not model.residual:
-        unread_fields |= dict.fromkeys(("layer_scale", "res_scale", "drop_path"), "residual is false")
-    if not model.channel_mlp:
-        unread_fields |= dict.fromkeys(("mlp_ratio", "mlp_bias"), "channel_mlp is false")
-    if model.head != "mlp":
-        unread_fields["head_dropout"] = f"head {model.head} does not read it"
-    return unread_fields

@@ -6,13 +6,13 @@
       roll: {class: my_mixers.py:Roll, about: every channel moved by one token}
 
 A component may also say `reads`, `window`, `mixes` and `fixed_resolution`, as the tables in components.py do, and
-`uncounted`: operators that need not be counted. Every process reads the file for itself, so workers know what the
-command knows.
+`uncounted`: operators that multiply nothing. What nobody else counts is counted by `macs`, a function of the same file,
+or else the multiply-adds of the model are a lower bound (cost/counting.py). Every process reads the file for itself, so
+workers know what the command knows.
 
-The resolved spec names such a part by its class too: `roll@3f2a91c04b7d`, with the digest of the file that holds it. So
-a changed class is another run, a record tells which class it is of, and a sweep never trains half of its runs with what
-was edited since it began. Modules that the file imports are not in the digest, which is why it cannot import its
-neighbours.
+The resolved spec names such a part by its class too: `roll@3f2a91c04b7d`, with the digest of the file that holds it and
+of what that imports from its own folder (class_source.py). So a changed class is another run, a record tells which
+class it is of, and a sweep never trains half of its runs with what was edited since it began.
 """
 
 from __future__ import annotations
@@ -22,17 +22,14 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from metaformer_ablate.errors import RequestError, nearest, shown
-from metaformer_ablate.models.class_file import described, read_source, source_digest
+from metaformer_ablate.errors import ModelRefused, RequestError, nearest, shown
+from metaformer_ablate.models.class_file import described, files_of
+from metaformer_ablate.models.class_source import find_source
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS, Component, own_name, readable
 from metaformer_ablate.settings.yaml_reader import YamlFile, kind
 from metaformer_ablate.system.files import read_regular
-
-if TYPE_CHECKING:
-    from torch import nn
-
 
 TABLES = {"token_mixers": MIXERS, "norms": NORMS, "activations": ACTIVATIONS}
 
@@ -44,8 +41,15 @@ _FIELDS: dict[str, tuple[type, str]] = {
     "window": (str, "a name of reads"),
     "mixes": (bool, "true or false"),
     "fixed_resolution": (bool, "true or false"),
-    "uncounted": (list, "a list of names such as aten::cumsum"),
+    "macs": (str, "the name of a function in the file of the class"),
+    "uncounted": (list, "a list of names such as aten::roll"),
 }
+
+
+# Operators that are products, or made of them: none of these costs nothing.
+MULTIPLIES = re.compile(
+    r"aten::(_?fft|linalg_|_?conv|\w*(mm|matmul|attention)$|(linear|bilinear|einsum|v?dot|mv|outer)$)"
+)
 
 
 # What a component of each section may read: what the package's own read.
@@ -72,7 +76,7 @@ def own_components() -> dict[str, dict[str, Component]]:
             raise RequestError(f"ABLATE_PARTS is {str(path)!r}, which cannot be read: {error.strerror}") from None
         for section, name, target, options in _declared(path, text):
             file, _, class_name = target.rpartition(":")
-            digest = source_digest(read_source(path.parent / file, f"{path}: {section}.{name}"), class_name)
+            digest = find_source(str(path.parent / file), f"{path}: {section}.{name}").digest(class_name)
             part = Component(f"{path.parent / file}:{class_name}", digest=digest, **options)
             found[section][own_name(name, digest)] = part
     return found
@@ -119,74 +123,38 @@ def _check_field(file: YamlFile, section: str, name: str, fields: dict[Any, Any]
         fits = all(isinstance(word, str) for word in value)
     if key == "class":
         fits = fits and re.fullmatch(r"[^:]+\.py:[A-Za-z_]\w*", value) is not None
+    if key == "macs":
+        fits = fits and value.isidentifier()
     if key == "window":
         fits = value in fields.get("reads", ())
     if not fits:
         raise RequestError(f"{at} is {shown(value)} ({kind(value)}); allowed: {allowed}")
+    for word in value if key == "uncounted" else ():
+        if MULTIPLIES.match(word):
+            raise RequestError(
+                f"{at}: {word} multiplies; allowed: operators that only move or combine elements. Leave it out, and "
+                "MACs are a lower bound; or count it with macs: FUNCTION"
+            )
     for word in value if key == "reads" else ():
         if word not in _READS[section]:
             among = ", ".join(_READS[section]) or "nothing"
             raise RequestError(f"{at}: unknown field {word!r}{nearest(word, list(_READS[section]))}; allowed: {among}")
 
 
-def cannot_be_built(error: BaseException, parts: dict[str, Component]) -> RequestError:
+def cannot_be_built(error: BaseException, parts: dict[str, Component]) -> ModelRefused:
     """What to say where a model that holds one's own parts, by name, cannot be built."""
-    said = f"the model with {_short(parts)} cannot be built: {described(error, _files(parts))}"
+    said = f"the model with {short_names(parts)} cannot be built: {described(error, class_files(parts))}"
     if isinstance(error, TypeError):
         said += "; a token mixer is built as Mixer(site), a norm as Norm(dim, eps, bias), an activation as Activation()"
-    return RequestError(said)
+    return ModelRefused(said)
 
 
-def _short(parts: Iterable[str]) -> str:
+def short_names(parts: Iterable[str]) -> str:
+    """What parts.yaml calls them."""
     return ", ".join(name.partition("@")[0] for name in parts)
 
 
-def _files(parts: dict[str, Component]) -> list[str]:
-    return [part.target.rpartition(":")[0] for part in parts.values()]
-
-
-def _one_tensor(output: Any) -> Any:
-    """[B, n]: the logits, or the maps of a backbone side by side."""
-    import torch
-
-    return output if isinstance(output, torch.Tensor) else torch.cat([level.flatten(1) for level in output], dim=1)
-
-
-def check_own_parts(net: nn.Module, parts: dict[str, Component], image: tuple[int, int, int]) -> None:
-    """Passes two random images [C, H, W] through a net that holds one's own parts, by name.
-
-    Raises RequestError unless each part keeps the shape of its input, numbers stay finite, and in eval mode an image
-    gives the same logits alone as beside another: else rows would be compared by what a batch holds.
-    """
-    import torch
-
-    names = {part.load(): name.partition("@")[0] for name, part in parts.items()}
-
-    def keep(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        name, here = names[type(module)], list(inputs[0].shape)
-        if not isinstance(output, torch.Tensor):
-            found = "nothing (is there a return?)" if output is None else f"a {type(output).__name__}"
-            raise RequestError(f"{name}: maps {here} to {found}; allowed: a tensor of the same shape")
-        if here != list(output.shape):
-            raise RequestError(f"{name}: maps {here} to {list(output.shape)}; allowed: the same shape")
-
-    of = _short(parts)
-    hooks = [module.register_forward_hook(keep) for module in net.modules() if type(module) in names]
-    was_training = net.training
-    net.eval()
-    images = torch.rand(2, *image, generator=torch.Generator().manual_seed(0))
-    try:
-        with torch.no_grad():
-            both, alone = _one_tensor(net(images)), _one_tensor(net(images[:1]))
-    except RequestError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise RequestError(f"the model with {of} cannot run: {described(error, _files(parts))}") from None
-    finally:
-        net.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    if not torch.isfinite(both).all():
-        raise RequestError(f"the model with {of} gives logits that are not finite")
-    if not torch.allclose(both[:1], alone, rtol=1e-3, atol=1e-4 * float(both.abs().max())):
-        raise RequestError(f"the model with {of} gives an image other logits alone than beside another, in eval mode")
+def class_files(parts: dict[str, Component]) -> list[str]:
+    """The files of their classes, and of what these import."""
+    sources = [find_source(part.target.rpartition(":")[0], part.target) for part in parts.values()]
+    return [file for source in sources for file in files_of(source)]

@@ -7,7 +7,7 @@ the authors' in names. Files are opened as safetensors or with `weights_only=Tru
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from metaformer_ablate.errors import RequestError, one_line
+from metaformer_ablate.models.averaged import AVERAGED
 from metaformer_ablate.system.files import open_regular
 
-_WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state")
+_WRAPPERS = ("state_dict", "model", "model_state")
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+# What Lightning, data parallel and torch.compile put before the names of a net's weights.
+_PREFIX = re.compile(r"(module|net|model|_orig_mod)\.")
+
+
+def read_weights(path: str | Path, averaged: str | None = None) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, without the wrappers around them.
 
-    Raises RequestError for any other file, and for tensors that no model can hold: sparse, quantized or not finite.
+    `averaged` names the wrapper of averaged weights to be taken before others (averaged.py). Raises RequestError for
+    any other file, and for tensors that no model can hold: sparse, quantized or not finite.
     """
     path = Path(path)
     try:
@@ -39,12 +45,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # every reader has errors of its own, some in colours and many lines
-        said = one_line(re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split())))
+        said = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))
         said = said.rpartition("WeightsUnpickler error: ")[2]  # before it, torch says how to execute what is inside
         if (found := re.search(r"GLOBAL ([\w.]+)", said)) is not None:
             said = f"it holds objects of {found[1]}, which are not read"
-        raise RequestError(f"{path}: not a checkpoint of tensors: {said[:160]}") from None
-    for key in _WRAPPERS:
+        raise RequestError(f"{path}: not a checkpoint of tensors: {one_line(said)[:160]}") from None
+    for key in (averaged, *_WRAPPERS, *AVERAGED):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(
@@ -52,24 +58,40 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     ):
         raise RequestError(f"{path}: holds no mapping of names to tensors, bare or under {', '.join(_WRAPPERS)}")
     # Our own checkpoints hold the averaged weights beside those that were trained: what was evaluated is the start.
-    averaged = {name: value for name, value in content.items() if name.startswith("averaged.module.")}
-    content = {name.removeprefix("averaged.module."): value for name, value in averaged.items()} or content
-    # What Lightning, data parallel and torch.compile put before the names.
-    bare = {re.sub(r"^(module\.|net\.|model\.|_orig_mod\.)+", "", name): value for name, value in content.items()}
-    if len(bare) < len(content):
-        raise RequestError(f"{path}: holds several tensors of one name, which differ in a prefix such as 'module.'")
-    return _checked(bare, path)
+    own = {name: value for name, value in content.items() if name.startswith("averaged.module.")}
+    return _checked(
+        {name.removeprefix("averaged.module."): value for name, value in own.items()} or dict(content), path
+    )
+
+
+def bare_names(weights: Mapping[str, Tensor], target: Container[str], source: str) -> dict[str, Tensor]:
+    """Weights without what stands before their names, as far as `target` has no such name.
+
+    Raises RequestError where two tensors have one name then.
+    """
+    bare: dict[str, Tensor] = {}
+    for whole, value in weights.items():
+        name = whole
+        while name not in target and (prefix := _PREFIX.match(name)) is not None:
+            name = name[prefix.end() :]
+        if name in bare:
+            raise RequestError(
+                f"{source}: holds several tensors of one name, which differ in a prefix such as 'module.'"
+            )
+        bare[name] = value
+    return bare
 
 
 def _harmless() -> list[Any]:
     """Classes of plain values beside the weights that timm and others save; opening them runs nothing."""
     from argparse import Namespace
+    from pathlib import PosixPath
 
     import numpy as np
 
     numbers = [np.dtype, *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool"))]
     scalar = np.float64(0).__reduce__()[0]  # which NumPy has under one name from 2.0 on and had under another before
-    return [Namespace, scalar, (scalar, "numpy.core.multiarray.scalar"), *numbers]
+    return [Namespace, PosixPath, scalar, (scalar, "numpy.core.multiarray.scalar"), *numbers]
 
 
 def _checked(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -169,12 +191,6 @@ def fit(weights: Mapping[str, Tensor], target: Mapping[str, Tensor], source: str
     if problems:
         raise RequestError(f"{source} does not fit the model: {'; '.join(problems)}")
     return fitted
-
-
-def load_weights(net: nn.Module, path: str | Path) -> None:
-    """Fills a model from a checkpoint of ours, of the authors or of timm; strictly."""
-    state = net.state_dict()
-    net.load_state_dict(fit(our_names(read_weights(path)), state, str(path)))
 
 
 def to_timm(net: nn.Module, timm_net: nn.Module) -> dict[str, Tensor]:

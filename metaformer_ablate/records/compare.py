@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.store import Store
+from metaformer_ablate.spec.own_class import located
 from metaformer_ablate.spec.run_spec import SEMANTICS, RunSpec
 from metaformer_ablate.system.files import open_regular
 
@@ -24,19 +25,21 @@ def read_spec(record: Record) -> RunSpec:
         raise RequestError(f"{record.folder / 'spec.yaml'}: {place}: {first['msg']}; written by other code") from None
 
 
-def spec_of_record(record: Record, init_from: str | None = None) -> RunSpec:
+def spec_of_record(record: Record, init_from: str | None = None, own_class: Sequence[str] = ()) -> RunSpec:
     """The spec that a record was trained by, ready to be trained again.
 
-    Raises RequestError where this code reads another kind of spec, or has not got the weights it started from.
+    `init_from` and `own_class` are files that a record does not name. Raises RequestError where this code reads another
+    kind of spec, or has not got the weights it started from or the class of its model.
     """
     import hashlib
 
     spec = read_spec(record)
+    spec = spec.model_copy(update={"model": located(spec.model, record.run_id, own_class)})
     if (run_id := spec.model.init_run) is not None:
         source = Store(record.folder.parent.parent).read(run_id)
         if source is None:
             raise RequestError(f"run {record.run_id} started from run {run_id}, whose record is not beside it")
-        return spec.started_from(spec_of_record(source, init_from))
+        return spec.started_from(spec_of_record(source, init_from, own_class))
     wanted = spec.model.init_sha256
     if wanted is None:
         return spec

@@ -29,6 +29,15 @@ class UnreadableShape(FileShape):
     images: Count = 0
 
 
+class StartShape(FileShape):
+    """How a net started from a file of weights: which of the file's, and the names of what was not taken as it is."""
+
+    weights: Text = ""
+    new: list[Text] | None = None
+    interpolated: list[Text] | None = None
+    channels: list[Text] | None = None
+
+
 class RecordShape(FileShape):
     """record.json of format 1. Keys that came later have a default, for older records lack them."""
 
@@ -41,6 +50,7 @@ class RecordShape(FileShape):
     macs: Count | None
     macs_224: Count | None = None
     uncounted: dict[str, Count] | None = None
+    classes: list[Text] | None = None  # names in the order of the labels
     epochs: Count | None = None
     images_seen: Count | None = None
     seconds: Annotated[float, Field(ge=0, lt=1e12)]
@@ -56,5 +66,6 @@ class RecordShape(FileShape):
     data_fingerprint: Text | None
     unreadable: dict[str, UnreadableShape] | None = None
     remarks: dict[str, dict[str, UnreadableShape]] | None = None
+    start: StartShape | None = None
     started: Text | None = None
     ended: Text | None = None

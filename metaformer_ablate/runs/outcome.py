@@ -21,6 +21,7 @@ from metaformer_ablate.training.compute import is_compile_error
 EMPTY_RECORD: dict[str, Any] = dict.fromkeys(
     (
         *("status", "reason", "metrics", "at_chance", "params", "frozen_params", "macs", "macs_224", "uncounted"),
+        "classes",
         *("epochs", "images_seen", "seconds", "device", "precision", "compiled", "kernels", "cpu"),
         "peak_memory_bytes",
         *("versions", "git", "data_fingerprint", "started", "ended"),

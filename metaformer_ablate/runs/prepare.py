@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from metaformer_ablate.models.memory_format import laid_out
 from metaformer_ablate.runs.constraints import check_hardware
 from metaformer_ablate.runs.trainer import has_batch_norm
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -15,22 +16,21 @@ from metaformer_ablate.training.compute import ComputeSettings, checkpoint_activ
 
 
 def build_module(
-    spec: RunSpec, data: TaskData, computing: ComputeSettings, device: str, net: nn.Module | None = None
+    spec: RunSpec, data: TaskData, computing: ComputeSettings, device: torch.device, net: nn.Module | None = None
 ) -> tuple[TaskModule, bool]:
-    """The module that the task makes of a run, and whether its net has batch norm. `device` is cpu or cuda.
+    """The module that the task makes of a run, and whether its net has batch norm.
 
-    With a `net` it is that net that is trained. Raises RequestError where the run cannot be carried out on the device.
+    With a `net` it is that net that is trained. Raises RequestError where the run cannot be carried out on the device,
+    ModelRefused where its model holds components of the user's own and cannot be built or run there.
     """
     train, task = spec.train, task_of(spec)
     if net is None:
-        net = task.part("net").build_net(spec, kernels=computing.kernels)
+        net = task.part("net").build_net(spec, kernels=computing.kernels, device=device)
     batch_norm = has_batch_norm(net, train)
-    check_hardware(spec, device, batch_norm)
+    check_hardware(spec, device.type, batch_norm)
     if train.grad_checkpointing:
         checkpoint_activations(net)
-    if train.memory_format == "channels_last":
-        net = net.to(memory_format=torch.channels_last)
-    module: TaskModule = task.part("module").build_module(spec, net, data)
+    module: TaskModule = task.part("module").build_module(spec, laid_out(net, train.memory_format), data)
     if computing.compiled:
         module.compile_nets()
     return module, batch_norm

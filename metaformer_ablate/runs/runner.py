@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 
+from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.errors import RequestError
+from metaformer_ablate.errors import ModelRefused, RequestError
+from metaformer_ablate.models.starting import start_in_words, start_of
 from metaformer_ablate.records.checkpoints import Checkpoints
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
@@ -104,16 +106,22 @@ class Runner:
         predictions = log = None
         memory_before = start_peak_memory(self.device)
         try:
-            record |= cost_of(spec)
+            names = data.classes or facts_of(spec.data.model_dump()).known_classes
+            record |= cost_of(spec) | {"classes": list(names) or None}
             module = self.fit(spec, data, callback, find_checkpoint)
             last = callback.history[-1]
             metrics = {
                 metric.name: last[f"val_{metric.name}"] for metric in task.metrics if f"val_{metric.name}" in last
             }
             record |= {"status": "ok", "metrics": metrics, "at_chance": module.at_chance(metrics)}
+            if (start := start_of(module.net)) is not None:
+                record["start"] = start
             predictions = module.predictions
         except Diverged as error:
             record |= {"status": "diverged", "reason": str(error)}
+        except ModelRefused as error:  # of this row; the runs after it go on
+            record |= {"status": "failed", "reason": str(error)}
+            log = f"{error}\n"
         except (RequestError, StoreError, ClaimLost):
             raise
         except Exception as error:  # whatever it is, the runs after this one go on
@@ -151,7 +159,9 @@ class Runner:
             if computing.precision == "bf16":
                 self._log_once(logging.WARNING, BF16_ON_CPU)
         checkpoint = find_checkpoint(callback)
-        module, batch_norm = build_module(spec, data, computing, self.device.type)
+        module, batch_norm = build_module(spec, data, computing, self.device)
+        if (said := start_in_words(module.net)) is not None:
+            self._log_once(logging.INFO, f"note: of model.init_from a run starts with {said}")
         callback.steps_per_epoch = module.steps_per_epoch
         with quiet_lightning():
             trainer = make_trainer(train, self.peers, computing, callback, batch_norm)

@@ -69,7 +69,13 @@ Pair = Annotated[tuple[T, ...], BeforeValidator(_tuple), Field(min_length=2, max
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # A setting whose name is a word of Python's has it as its alias: `key_of`.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
+
+
+def key_of(name: str, info: FieldInfo) -> str:
+    """What a spec calls a field."""
+    return info.alias or name
 
 
 # The version that a setting came with, unless it says a later one.
@@ -81,12 +87,13 @@ def setting(default: Any, allowed: str, since: str = FIRST_VERSION) -> Any:
     return Field(default=default, description=allowed, json_schema_extra={"since": since})
 
 
-def later_setting(allowed: str, since: str = FIRST_VERSION) -> Any:
+def later_setting(allowed: str, since: str = FIRST_VERSION, alias: str | None = None) -> Any:
     """A field that was added after there were records. Null means as before, and is left out of what the id is of."""
     return Field(
         default=None,
         exclude_if=lambda value: value is None,
         description=allowed,
+        alias=alias,
         json_schema_extra={"since": since},
     )
 

@@ -15,6 +15,7 @@ def check_together(spec: RunSpec, merged: Merged) -> None:
     """Raises RequestError for what no single field can tell: a data set of another task, a geometry that leaves no map
     in a stage, a schedule that does not fit the epochs, devices that cannot share a batch."""
     _check_task(spec, merged)
+    _check_folder(spec, merged)
     _check_model(spec, merged)
     _check_optimizer(spec.train, merged)
     _check_training(spec, merged)
@@ -38,20 +39,27 @@ def _check_task(spec: RunSpec, merged: Merged) -> None:
         )
 
 
+def _check_folder(spec: RunSpec, merged: Merged) -> None:
+    """What there is to know of a folder of images without the images is said."""
+    data = spec.data
+    for key in ("num_classes", "train_images", "test_images") if data.name == "folder" else ():
+        if not getattr(data, key):
+            raise RequestError(
+                f"{merged.where('data.name')}data.name is folder, but data.{key} is not set; allowed: a recipe that "
+                "`ablate init NAME --data DIR` has written"
+            )
+    if data.name == "folder" and data.channels == 1 and not data.in_memory:
+        raise invalid("data.channels", 1, "allowed with data.held_in=disk: 3 (grey is read as colour)", merged)
+
+
 def _check_model(spec: RunSpec, merged: Merged) -> None:
-    """One model is named, and its geometry leaves a map in every stage."""
+    """Something reads the size, and the geometry leaves a map in every stage."""
     model = spec.model
-    if model.timm is not None and model.comparator is not None:
-        raise RequestError(
-            f"{merged.where('model.timm')}model.timm is {model.timm!r} and model.comparator is {model.comparator!r}; "
-            f"allowed: one of them"
-        )
-    if (comparator := model.timm or model.comparator) is not None and merged.size and merged.size[1].strict:
+    if (whole := model.whole) is not None and merged.size and merged.size[1].strict:
         size, layer = merged.size
         about = f"{layer.about}: " if layer.about else ""
         raise RequestError(
-            f"{layer.where('model.size')}: {about}model.size is {size!r}, but nothing reads it: "
-            f"the model is {comparator}"
+            f"{layer.where('model.size')}: {about}model.size is {size!r}, but nothing reads it: the model is {whole}"
         )
     pixels = spec.data.image_size
     for stage, (height, _) in enumerate([] if pixels is None else model.stage_sizes(pixels)):

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from metaformer_ablate.errors import RequestError, nearest, shown
 from metaformer_ablate.models.presets import NAMED, SIZES
 from metaformer_ablate.settings import layers
+from metaformer_ablate.settings.schema import key_of
 from metaformer_ablate.spec.run_spec import SECTION_NAMES, SECTIONS
 from metaformer_ablate.tasks.base import Task
 from metaformer_ablate.tasks.registry import TASKS, all_tasks
@@ -24,7 +25,7 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
 def _leaves(model: type[BaseModel], prefix: str) -> dict[str, FieldInfo]:
     found: dict[str, FieldInfo] = {}
     for name, info in model.model_fields.items():
-        path = f"{prefix}.{name}"
+        path = f"{prefix}.{key_of(name, info)}"
         if (inner := _section_of(info.annotation)) is not None:
             found.update(_leaves(inner, path))
         else:
@@ -35,8 +36,18 @@ def _leaves(model: type[BaseModel], prefix: str) -> dict[str, FieldInfo]:
 # The settings of every task's specs.
 LEAVES: dict[str, FieldInfo] = {p: info for name, cls in SECTIONS.items() for p, info in _leaves(cls, name).items()}
 
-# They follow from model.init_from.
-del LEAVES["model.init_sha256"], LEAVES["model.init_run"]
+# They follow from model.init_from and model.class.
+for _follows in ("init_sha256", "init_averaged", "init_run", "class_place"):
+    del LEAVES[f"model.{_follows}"]
+
+
+def of_open_mapping(path: str) -> str | None:
+    """The setting that a path is an entry of, where that takes entries of any name; None for any other path.
+
+    Each entry is a setting by itself: a row changes one of them, with whatever value it has.
+    """
+    parent, _, name = path.rpartition(".")
+    return parent if parent == "model.args" and name else None
 
 
 # Short for other fields; none of them stays in the resolved spec.
@@ -70,14 +81,15 @@ def check_path(path: str, where: str, task: Task) -> None:
     """Raises RequestError unless a dotted path is a setting of a task's specs."""
     leaves = LEAVES | task_leaves(task)
     known = [*LEAVES, *SHORTHANDS, *task_leaves(task)]
-    if path in known:
+    if path in known or of_open_mapping(path):
         return
     inside = [p for p in known if p.startswith(path + ".")]
     if inside:
         raise RequestError(f"{where}: {path} must be a mapping with: {', '.join(p[len(path) + 1 :] for p in inside)}")
     parent = path.rpartition(".")[0]
-    if parent in leaves:
-        raise RequestError(f"{where}: {parent} is set as a whole, to {leaves[parent].description}")
+    if parent in leaves or of_open_mapping(parent):
+        described = leaves[parent].description if parent in leaves else "a value, which may be a mapping"
+        raise RequestError(f"{where}: {parent} is set as a whole, to {described}")
     siblings = [p for p in known if p.rpartition(".")[0] == parent]
     home = f"{parent} of {task.name}" if parent == "task" else parent
     allowed = f"; allowed in {home}: {', '.join(p[len(parent) + 1 :] for p in siblings)}" if siblings else ""
@@ -90,4 +102,12 @@ def check_path(path: str, where: str, task: Task) -> None:
 
 def flatten(tree: Mapping[Any, Any], where: Callable[[str], str]) -> dict[str, Any]:
     """Settings by dotted path from nested or dotted keys."""
-    return layers.flatten(tree, where, all_leaves())
+    return layers.flatten(tree, where, _Whole())
+
+
+class _Whole:
+    """The paths whose values may be mappings."""
+
+    def __contains__(self, path: object) -> bool:
+        path = str(path)
+        return bool(of_open_mapping(path)) or (path != "model.args" and path in all_leaves())

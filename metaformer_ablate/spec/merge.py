@@ -15,7 +15,7 @@ from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.spec import MIXER_OPTIONS, STAGED, ModelSpec
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.yaml_reader import kind
-from metaformer_ablate.spec.known import LEAVES, SHORTHANDS, check_path, task_leaves
+from metaformer_ablate.spec.known import LEAVES, SHORTHANDS, check_path, of_open_mapping, task_leaves
 from metaformer_ablate.spec.run_spec import SECTIONS
 from metaformer_ablate.tasks.base import Task
 from metaformer_ablate.tasks.registry import TASKS, get_task
@@ -90,14 +90,12 @@ def _choose_presets(merged: Merged, layer: Layer, values: dict[str, Any]) -> Non
         merged.named, merged.size = (name, layer), None
         # A named model stands for all of an architecture, but how much of it is dropped is the recipe's to say.
         cleared = {f"model.{key}" for key in NAMED[name] if key != "drop_path"}
-        cleared |= {"model.timm", "model.comparator"}
     if size is not None:
         merged.size = (size, layer)
     if name is not None or size is not None:
         cleared |= {"model.depths", "model.dims"}
-    if "model.timm" in values and merged.named and "comparator" in NAMED[merged.named[0]]:
-        merged.named = None
     merged.explicit = {p: v for p, v in merged.explicit.items() if p not in cleared}
+    _choose_whole_model(merged, layer, values)
     if "train.epoch_factor" in values:
         factor = values.pop("train.epoch_factor")
         if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < 1e6:
@@ -109,6 +107,34 @@ def _choose_presets(merged: Merged, layer: Layer, values: dict[str, Any]) -> Non
     if "train.epochs" in values or "train.steps" in values:
         merged.epoch_factor = None
     _choose_training(merged, layer, values)
+
+
+# What names a model as a whole.
+WHOLE_MODELS = ("model.name", "model.timm", "model.comparator", "model.class")
+
+
+def _choose_whole_model(merged: Merged, layer: Layer, values: dict[str, Any]) -> None:
+    """Clears of earlier layers what belongs to another kind of model than the one that this layer names.
+
+    Arguments stay from class to class and from timm's to timm's: one that the other lacks is refused.
+    """
+    chosen = [path for path in WHOLE_MODELS if layer.values.get(path) is not None]
+    if len(chosen) > 1:
+        found = " and ".join(f"{path} is {shown(layer.values[path])}" for path in chosen)
+        raise RequestError(f"{layer.where(chosen[1])}: {found}; allowed: one of them")
+    cleared: set[str] = set()
+    if chosen:
+        (path,) = chosen
+        if path != "model.name" and merged.named and "comparator" in NAMED[merged.named[0]]:
+            merged.named = None
+        if merged.explicit.get(path, (None,))[0] is None:
+            cleared = {*WHOLE_MODELS, *(each for each in merged.explicit if of_open_mapping(each))}
+    if "model.args" in values:
+        if (args := values.pop("model.args")) is not None:
+            allowed = f"allowed: {LEAVES['model.args'].description}"
+            raise RequestError(f"{layer.where('model.args')}: model.args is {shown(args)} ({kind(args)}); {allowed}")
+        cleared |= {each for each in merged.explicit if of_open_mapping(each)}
+    merged.explicit = {p: v for p, v in merged.explicit.items() if p not in cleared}
 
 
 # Two ways to say one thing, of which a run has one.

@@ -7,8 +7,10 @@ from typing import Any
 
 from metaformer_ablate.models.presets import NAMED
 from metaformer_ablate.models.registry import COMPONENTS
-from metaformer_ablate.models.spec import MIXER_OPTIONS, unread_entries
+from metaformer_ablate.models.spec import MIXER_OPTIONS
+from metaformer_ablate.models.unread import unread_entries
 from metaformer_ablate.settings.layers import Layer
+from metaformer_ablate.spec.known import of_open_mapping
 from metaformer_ablate.spec.plan import Plan, flat_spec, row_layers
 from metaformer_ablate.spec.resolve import Resolved, resolve_with_origins
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -29,7 +31,10 @@ def origins(plan: Plan, row: str) -> list[Origin]:
     overrides = override_layer(plan.overrides)
     resolved = resolve_with_origins(row_layers(plan.experiment, plan.experiment.rows[row], plan.recipe, overrides))
     values = flat_spec(plan.specs[row])
-    return [Origin(path, values.get(path), _source(path, resolved)) for path in resolved.merged.leaves]
+    paths: list[str] = []
+    for path in resolved.merged.leaves:  # of an open mapping its entries, if it has some
+        paths += [key for key in values if of_open_mapping(key) == path] or [path]
+    return [Origin(path, values.get(path), _source(path, resolved)) for path in paths]
 
 
 def _source(path: str, resolved: Resolved) -> str:

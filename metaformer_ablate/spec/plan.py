@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.models.registry import COMPONENTS
+from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.settings.layers import Layer, digest
 from metaformer_ablate.spec.experiment import Experiment, Recipe, Row, load_experiment, load_recipe
+from metaformer_ablate.spec.merge import WHOLE_MODELS
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import SECTION_NAMES, RunSpec
 from metaformer_ablate.spec.words import as_words, override_layer
@@ -201,14 +204,23 @@ def row_notes(plan: Plan, name: str) -> list[str]:
         return [*notes, f"not applicable: {plan.not_applicable[name]}"]
     if (baseline := plan.specs.get(plan.experiment.baseline)) is None:
         return notes
-    notes += _other_parts(plan, name)
+    notes += [*_start(plan.specs[name].model), *_other_parts(plan, name)]
     if changes := differences(plan.specs[name], baseline, ("data", "train", "task")):
         notes.append("not the baseline's recipe: " + ", ".join(map(_change, changes)))
     return notes
 
 
+def _start(model: ModelSpec) -> list[str]:
+    """A note where a row starts from weights that are not all those of a file as it was trained."""
+    averaged = f"the averaged weights ({model.init_averaged}) of " if model.init_averaged else ""
+    if not (averaged or model.new_head):
+        return []
+    source = f"its run under {model.init_recipe}" if model.init_recipe else Path(str(model.init_from)).name
+    return [f"starts from {averaged}{source}" + (", its last layer anew (model.new_head)" if model.new_head else "")]
+
+
 # Settings that stand for a whole model: which of them a row and the baseline use is one change.
-_WHOLE_MODELS = ("model.name", "model.size", "model.timm", "model.comparator", "model.class")
+_WHOLE_MODELS = (*WHOLE_MODELS, "model.size")
 
 
 def _other_parts(plan: Plan, name: str) -> list[str]:

@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.models.registry import COMPONENTS
-from metaformer_ablate.models.spec import STAGED, unread_entries
+from metaformer_ablate.models.spec import STAGED
+from metaformer_ablate.models.unread import unread_entries
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.schema import FIRST_VERSION, since_version
 from metaformer_ablate.spec.known import LEAVES, SHORTHANDS, task_leaves
@@ -114,36 +115,51 @@ class _Choice:
     """A setting that decides which others are read, and its values to try, by how they are told."""
 
     path: str
-    values: Mapping[str, Any]
+    values: Mapping[str, Mapping[str, Any]]  # told -> {field of the section: value}
 
     def applied(self, spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:
         """Each value as it is told, and a spec with it. No check is made: the spec need not make sense."""
         section, _, field = self.path.partition(".")
-        for told, value in self.values.items():
+        for told, values in self.values.items():
             before = getattr(spec, section)
             if before is not None and field in type(before).model_fields:
-                yield told, spec.model_copy(update={section: before.model_copy(update={field: value})})
+                yield told, spec.model_copy(update={section: before.model_copy(update=dict(values))})
+
+
+def _choice(path: str, values: Mapping[str, Any]) -> _Choice:
+    return _Choice(path, {told: {path.partition(".")[2]: value} for told, value in values.items()})
+
+
+def _names(path: str, *names: str) -> _Choice:
+    return _choice(path, {name: name for name in names})
+
+
+# A folder of one's own is read in one of two ways, which read different settings.
+_FOLDER = {"folder (in memory)": "memory", "folder (on disk)": "disk"}
 
 
 def _choices() -> list[_Choice]:
     switch = {"true": True, "false": False}
+    sets = {name: {"name": name, "held_in": None} for name in DATASETS if name != "folder"}
+    sets |= {told: {"name": "folder", "held_in": place} for told, place in _FOLDER.items()}
     return [
-        _Choice("model.token_mixer", {_short(name): (name,) * 4 for name in COMPONENTS.mixers}),
-        _Choice("model.norm", {_short(name): name for name in COMPONENTS.norms}),
-        _Choice("model.residual", switch),
-        _Choice("model.channel_mlp", switch),
-        _Choice("model.head", {name: name for name in ("linear", "mlp")}),
-        _Choice("data.name", {name: name for name in DATASETS}),
-        _Choice("data.mixup", {"above 0": 0.8, "0": 0.0}),
-        _Choice("data.cutmix", {"above 0": 1.0, "0": 0.0}),
-        _Choice("train.optimizer", {"one that has it, such as adamw": "adamw", "sgd": "sgd"}),
-        _Choice("train.schedule", {name: name for name in SCHEDULES}),
-        _Choice("train.steps", {"null": None, "set": 1000}),
-        _Choice("train.warmup_epochs", {"above 0": 5.0, "0": 0.0}),
-        _Choice("train.warmup_steps", {"null": None, "above 0": 100}),
-        _Choice("task.head", {name: name for name in ("retinanet", "mask_rcnn")}),
-        _Choice("task.crop", {"set": (512, 512), "null": None}),
-        _Choice("task.exact_size", {"null": None, "set": (512, 512)}),
+        _choice("model.token_mixer", {_short(name): (name,) * 4 for name in COMPONENTS.mixers}),
+        _choice("model.norm", {_short(name): name for name in COMPONENTS.norms}),
+        _choice("model.residual", switch),
+        _choice("model.channel_mlp", switch),
+        _choice("model.init_from", {"set": "weights.pth", "null": None}),
+        _names("model.head", "linear", "mlp"),
+        _Choice("data.name", sets),
+        _choice("data.mixup", {"above 0": 0.8, "0": 0.0}),
+        _choice("data.cutmix", {"above 0": 1.0, "0": 0.0}),
+        _choice("train.optimizer", {"one that has it, such as adamw": "adamw", "sgd": "sgd"}),
+        _names("train.schedule", *SCHEDULES),
+        _choice("train.steps", {"null": None, "set": 1000}),
+        _choice("train.warmup_epochs", {"above 0": 5.0, "0": 0.0}),
+        _choice("train.warmup_steps", {"null": None, "above 0": 100}),
+        _names("task.head", "retinanet", "mask_rcnn"),
+        _choice("task.crop", {"set": (512, 512), "null": None}),
+        _choice("task.exact_size", {"null": None, "set": (512, 512)}),
     ]
 
 
@@ -175,7 +191,7 @@ class _Readers:
             choice.path: {
                 told: (spec, self._unread(spec, self.tasks[name]))
                 for told, spec in choice.applied(base)
-                if choice.path != "data.name" or DATASETS[told].task == name
+                if DATASETS[spec.data.name].task == name
             }
             for choice in self.choices
         }
@@ -189,6 +205,8 @@ class _Readers:
     def of(self, path: str, only: Task | None = None) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """The values of other settings under which one is read, and those that do as well."""
         path = ".".join(path.split(".")[:2])  # a part of a geometry is read where the geometry is
+        if path == "model.args":  # of models that have nothing else to choose from
+            return {"model.class": ["set"]}, {"model.timm": ["set"]}
         names = [only.name] if only is not None else list(self.tasks)
         found = {name: self._of_task(path, name) for name in names}
         reading = {name: values for name, values in found.items() if values is not None}
@@ -200,7 +218,9 @@ class _Readers:
             tried = {told for name in reading for told in self.single[name].get(choice.path, {})}
             read = [told for told in choice.values if any(told in each for each in values)]
             if read and len(read) < len(tried):
-                where[choice.path] = read
+                where[choice.path] = (
+                    ["folder", *(r for r in read if r not in _FOLDER)] if {*_FOLDER} <= {*read} else read
+                )
         if "data.name" in where:  # a data set is of one task
             where.pop("task.name", None)
         return where, self._instead(path, where, next(iter(reading), names[0]))

@@ -17,12 +17,15 @@ from pydantic import ValidationError
 from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.spec import DataSpec, unread_data
 from metaformer_ablate.errors import RequestError, shown
+from metaformer_ablate.models.averaged import averaged_in
 from metaformer_ablate.models.registry import COMPONENTS
-from metaformer_ablate.models.spec import ModelSpec, unread_entries, unread_model
+from metaformer_ablate.models.spec import ModelSpec
+from metaformer_ablate.models.unread import unread_entries, unread_model
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.settings.schema import Strict
 from metaformer_ablate.spec.checks import check_together
 from metaformer_ablate.spec.merge import Merged, invalid, merge, per_stage, with_presets
+from metaformer_ablate.spec.own_class import with_class
 from metaformer_ablate.spec.run_spec import SECTION_NAMES, RunSpec
 from metaformer_ablate.system.files import open_regular
 from metaformer_ablate.tasks.base import Task
@@ -54,8 +57,10 @@ def resolve_with_origins(layers: Iterable[Layer], seed: int = 0) -> Resolved:
     merged = merge(layers)
     values = with_presets(merged)
     model = _validate(ModelSpec, "model", per_stage(values.get("model", {}), merged), merged)
+    model = with_class(model, merged)
     if model.init_from is not None and model.init_recipe is None:
-        model = model.model_copy(update={"init_sha256": _file_digest(model.init_from, merged)})
+        of_file = {"init_sha256": _file_digest(model.init_from, merged), "init_averaged": averaged_in(model.init_from)}
+        model = model.model_copy(update=of_file)
     data = _validate(DataSpec, "data", values.get("data", {}), merged)
     if not data.in_memory:
         facts = DATASETS[data.name]

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
-from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.models.registry import COMPONENTS
 from metaformer_ablate.models.spec import ModelSpec
@@ -31,7 +30,7 @@ SECTION_NAMES = (*SECTIONS, "task")
 
 
 # Fields of the model that change neither its parameters nor its multiply-adds.
-_OF_NO_COST = ("drop_path", "layer_scale", "init_sha256", "init_run")
+_OF_NO_COST = ("drop_path", "layer_scale", "init_sha256", "init_run", "init_averaged", "new_head")
 
 
 # What stands for the seed, and for the run it starts from, where only these differ: no string of a spec holds NUL.
@@ -126,5 +125,5 @@ class RunSpec(Strict):
         model = {k: v for k, v in self.to_dict()["model"].items() if k not in _OF_NO_COST}
         model["layer_scale"] = self.model.layer_scale is not None
         task = [] if self.task is None else [self.to_dict()["task"]]
-        shape = [DATASETS[self.data.name].channels, self.data.classes, self.data.image_size]
+        shape = [self.data.image_channels, self.data.classes, self.data.image_size]
         return digest([model, shape, *task])

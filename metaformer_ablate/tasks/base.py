@@ -79,6 +79,11 @@ class TaskData(Protocol):
         """What people have to know of it, a sentence each."""
         ...
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes in the order of the labels; empty where they are not known."""
+        ...
+
     def train_loader(
         self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
     ) -> DataLoader:

@@ -32,6 +32,7 @@ class ReadImages:
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
     notes: tuple[str, ...] = ()  # what people have to know of the files
+    classes: tuple[str, ...] = ()  # names in the order of the labels, where they are known
 
     # One at a time where a norm over positions would see the padding of a batch.
     evaluation_batch: ClassVar[int] = 1

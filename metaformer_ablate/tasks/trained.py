@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from metaformer_ablate.models.memory_format import laid_out
 from metaformer_ablate.tasks.base import RecordedRun, RunSections
 
 CHECKED = 16  # images, evenly spaced, by which weights are held to a record
@@ -35,9 +36,7 @@ class TrainedNet:
 
 def made_ready(net: nn.Module, spec: RunSections, device: torch.device) -> nn.Module:
     """A net with its trained weights, on a device, to be asked."""
-    if spec.train.memory_format == "channels_last":
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net.to(device).eval()
+    return laid_out(net, spec.train.memory_format).to(device).eval()
 
 
 def evenly_spaced(number: int) -> list[int]:

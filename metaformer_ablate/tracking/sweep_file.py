@@ -13,7 +13,8 @@ from metaformer_ablate.settings.yaml_reader import parse
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.words import as_words, is_text, read_value
 
-_FILE = "model.init_from"
+# Settings that name files: by the path alone, or before the colon and the class.
+_FILES = ("model.init_from", "model.class")
 
 
 def read_axes(words: Sequence[str]) -> dict[str, list[Any]]:
@@ -31,8 +32,8 @@ def read_axes(words: Sequence[str]) -> dict[str, list[Any]]:
             axes[key] = parse(f"[{text}]", f"--axes: {key}")
         if repeated := [value for i, value in enumerate(axes[key]) if value in axes[key][:i]]:
             raise RequestError(f"--axes: {key} has the value {shown(repeated[0])} twice")
-        if key == _FILE:
-            axes[key] = [value and str(Path(value).resolve()) for value in axes[key]]
+        if key in _FILES:
+            axes[key] = [value and _whole_path(value) for value in axes[key]]
     return axes
 
 
@@ -55,10 +56,16 @@ def check_axes(experiment: str, recipe: str, axes: Mapping[str, Sequence[Any]]) 
 
 
 def with_whole_path(word: str) -> str:
-    """An override as it holds in any folder: `model.init_from` is the one that names a file."""
+    """An override as it holds in any folder."""
     key, _, text = word.partition("=")
-    path = read_value(key, text) if key == _FILE else None
-    return as_words({key: str(Path(path).resolve())})[0] if path and not path.startswith(FROM_RECIPE) else word
+    path = read_value(key, text) if key in _FILES else None
+    return as_words({key: _whole_path(path)})[0] if path else word
+
+
+def _whole_path(value: str) -> str:
+    """The value of a setting that names a file; one that names a recipe or a module stays."""
+    of_file = not value.startswith(FROM_RECIPE) and (".py:" in value or ":" not in value)
+    return str(Path(value).resolve()) if of_file else value
 
 
 def sweep_file(title: str, parameters: Mapping[str, Sequence[Any]], command: Sequence[str], **of_sweep: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,6 +19,7 @@ from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
+from metaformer_ablate.tasks.error_analysis.runs import facts_of_run
 from metaformer_ablate.tasks.registry import part_of
 from metaformer_ablate.trained.load import load_images_of, load_net, load_trained
 
@@ -43,7 +44,10 @@ TOLERANCE = 1e-3
 
 
 # Settings that change how a model trains and not what it computes once it has its weights.
-_TRAINING_ALONE = ("drop_path", "head_dropout", "conv_init", "init_from", "init_sha256", "init_run")
+_TRAINING_ALONE = (
+    *("drop_path", "head_dropout", "conv_init"),
+    *("init_from", "init_sha256", "init_run", "init_averaged", "new_head"),
+)
 
 
 class NotExported(Exception):
@@ -54,7 +58,7 @@ def timm_name(spec: RunSpec) -> str | None:
     """The model of timm that has the architecture of a spec; None where timm has none."""
     import timm
 
-    if spec.model.timm is not None or spec.model.comparator is not None:
+    if spec.model.whole is not None:
         return spec.model.timm
     for name in NAMED:
         if timm.is_model(name) and _architecture(_named(name)) == _architecture(spec.model):
@@ -94,10 +98,17 @@ class _Trained:
     output: str  # what the net gives, as its task calls it
 
 
-def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ...] = FORMATS) -> dict[str, Any]:
+def export(
+    record: Record,
+    folder: DataFolder,
+    out: Path,
+    formats: tuple[str, ...] = FORMATS,
+    own_class: Sequence[str] = (),
+) -> dict[str, Any]:
     """Writes a run's model into `out` and returns what export.json says of it; each file is written whole.
 
-    The model takes normalised images, float32 [N, C, H, W], and gives logits [N, classes].
+    The model takes normalised images, float32 [N, C, H, W], and gives logits [N, classes]. `own_class` says where its
+    class may be, besides where an experiment here says (`located`).
 
     Raises RequestError where the run has no weights or its weights are not those of the record, NotExported where the
     model cannot be written or what was written computes something else.
@@ -105,7 +116,7 @@ def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ..
     import torch
 
     notes: list[str] = []
-    trained = _load(record, folder, notes)
+    trained = _load(record, folder, notes, own_class)
     spec, net = trained.spec, trained.net
     channels, _, size = spec.data.net_shape
     images = torch.randn((3, channels, size, size), generator=torch.Generator().manual_seed(0))
@@ -128,7 +139,7 @@ def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ..
         "timm": name,
         "timm_largest_difference": timm_logits,
         "input": {"shape": ["N", channels, size, size], "mean": trained.mean, "std": trained.std},
-        "output": {"shape": ["N", spec.data.classes]},
+        "output": {"shape": ["N", spec.data.classes], "classes": list(facts_of_run(record).known_classes) or None},
         "weights": trained.check,
         "files": {},
         "notes": notes,
@@ -137,7 +148,7 @@ def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ..
     if (out / ABOUT).exists():  # an earlier export, whose files would stand beside those of this one
         for file in (ABOUT, WEIGHTS, GRAPH):
             (out / file).unlink(missing_ok=True)
-    metadata = {key: json.dumps(about[key]) for key in ("run_id", "timm", "input", "spec")}
+    metadata = {key: json.dumps(about[key]) for key in ("run_id", "timm", "input", "output", "spec")}
     if "safetensors" in formats:
         about["files"][WEIGHTS] = _whole(out / WEIGHTS, lambda path: _write_weights(path, weights, metadata))
     if "onnx" in formats:
@@ -148,7 +159,7 @@ def export(record: Record, folder: DataFolder, out: Path, formats: tuple[str, ..
     return about
 
 
-def _load(record: Record, folder: DataFolder, notes: list[str]) -> _Trained:
+def _load(record: Record, folder: DataFolder, notes: list[str], own_class: Sequence[str]) -> _Trained:
     """The trained net; where the images are at hand, held to the record's predictions."""
     import torch
 
@@ -159,9 +170,9 @@ def _load(record: Record, folder: DataFolder, notes: list[str]) -> _Trained:
             images = load_images_of(record, folder)
         except NotAvailable as error:
             notes.append(f"the weights were not checked against the record's predictions: {error}")
-            spec, net = load_net(record)
+            spec, net = load_net(record, own_class)
         else:
-            run, check = load_trained(record, images, torch.device("cpu"))
+            run, check = load_trained(record, images, torch.device("cpu"), own_class)
             spec, net = run.spec, run.net.to(memory_format=torch.contiguous_format)
     except NotAvailable as error:
         raise RequestError(str(error)) from None

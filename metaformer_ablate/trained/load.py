@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.data.datasets import DATASETS
@@ -10,6 +11,7 @@ from metaformer_ablate.errors import NotAvailable, RequestError
 from metaformer_ablate.records.checkpoints import LAST, evaluated_weights
 from metaformer_ablate.records.compare import read_spec
 from metaformer_ablate.records.record import Record
+from metaformer_ablate.spec.own_class import located
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.tasks.registry import part_of, task_of
 
@@ -29,10 +31,7 @@ def load_images_of(record: Record, folder: DataFolder) -> Any:
     """
     spec = _spec(record)
     name, recorded = spec.data.name, record.data["data_fingerprint"]
-    facts = DATASETS[name]
-    if not facts.in_memory and facts.layout == "images":
-        raise NotAvailable(f"{name} is not read into memory; pictures are for the small data sets")
-    if not facts.in_memory and _not_there(folder, name):
+    if DATASETS[name].in_folder and _not_there(folder, name):
         raise NotAvailable(f"{name} is not in {folder.path}; name its folder with --data")
     if missing := folder.missing(name):
         names = ", ".join(path.name for path in missing[:3]) + (" and others" if len(missing) > 3 else "")
@@ -63,10 +62,11 @@ def _spec(record: Record) -> RunSpec:
         raise NotAvailable(str(error)) from None
 
 
-def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
+def load_net(record: Record, own_class: Sequence[str] = ()) -> tuple[RunSpec, nn.Module]:
     """A run's spec and its net on the CPU with the weights that `--keep-checkpoints` left, not yet held to anything.
 
-    Raises NotAvailable where there are no weights, or where they do not fit the model.
+    `own_class` says where its class may be, besides where an experiment here says (`located`). Raises NotAvailable
+    where there are no weights or no class, or where the weights do not fit the model.
     """
     import torch
 
@@ -81,7 +81,11 @@ def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
     except Exception as error:  # whatever a damaged file makes of the unpickler
         raise NotAvailable(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     # The weights replace whatever the net would have started from, so that file is not needed.
-    blank = spec.model_copy(update={"model": spec.model.model_copy(update={"init_from": None})})
+    try:
+        model = located(spec.model, record.run_id, own_class)
+    except RequestError as error:
+        raise NotAvailable(str(error)) from None
+    blank = spec.model_copy(update={"model": model.model_copy(update={"init_from": None})})
     net: nn.Module = task_of(spec).part("net").build_net(blank)
     try:
         net.load_state_dict(evaluated_weights(stored, spec.train.ema is not None))
@@ -90,7 +94,9 @@ def load_net(record: Record) -> tuple[RunSpec, nn.Module]:
     return spec, net
 
 
-def load_trained(record: Record, images: Any, device: torch.device) -> tuple[Any, dict[str, Any]]:
+def load_trained(
+    record: Record, images: Any, device: torch.device, own_class: Sequence[str] = ()
+) -> tuple[Any, dict[str, Any]]:
     """A run's trained net as its task asks it, and how closely it repeats the record's predictions.
 
     `images` are those of `load_images_of`. Raises NotAvailable where there are no weights, or where they are not those
@@ -99,7 +105,7 @@ def load_trained(record: Record, images: Any, device: torch.device) -> tuple[Any
     from metaformer_ablate.system.devices import device_name
 
     part = part_of(record.spec(), "trained", ASKED)
-    spec, net = load_net(record)
+    spec, net = load_net(record, own_class)
     # The record says what `auto` came to; older ones lack it, and then the spec says it.
     bf16 = record.data.get("precision", spec.train.precision) == "bf16"
     trained = part.trained_run(record, spec, net, images, device, bf16)

@@ -22,6 +22,7 @@ from torch import nn
 
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.cpu_ops import cpu_operators
+from metaformer_ablate.models.own_checks import Conditions
 from metaformer_ablate.system.cache import cache_dir
 from metaformer_ablate.training.spec import TrainSpec
 
@@ -42,9 +43,7 @@ class ComputeSettings:
     def on(cls, device: torch.device, train: TrainSpec) -> ComputeSettings:
         """Raises RequestError for kernels that the device cannot run."""
         gpu = device.type == "cuda"
-        precision, kernels = train.precision, train.kernels
-        if precision == "auto":
-            precision = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        precision, kernels = _precision(device, train), train.kernels
         if kernels == "auto":
             kernels = "triton" if _has_triton(device) else "torch"
         if kernels == "triton" and not _has_triton(device):
@@ -54,6 +53,20 @@ class ComputeSettings:
 
     def to_record(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def conditions(train: TrainSpec, device: torch.device | None) -> Conditions | None:
+    """What components of the user's own are tried under on a device, before a training; None without one."""
+    if device is None:
+        return None
+    return Conditions(train.memory_format, _precision(device, train) == "bf16", device)
+
+
+def _precision(device: torch.device, train: TrainSpec) -> str:
+    if train.precision != "auto":
+        return train.precision
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp32"
 
 
 def _has_triton(device: torch.device) -> bool:

@@ -127,6 +127,17 @@ def test_a_failed_run_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (lambda: ma.load_experiment("pooling_size").run(workers=-1), "workers is '-1'; allowed: an integer"),
         (lambda: ma.load_experiment("pooling_size").run(max_hours=0), "max_hours is 0; allowed: a number above 0"),
         (lambda: ma.load_experiment("pooling_size").table().to_latex(columns=["rows"]), "unknown column 'rows'"),
+        (
+            lambda: ma.load_experiment("pooling_size").table().to_text("txt"),
+            "style: unknown format 'txt' (did you",
+        ),
+        (lambda: ma.load_experiment("pooling_size").table().to_text(digits=9), "digits is 9; allowed: an integer"),
+        (lambda: ma.load_experiment("pooling_size").table().to_latex(fit="colum"), "fit: unknown width 'colum' (did"),
+        (lambda: ma.load_experiment("pooling_size").table().to_latex(label="a}"), "label is 'a}'; allowed: letters"),
+        (
+            lambda: ma.load_experiment("pooling_size").plot("rows", look=ma.Look(width=99)),
+            "the width is 99 in",
+        ),
         (lambda: ma.load_experiment("pooling_size").table().row("pool4"), "unknown row 'pool4'"),
     ],
 )

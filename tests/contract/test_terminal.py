@@ -28,7 +28,8 @@ COMMANDS = {
     "runs": f"table table5 {OF_STUDY} --runs",
     "compare": f"compare cifar10_small paper table5 --results {STUDY}",
     "explain": "explain table5 ppaa --recipe imagenet",
-    "show": f"show hybrid_stages {OF_STUDY}",
+    "explain-all": "explain table5 ppaa --all --recipe imagenet",
+    "show": f"show table5 {OF_STUDY}",
     "cost": "cost poolformer_s12 --no-speed",
     "status": f"status table5 {OF_STUDY} --seeds 7",
     "errors": f"errors {RUN} --results {STUDY} --out errors",
@@ -65,8 +66,16 @@ def test_notes_are_shortened_in_a_terminal_and_whole_on_request(
     piped = ablate(*words.split()).out
     question = "The test asks whether the rows would differ if trained again."
     assert question not in flat(short) and question in flat(whole) and question in flat(piped)
-    assert "`ablate table` with --notes shows them whole" in flat(short) and "--notes" not in whole
+    assert "`ablate table --notes` shows them whole" in flat(short) and "--notes" not in whole
     assert len(short) < len(whole)
+
+
+def test_show_names_some_of_many_rows_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = f"show table5 {OF_STUDY}"
+    short, whole = (flat(in_terminal(f"{words}{more}", 80, monkeypatch)) for more in ("", " --notes"))
+    covered = "a window of 3 covers the whole map in stage 4 (2 x 2)"
+    assert f"baseline, depthwise_conv, layer_norm and 6 more rows: {covered}" in short
+    assert f"relu, silu, no_residual, no_channel_mlp: {covered}" in whole
 
 
 def flat(text: str) -> str:

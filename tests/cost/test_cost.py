@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import metaformer_ablate.models.build
 from metaformer_ablate.cost.cost import count, macs_at_224
-from metaformer_ablate.cost.counting import DECLARED_UNCOUNTED, UncountedOperator, count_model
+from metaformer_ablate.cost.counting import DECLARED_UNCOUNTED, count_model, open_operators
 from metaformer_ablate.cost.speed import measure_speed
 from metaformer_ablate.models.components import ACTIVATIONS, MIXERS, NORMS
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -132,7 +132,8 @@ def test_every_part_is_counted_as_torch_counts_it(settings: dict[str, Any]) -> N
         build_net(spec).eval()(torch.zeros(1, 1, spec.data.image_size, spec.data.image_size))
     norms = sum(n for name, n in cost.macs_by_operator.items() if name.endswith("_norm"))
     assert cost.macs - norms == counter.get_total_flops() / 2 > 0
-    assert set(cost.uncounted) <= DECLARED_UNCOUNTED
+    transform = ["aten::fft_fftn"] if settings.get("model.token_mixer") == "fourier" else []
+    assert open_operators(cost.uncounted) == transform
 
 
 def named(settings: dict[str, Any]) -> tuple[RunSpec, Any]:
@@ -181,15 +182,13 @@ def test_attention_with_other_keys_and_values() -> None:
         (lambda x: x.sort(-1).values, "aten::sort"),
     ],
 )
-def test_an_operator_that_nobody_declared_is_an_error(operator: Any, name: str) -> None:
+def test_with_an_operator_that_nobody_declared_macs_are_a_lower_bound(operator: Any, name: str) -> None:
     class Mixer(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return operator(x)
 
-    with pytest.raises(UncountedOperator) as caught:
-        count_model(Mixer(), (2, 5, 7))
-    assert name.removesuffix("_ex") in str(caught.value)
-    assert "Mixer" in str(caught.value) and "DECLARED_UNCOUNTED" in str(caught.value)
+    found = open_operators(count_model(Mixer(), (2, 5, 7)).uncounted)
+    assert name.removesuffix("_ex") in {each.removesuffix("_ex") for each in found}
 
 
 def test_no_product_is_declared_as_uncounted() -> None:

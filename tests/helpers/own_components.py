@@ -31,6 +31,25 @@ class Halved(nn.Module):
 """
 
 
+GLOBAL_FILTER = """
+class GlobalFilter(nn.Module):
+    def __init__(self, site: Site):
+        super().__init__()
+        h, w, dim = site.height, site.width // 2 + 1, site.dim
+        self.complex_weight = nn.Parameter(torch.randn(h, w, dim, 2, dtype=torch.float32) * 0.02)
+
+    def forward(self, x):
+        x = x.permute(0, 2, 3, 1)
+        B, a, b, C = x.shape
+        x = x.to(torch.float32)
+        x = torch.fft.rfft2(x, dim=(1, 2), norm='ortho')
+        weight = torch.view_as_complex(self.complex_weight)
+        x = x * weight
+        x = torch.fft.irfft2(x, s=(a, b), dim=(1, 2), norm='ortho')
+        return x.permute(0, 3, 1, 2)
+"""
+
+
 PARTS = """
 token_mixers:
   roll: {class: my_parts.py:Roll, about: moved by a token}

@@ -32,9 +32,11 @@ def spec_of(
 
 def build_net(spec: RunSpec, kernels: str = "torch") -> nn.Module:
     """The net of a spec, its weights as a run of it begins with them."""
+    import torch
+
     from metaformer_ablate.tasks.classification import net
 
-    return net.build_net(spec, kernels)
+    return net.build_net(spec, kernels, device=torch.device("cpu"))
 
 
 def fake_record(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Result
-from own_components import CLASSES, PARTS, WORDS
+from own_components import CLASSES, GLOBAL_FILTER, PARTS, WORDS
 from specs import build_net, spec_of
 
 from metaformer_ablate.errors import RequestError
@@ -244,18 +244,116 @@ def test_a_class_that_cannot_be_built_is_refused(
     home: Path, ablate: Callable[..., Result], before: str, after: str, sentence: str
 ) -> None:
     edit(home / "my_parts.py", before, after)
-    assert re.search(sentence, ablate("show", "rolling", *WORDS).sentence)
+    assert re.search(sentence, refused(ablate("show", "rolling", *WORDS)))
 
 
-def test_an_operator_that_nobody_counts_has_to_be_declared(home: Path, ablate: Callable[..., Result]) -> None:
+def refused(shown: Result) -> str:
+    """What `show` says of the row `roll`, which cannot be trained; the others are shown."""
+    lines = [line for line in shown.err.splitlines() if not line.startswith(LOADED)]
+    assert (shown.code, len(lines)) == (1, 1), shown.err
+    assert "Traceback" not in shown.err and re.search("pooling .* Pooling .* 0.0", shown.out)
+    return lines[0].removeprefix("error: row 'roll': ")
+
+
+def test_macs_without_an_operator_that_nobody_counts_are_a_lower_bound(
+    home: Path, ablate: Callable[..., Result]
+) -> None:
     edit(home / "my_parts.py", "x.roll(self.by, dims=3)", "x.cumsum(3)")
     words = ("show", "rolling", *WORDS)
-    sentence = ablate(*words).sentence
-    assert "uses aten::cumsum, which is neither counted nor declared" in sentence
-    assert "write uncounted: [aten::cumsum] in the part's line of parts.yaml" in sentence
+    note = "MACs are a lower bound: nobody counts aten::cumsum"
+    pooling, roll = ablate(*words, "--json").json["rows"]
+    assert roll["macs"] == pooling["macs"] and roll["uncounted"]["aten::cumsum"] == 1
+    assert note in roll["notes"] and note not in pooling["notes"]
+    assert re.search(r"roll .* ≥ 0\.0", ablate(*words).out)
+    assert "at least" in ablate("cost", "rolling", "--no-speed", *WORDS).out
+    assert ablate("run", "rolling", *WORDS).code == 0
+    for style, more in {"text": (), "markdown": (), "latex": ("--columns", "row,macs,top1"), "html": ()}.items():
+        table = ablate("table", "rolling", *WORDS, "--format", style, *more).out
+        assert "lower bound" in table and re.search(r"(≥|\\ge\}) 0\.0", table), style
     edit(home / "parts.yaml", "about:", "uncounted: [aten::cumsum], about:")
-    result = ablate(*words, "--json")
-    assert "aten::cumsum" in {row["name"]: row for row in result.json["rows"]}["roll"]["uncounted"]
+    assert note not in ablate(*words).out and "≥" not in ablate("table", "rolling", *WORDS).out
+
+
+def test_a_function_counts_a_part(home: Path, ablate: Callable[..., Result]) -> None:
+    """Inside it nothing else is counted, and its word stands over a record's lower bound."""
+    count = "\n\ndef moves(mixer, shape):\n    return 1000 * mixer.by + shape[0] * shape[1]\n"
+    edit(home / "my_parts.py", "x.roll(self.by, dims=3)", "torch.fft.fft2(x).real @ x")
+    (home / "my_parts.py").write_text((home / "my_parts.py").read_text() + count)
+    assert ablate("run", "rolling", *WORDS).code == 0
+    pooling, roll = ablate("table", "rolling", *WORDS, "--json").json["rows"]
+    assert roll["macs"] == pooling["macs"] + 16 * 2 * 2 * 2, "16 products of 2 x 2 matrices"
+    edit(home / "parts.yaml", "about:", "macs: moves, about:")
+    shown = ablate("show", "rolling", *WORDS, "--json").json["rows"][1]
+    assert shown["macs"] == pooling["macs"] + 1000 + 16 * 2 and "aten::fft_fft2" not in shown["uncounted"]
+    assert not any("lower bound" in note for note in shown["notes"])
+    assert ablate("table", "rolling", *WORDS, "--json").json["rows"][1]["macs"] == shown["macs"]
+    edit(home / "my_parts.py", "return 1000 * mixer.by", "return 0.5 * mixer.by")
+    sentence = refused(ablate("show", "rolling", *WORDS))
+    assert "its function moves gives 32.5 for [16, 2, 2]; allowed: the multiply-adds of one image" in sentence
+    edit(home / "my_parts.py", "return 0.5 * mixer.by", "return mixer.bye")
+    sentence = refused(ablate("show", "rolling", *WORDS))
+    assert re.search(r"moves cannot count .* no attribute 'bye' \(my_parts.py, line \d+\)", sentence)
+    edit(home / "parts.yaml", "macs: moves", "macs: move")
+    assert "has no function 'move' (did you mean 'moves'?)" in refused(ablate("show", "rolling", *WORDS))
+
+
+@pytest.mark.parametrize("name", ["aten::fft_rfft2", "aten::linalg_inv", "aten::bmm", "aten::convolution"])
+def test_a_product_cannot_be_declared_as_free(home: Path, name: str) -> None:
+    edit(home / "parts.yaml", "about:", f"uncounted: [{name}], about:")
+    with pytest.raises(RequestError, match=f"uncounted: {name} multiplies; allowed: operators that only move"):
+        COMPONENTS.read_own()
+
+
+def test_a_parameter_of_four_dimensions_keeps_its_layout(home: Path, ablate: Callable[..., Result]) -> None:
+    """GFNet's global filter (github.com/raoyongming/GFNet), its lines as they are, under digits as it is."""
+    (home / "my_parts.py").write_text(CLASSES + GLOBAL_FILTER)
+    edit(home / "parts.yaml", "my_parts.py:Roll", "my_parts.py:GlobalFilter")
+    edit(home / "experiments" / "rolling.yaml", "[pooling, pooling, pooling, roll]", "roll")
+    done = ablate("run", "rolling", *WORDS, "--json")
+    assert done.code == 0, done.err
+    row = done.json["tables"][0]["rows"][1]
+    assert row["status"] == "ok" and {"aten::fft_rfft2", "aten::fft_irfft2"} <= row["uncounted"].keys()
+    assert "MACs are a lower bound: nobody counts aten::fft_irfft2, aten::fft_rfft2" in row["notes"]
+
+
+FLAT = "x.view(len(x), -1).view(x.shape)"  # fits no image in channels_last
+
+
+def test_a_part_is_tried_as_the_run_computes(home: Path, ablate: Callable[..., Result]) -> None:
+    """The row is named, with line and way out, and the others are trained."""
+    edit(home / "my_parts.py", "x.roll(self.by, dims=3)", FLAT)
+    words = ("rolling", *WORDS, "model.norm=affine")
+    line = (home / "my_parts.py").read_text().split(FLAT)[0].count("\n") + 1
+    place = rf"view size is not compatible.* \(my_parts.py, line {line}\); allowed: train.memory_format=contiguous"
+    assert re.search(f"the model with roll cannot run: RuntimeError: {place}", refused(ablate("show", *words)))
+    done = ablate("run", *words, "--json")
+    assert done.code == 1 and re.search(f"error: rolling/roll: the model with roll cannot run.*{place}", done.err)
+    assert [row["status"] for row in done.json["tables"][0]["rows"]] == ["ok", "missing"]
+    assert re.search(f"rolling/roll: .*{place}", ablate("run", *words).sentence), "nothing else is left"
+    assert ablate("run", *words, "train.memory_format=contiguous").code == 0
+
+
+def test_the_precision_and_the_way_back_are_tried(home: Path, ablate: Callable[..., Result]) -> None:
+    words = ("show", "rolling", *WORDS)
+    product = "kernel(x @ x.mT) @ x"
+    kernel = (
+        "\n\ndef kernel(x):\n    if x.dtype != torch.float32:\n        raise TypeError('fp32 alone')\n    return x\n"
+    )
+    (home / "my_parts.py").write_text((home / "my_parts.py").read_text() + kernel)
+    edit(home / "my_parts.py", "x.roll(self.by, dims=3)", product)
+    sentence = refused(ablate(*words, "train.precision=bf16"))
+    assert "TypeError: fp32 alone" in sentence and sentence.endswith("allowed: train.precision=fp32")
+    edit(home / "my_parts.py", product, "x.exp().mul_(2)")
+    sentence = refused(ablate(*words))
+    assert re.search(r"in its backward pass RuntimeError: .* inplace operation.* \(my_parts.py, line 12\)$", sentence)
+
+
+def test_a_worker_records_what_it_cannot_build(home: Path, ablate: Callable[..., Result]) -> None:
+    """Where nothing was tried beforehand the run fails, and the others go on."""
+    edit(home / "my_parts.py", "x.roll(self.by, dims=3)", FLAT)
+    words = ("rolling", "row=roll", *WORDS, "model.norm=affine")
+    done = ablate("trial", *words)
+    assert done.code == 1 and "allowed: train.memory_format=contiguous" in done.err, done.err
 
 
 def test_drawing_the_check_changes_no_weights(home: Path) -> None:
@@ -299,5 +397,5 @@ def test_commands_that_only_read_records_run_no_code(home: Path, ablate: Callabl
 )
 def test_code_that_exits_is_an_error(home: Path, ablate: Callable[..., Result], before: str, after: str) -> None:
     edit(home / "my_parts.py", before, after)
-    sentence = ablate("show", "rolling", *WORDS).sentence
+    sentence = refused(ablate("show", "rolling", *WORDS))
     assert re.search(r"cannot be (loaded|built)|cannot run", sentence) and "SystemExit: 0 (my_parts.py" in sentence

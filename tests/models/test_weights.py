@@ -14,7 +14,9 @@ from specs import build_net, spec_of
 from torch import Tensor, nn
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.models.weights import fit, load_weights, our_names, read_weights, save_weights, to_timm
+from metaformer_ablate.models.spec import ModelSpec
+from metaformer_ablate.models.starting import start_from, weights_of
+from metaformer_ablate.models.weights import fit, our_names, read_weights, save_weights, to_timm
 
 # The first four logits of the authors' code (sail-sg/poolformer models/, sail-sg/metaformer metaformer_baselines.py) in
 # float64, with the weights of `golden.fill` renamed into their models, for `golden.image(224)`.
@@ -72,7 +74,7 @@ def test_the_authors_checkpoints_fill_every_parameter(name, wrapper, tmp_path):
     tensors = {key: torch.randn(shape) for key, shape in AUTHORS_NAMES[name].items()}
     torch.save(tensors if wrapper is None else {wrapper: tensors, "epoch": 300}, tmp_path / "weights.pth.tar")
     net = named(name)
-    load_weights(net, tmp_path / "weights.pth.tar")
+    start_from(net, ModelSpec().model_copy(update={"init_from": f"{tmp_path / 'weights.pth.tar'}"}), 1000)
     for (key, value), theirs_value in zip(net.state_dict().items(), _in_our_order(net, tensors), strict=True):
         assert torch.equal(value.flatten(), theirs_value.flatten()), key
 
@@ -201,11 +203,11 @@ def test_checkpoints_as_other_programs_write_them(tiny, tmp_path):
     }
     for name, content in files.items():
         torch.save(content, tmp_path / name)
-        read = read_weights(tmp_path / name)
+        read = weights_of(str(tmp_path / name), None, tiny)
         assert read.keys() == tiny.keys() and all(torch.equal(read[key], tiny[key]) for key in tiny), name
     torch.save({"module.a": torch.ones(1), "a": torch.zeros(1)}, tmp_path / "twice")
     with pytest.raises(RequestError, match="several tensors of one name"):
-        read_weights(tmp_path / "twice")
+        weights_of(str(tmp_path / "twice"), None, tiny)
 
 
 def test_the_error_of_another_reader_is_one_plain_sentence(tmp_path):

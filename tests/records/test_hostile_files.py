@@ -152,6 +152,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "epochs as text": ({"epochs": "2"}, "epochs"),
     "a loss that is none": ({"metrics": {"top1": 95.0, "top5": 99.0, "loss": "low"}}, "metrics.loss"),
     "uncounted as a list": ({"uncounted": []}, "uncounted"),
+    "classes as a text": ({"classes": "cat"}, "classes"),
     "at chance, perhaps": ({"at_chance": "perhaps"}, "at_chance"),
     "unreadable as a number": ({"unreadable": {"train": 3}}, "unreadable.train"),
     "a reason that is a list": ({"reason": ["x"]}, "reason"),
@@ -415,9 +416,9 @@ def check_record(changes: dict[str, Any]) -> None:
 
 
 KEYS = st.sampled_from(
-    "format run_id status reason metrics at_chance params frozen_params macs macs_224 uncounted epochs images_seen "
-    "seconds device precision compiled kernels cpu unreadable peak_memory_bytes versions git data_fingerprint started "
-    "ended task other".split()
+    "format run_id status reason metrics at_chance params frozen_params macs macs_224 uncounted classes epochs "
+    "images_seen seconds device precision compiled kernels cpu unreadable peak_memory_bytes versions git "
+    "data_fingerprint started ended task other".split()
 )
 
 

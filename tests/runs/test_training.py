@@ -54,8 +54,8 @@ CPU = torch.device("cpu")
 EXPERIMENTS = REPOSITORY / "experiments"
 
 # Of a record; `checksums` is the store's own.
-KEYS = """format run_id status reason metrics at_chance params frozen_params macs macs_224 uncounted epochs images_seen
-seconds device precision compiled kernels cpu peak_memory_bytes versions git data_fingerprint started ended
+KEYS = """format run_id status reason metrics at_chance params frozen_params macs macs_224 uncounted classes epochs
+images_seen seconds device precision compiled kernels cpu peak_memory_bytes versions git data_fingerprint started ended
 checksums""".split()
 
 

@@ -47,7 +47,8 @@ def test_the_seeds_are_those_that_make_the_interval_so_wide() -> None:
     assert seeds_for(0.1, [0.5, 0.5, 0.5], 20) == 3, "no spread is seen, and none to be narrowed"
 
 
-UNTIL, MOST, ROWS, TABLES = 0.5, 30, 17, 3_000
+UNTIL, MOST, ROWS, TABLES = 0.5, 30, 17, 4_000
+FIXED = {"normal": 13, "skewed": 16}  # seeds with which all rows get there in 9 of 10 tables
 
 
 @pytest.mark.slow
@@ -58,26 +59,29 @@ def test_looking_early_raises_no_false_alarms(first: int, noise: str) -> None:
     half a point, by this procedure, by a look at the width after every seed, and by one number of seeds for all."""
     generator = np.random.default_rng([first, len(noise)])
     own = np.geomspace(0.15, 0.6, ROWS)[:, None]
-    alarms = {"two-stage": 0, "each seed": 0}
+    alarms = {"two-stage": 0, "each seed": 0, "one number": 0}
     covered, runs = dict.fromkeys(alarms, 0), dict.fromkeys(alarms, 0)
     enough = np.zeros(MOST + 1)
     for _ in range(TABLES):
         rows = differences(generator, noise, own)
         counts = [seeds_for(UNTIL, row[:first].tolist(), MOST) for row in rows]
-        looked = [looking(row, first) for row in rows]
-        for name, ns, head in (("two-stage", counts, first), ("each seed", looked, None)):
+        halves = half_widths(rows)
+        looked = looking(halves, first)
+        one = [FIXED[noise]] * ROWS
+        for name, ns, head in (("two-stage", counts, first), ("each seed", looked, None), ("one number", one, None)):
             tests = [paired_difference(row[:n].tolist(), [0.0] * n, head) for row, n in zip(rows, ns, strict=True)]
             alarms[name] += any(p is not None and p < 0.05 for p in holm([test.p for test in tests]))
             covered[name] += sum(test.ci95 is None or test.ci95[0] <= 0 <= test.ci95[1] for test in tests)
             runs[name] += sum(ns) + max(ns)
-        enough[fixed(rows) :] += 1 / TABLES
+        enough[fixed(halves) :] += 1 / TABLES
     number = int(np.argmax(enough >= 0.9))
     shares = {name: f"{covered[name] / TABLES / ROWS:.1%} cover, {alarms[name] / TABLES:.1%} any" for name in alarms}
     print(
         f"\n{noise} noise, {first} first seeds: "
         + "; ".join(f"{name} {text}, {runs[name] / TABLES:.0f} runs" for name, text in shares.items())
-        + f"; of one number {number} seeds, {number * (ROWS + 1)} runs, for all rows to get there in 9 of 10 tables"
+        + f"; the one number is {number} seeds, for all rows to get there in 9 of 10 tables"
     )
+    assert number == pytest.approx(FIXED[noise], abs=1)
     if noise == "normal":
         assert alarms["two-stage"] / TABLES < 0.05 + 3 * (0.05 * 0.95 / TABLES) ** 0.5
         assert covered["two-stage"] / TABLES / ROWS == pytest.approx(0.95, abs=0.004)
@@ -91,17 +95,27 @@ def differences(generator: np.random.Generator, noise: str, own: np.ndarray) -> 
     return top1[1:] - top1[0]
 
 
-def looking(row: np.ndarray, first: int) -> int:
-    """The seeds after which the interval of all so far is narrow enough."""
-    for n in range(first, MOST):
-        if scipy.special.stdtrit(n - 1, 0.975) * row[:n].std(ddof=1) / math.sqrt(n) <= UNTIL:
-            return n
-    return MOST
+NUMBERS = np.arange(1, MOST + 1)
+QUANTILES = scipy.stats.t.ppf(0.975, np.maximum(NUMBERS - 1, 1))
 
 
-def fixed(rows: np.ndarray) -> int:
+def half_widths(rows: np.ndarray) -> np.ndarray:
+    """Half of the interval of each row after each seed, infinite after the first two: [rows, seeds]."""
+    sums, squares = rows.cumsum(axis=1), (rows**2).cumsum(axis=1)
+    variance = np.maximum(squares - sums**2 / NUMBERS, 0) / np.maximum(NUMBERS - 1, 1)
+    found = QUANTILES * np.sqrt(variance / NUMBERS)
+    found[:, :2] = np.inf
+    return found
+
+
+def looking(halves: np.ndarray, first: int) -> list[int]:
+    """The seeds of each row after which the interval of all so far is narrow enough."""
+    narrow = (halves <= UNTIL) & (NUMBERS >= first)
+    narrow[:, -1] = True
+    return (narrow.argmax(axis=1) + 1).tolist()
+
+
+def fixed(halves: np.ndarray) -> int:
     """The fewest seeds of every row with which all intervals are narrow enough."""
-    for n in range(3, MOST):
-        if scipy.special.stdtrit(n - 1, 0.975) * rows[:, :n].std(axis=1, ddof=1).max() / math.sqrt(n) <= UNTIL:
-            return n
-    return MOST
+    narrow = (halves <= UNTIL).all(axis=0)
+    return int(narrow.argmax()) + 1 if narrow.any() else MOST

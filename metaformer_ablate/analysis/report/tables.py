@@ -105,7 +105,7 @@ def _row(row: TableRow, section: Section, report: Report, marks: dict[str, int])
         words(row.group),
         head(row.label, marks=marked(notes)),
         number(row.params, format_millions(row.params, row.frozen_params)),
-        number(row.macs, format_billions(row.macs)),
+        number(row.macs, format_billions(row.macs, row.uncounted)),
         mean_cell(row, target),
         number(row.n, row.n, target=target if row.n else None),
         number(delta.mean if delta else None, shift, target=target if delta else None, rest=interval, style="whole"),

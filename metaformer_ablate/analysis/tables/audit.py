@@ -15,6 +15,7 @@ from metaformer_ablate.analysis.tables.types import Finding
 from metaformer_ablate.data.rules import REMARKS
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.status import RunState
+from metaformer_ablate.spec.merge import WHOLE_MODELS
 from metaformer_ablate.spec.plan import Plan, differences
 from metaformer_ablate.tasks.base import Metric
 
@@ -23,7 +24,7 @@ Runs = Mapping[str, Sequence[RunState]]
 
 # What stands for other fields: a row that sets it declares those too.
 _STANDS_FOR: dict[str, str | tuple[str, ...]] = {
-    **dict.fromkeys(("model.name", "model.size", "model.timm", "model.comparator"), "model."),
+    **dict.fromkeys((*WHOLE_MODELS, "model.size"), "model."),
     "train.epoch_factor": ("train.epochs", "train.steps", "train.milestones"),
     "train.optimizer": ("train.betas", "train.eps"),
     "train.schedule": ("train.gamma", "train.power"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table, TableRow
+from metaformer_ablate.cost.counting import open_operators
 from metaformer_ablate.errors import RequestError, unknown
 from metaformer_ablate.statistics.effects import Estimate
 from metaformer_ablate.tasks.base import Metric
@@ -47,8 +48,11 @@ def format_millions(params: int | None, frozen: int | None = None) -> str:
     return f"{params / 1e6:.{digits}f}" + (f" + {frozen / 1e6:.{digits}f} frozen" if frozen else "")
 
 
-def format_billions(macs: int | None) -> str:
-    return "-" if macs is None else f"{macs / 1e9:.2f}" if macs >= 1e8 else f"{macs / 1e9:.4f}"
+def format_billions(macs: int | None, uncounted: Iterable[str] | None) -> str:
+    """`1.82`, or `≥ 1.82` where nobody counts one of the operators that were not counted."""
+    if macs is None:
+        return "-"
+    return ("≥ " if open_operators(uncounted or ()) else "") + f"{macs / 1e9:.{2 if macs >= 1e8 else 4}f}"
 
 
 def metric_range(metric: Metric) -> tuple[float, float]:
@@ -168,7 +172,7 @@ def columns_of(metric: Metric) -> dict[str, Column]:
             lambda row, digits: format_millions(row.params, row.frozen_params),
             parts=(LatexColumn("Params (M)", lambda row, digits: format_millions(row.params)),),
         ),
-        "macs": Column("MACs (G)", lambda row, digits: format_billions(row.macs)),
+        "macs": Column("MACs (G)", lambda row, digits: format_billions(row.macs, row.uncounted)),
         metric.name: Column(
             metric.heading,
             format_mean,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from metaformer_ablate.analysis.escapes import beyond_pdflatex, escape_latex
 from metaformer_ablate.analysis.tables.sheet import Sheet
+from metaformer_ablate.errors import RequestError, unknown
 
 FITS = ("column", "page")
 
@@ -31,6 +32,12 @@ class Latex:
     caption: str | None = None
     label: str | None = None
     bold: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fit not in FITS:
+            raise RequestError(f"fit: {unknown('width', self.fit, FITS)}")
+        if self.label is not None and not re.fullmatch(r"[\w:.+/-]+", self.label, re.ASCII):
+            raise RequestError(f"label is {self.label!r}; allowed: letters, digits and : . - _ + /")
 
 
 def render_latex(sheet: Sheet, transposed: bool, latex: Latex, best: Collection[int] = ()) -> str:

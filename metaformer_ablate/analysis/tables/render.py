@@ -56,7 +56,7 @@ def render(
     if style == "text" and columns is None and not transposed:
         sheet = _narrowed(table, sheet, width or text_width())
     if style == "text" and not notes:
-        sheet = sheet.with_short_notes()
+        sheet = sheet.with_short_notes("table")
     if style == "latex":
         text = render_latex(sheet, transposed, latex, _best(table, decimals) if latex.bold else ())
     else:

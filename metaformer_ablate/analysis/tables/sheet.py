@@ -38,12 +38,12 @@ class Sheet:
     def notes(self) -> list[str]:
         return [*(f"[{number}] {note}" for number, note in self.footnotes), *self.explanations]
 
-    def with_short_notes(self) -> Sheet:
+    def with_short_notes(self, command: str) -> Sheet:
         """The sheet with the first sentence of each note, and a line that says so where any has more."""
         footnotes = [(number, _first_sentence(note)) for number, note in self.footnotes]
         explanations = [_first_sentence(note) for note in self.explanations]
         if footnotes != list(self.footnotes) or explanations != list(self.explanations):
-            explanations.append("Notes are shortened; `ablate table` with --notes shows them whole.")
+            explanations.append(f"Notes are shortened; `ablate {command} --notes` shows them whole.")
         return replace(self, footnotes=footnotes, explanations=explanations)
 
     @property
@@ -86,7 +86,9 @@ def make_sheet(table: Table, names: Sequence[str], digits: int, style: str) -> S
     marks = []
     for row in table.rows:
         audited = [finding.number for finding in table.own_findings(row)]
-        marks.append(audited + [numbers.setdefault(note, len(numbers) + 1) for note in table.notes_of(row)])
+        marks.append(
+            audited + [numbers.setdefault(note, max(numbers.values(), default=0) + 1) for note in table.notes_of(row)]
+        )
     known = columns_of(table.metric)
     return Sheet(
         title=table.title,

@@ -28,6 +28,7 @@ from metaformer_ablate.analysis.tables.types import (
     TableRow,
 )
 from metaformer_ablate.cost.cost import cached_cost
+from metaformer_ablate.cost.counting import lower_bound_notes, open_operators
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.status import RunState, no_records_hint, run_states, seeds_with_records, stray_seeds
 from metaformer_ablate.records.store import Store
@@ -185,14 +186,14 @@ def _table_row(
 ) -> TableRow:
     row = plan.experiment.rows[name]
     values = list(_values(states, metric).values())
-    summary = summarise(values)
+    summary, counts = summarise(values), _counts(plan, name, states)
     return TableRow(
         metric=metric,
         name=name,
         label=row.label,
         group=row.group,
         set=row.sets(plan.recipe.name),
-        **_counts(plan, name, states),
+        **counts,
         n=summary.n,
         mean=summary.mean,
         std=summary.std,
@@ -205,6 +206,7 @@ def _table_row(
         status=_row_status(states),
         notes=(
             *row_notes(plan, name),
+            *lower_bound_notes(counts["uncounted"] or ()),
             *_run_notes(states),
             *_absurd(metric, summary.ci95, delta),
         ),
@@ -214,13 +216,16 @@ def _table_row(
 
 
 def _counts(plan: Plan, name: str, states: Sequence[RunState]) -> dict[str, Any]:
-    """Parameters and MACs: a record's, or what `show` has counted on this machine, if it has."""
+    """Parameters and MACs: a record's, or what `show` has counted on this machine, if it has.
+
+    What has been counted since stands over a record's lower bound.
+    """
     records = [state.record for state in states if state.record is not None]
     counts = next((r.data for r in records if r.data["params"] is not None), None)
-    if counts is None:
+    if counts is None or open_operators(counts.get("uncounted") or ()):
         known = cached_cost(plan.specs[name]) if name in plan.specs else None
-        counts = asdict(known) if known else {}
-    return {key: counts.get(key) for key in ("params", "frozen_params", "macs")}
+        counts = asdict(known) if known else counts or {}
+    return {key: counts.get(key) for key in ("params", "frozen_params", "macs", "uncounted")}
 
 
 def _bootstrap(values: list[float], pairs: Pairs) -> Bootstrap | None:

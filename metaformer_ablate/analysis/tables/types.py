@@ -103,6 +103,7 @@ class TableRow:
     params: int | None = None
     frozen_params: int | None = None
     macs: int | None = None
+    uncounted: Mapping[str, int] | None = None  # calls of operators that are not in `macs`
     n: int = 0
     mean: float | None = None
     std: float | None = None

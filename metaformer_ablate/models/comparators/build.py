@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -57,13 +58,24 @@ def check_timm_name(name: str) -> None:
         raise RequestError(unknown("timm model", name, close or timm.list_models()[:12]))
 
 
-def build_timm(name: str, *, in_chans: int, num_classes: int, image_size: int, drop_path: float) -> nn.Module:
-    """A model of timm by its name, with random weights. Raises RequestError for a name that timm does not have."""
+def build_timm(
+    name: str, args: Mapping[str, Any], *, in_chans: int, num_classes: int, image_size: int, drop_path: float
+) -> nn.Module:
+    """A model of timm by its name, with random weights and arguments of its own.
+
+    Raises RequestError for a name that timm does not have, and for arguments that the model cannot be built with.
+    """
     import timm
 
     check_timm_name(name)
-    shape: dict[str, Any] = {"in_chans": in_chans, "num_classes": num_classes, "drop_path_rate": drop_path}
+    shape: dict[str, Any] = {"in_chans": in_chans, "num_classes": num_classes, "drop_path_rate": drop_path, **args}
     try:
-        return timm.create_model(name, pretrained=False, img_size=image_size, **shape)
-    except TypeError:  # convolutional networks take any size and no argument for it
-        return timm.create_model(name, pretrained=False, **shape)
+        try:
+            return timm.create_model(name, pretrained=False, **{"img_size": image_size, **shape})
+        except TypeError:  # convolutional networks take any size and no argument for it
+            return timm.create_model(name, pretrained=False, **shape)
+    except Exception as error:  # whatever timm's code makes of an argument
+        if not args:
+            raise
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise RequestError(f"model.timm is {name!r}, which cannot be built with {dict(args)}: {said}") from None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from metaformer_ablate.data.spec import DataSpec
-from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
+from metaformer_ablate.tasks.classification.trained import EvaluatedImages
 
 GRAPH_OUTPUT = "logits"  # what an exported net gives
 
 
 def normalisation(
-    data: DataSpec, images: InMemoryData | None
+    data: DataSpec, images: EvaluatedImages | None
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Mean and standard deviation per channel (0 to 1) that an exported net expects; None where they are not known."""
     if images is not None:

@@ -7,11 +7,16 @@ from torch import nn
 
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.tasks.base import CostPart, RunSections
+from metaformer_ablate.training.compute import conditions
 
 
-def build_net(run: RunSections, kernels: str = "torch") -> nn.Module:
-    """The net of a run, on the CPU, its weights drawn from the seed (`models.build.build_model`)."""
-    return build_model(run.model, *run.data.net_shape, seed=run.seed, kernels=kernels)
+def build_net(run: RunSections, kernels: str = "torch", device: torch.device | None = None) -> nn.Module:
+    """The net of a run, on the CPU, its weights drawn from the seed (`models.build.build_model`).
+
+    Components of the user's own are tried on `device`, if it is given, as the run trains them.
+    """
+    under = conditions(run.train, device)
+    return build_model(run.model, *run.data.net_shape, seed=run.seed, kernels=kernels, under=under)
 
 
 def image_shape(run: RunSections) -> tuple[int, int, int]:

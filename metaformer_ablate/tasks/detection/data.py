@@ -107,8 +107,6 @@ class EvaluationImages(Dataset):
 class DetectionData(ReadImages):
     """Images and what is annotated in them."""
 
-    classes: tuple[str, ...] = ()  # their names, where the data tells them
-
     def order(self, batch_size: int, seed: int, place: tuple[int, int], share: RankShare) -> PairedBatches:
         order = PairedBatches(len(self.train), batch_size, seed, torch.device("cpu"), *place, share=share)
         sizes = self.train.examples.sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,28 +12,34 @@ from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.backbone import build_backbone
+from metaformer_ablate.models.memory_format import torch_format
 from metaformer_ablate.tasks.base import CostPart, RunSections
 from metaformer_ablate.tasks.detection.mask_rcnn import BoxAndMaskHeads, MaskRcnn, Sizes
 from metaformer_ablate.tasks.detection.pyramid import Pyramid, head_norm
 from metaformer_ablate.tasks.detection.retinanet import RetinaNet
 from metaformer_ablate.tasks.detection.task import MULTIPLE, DetectionSpec, net_size, padded
+from metaformer_ablate.training.compute import conditions
 
 # Stages whose maps the pyramid stands on: RetinaNet's leaves out the finest (mmdet: start_level=1).
 OUTPUTS = {"retinanet": (1, 2, 3), "mask_rcnn": (0, 1, 2, 3)}
 
 
-def build_net(run: RunSections, kernels: str = "torch") -> RetinaNet | MaskRcnn:
-    """The detector of a run, on the CPU, its weights drawn from the seed (`models.backbone.build_backbone`)."""
+def build_net(run: RunSections, kernels: str = "torch", device: torch.device | None = None) -> RetinaNet | MaskRcnn:
+    """The detector of a run, on the CPU, its weights drawn from the seed (`models.backbone.build_backbone`).
+
+    Components of the user's own are tried on `device`, if it is given.
+    """
     task, channels = _task(run), DATASETS[run.data.name].channels
     outputs = OUTPUTS[task.head]
     _check_groups(task, run.train.batch_size)
-    body = build_backbone(run.model, channels, net_size(run), seed=run.seed, kernels=kernels, outputs=outputs)
+    options: dict[str, Any] = {"seed": run.seed, "kernels": kernels, "under": conditions(run.train, device)}
+    body = build_backbone(run.model, channels, net_size(run), outputs=outputs, **options)
     _check_strides(body.strides)
     norm = head_norm(task.head_norm)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(run.seed, "head"))  # not the numbers that the backbone has drawn
         pyramid = Pyramid(body, task.fpn_channels, norm, further=not task.has_masks)
-        last = torch.channels_last if run.train.memory_format == "channels_last" else torch.contiguous_format
+        last = torch_format(run.train.memory_format)
         if not task.has_masks:
             return RetinaNet(
                 pyramid,

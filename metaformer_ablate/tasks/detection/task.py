@@ -13,6 +13,8 @@ from metaformer_ablate.tasks.base import Metric, RunSections, Task
 # The side of the smallest anchor over the stride of its level, as the paper's configs have it.
 ANCHOR_SCALES = {"retinanet": 4.0, "mask_rcnn": 8.0}
 
+_OF_CLASSIFIER = ("model.head", "model.head_norm", "model.head_dropout", "model.new_head")
+
 _OF_MASK_RCNN = ("proposals", "box_samples", "fc_width", "mask_width")
 
 
@@ -75,7 +77,7 @@ class DetectionTask(Task):
             unread |= dict.fromkeys(("task.short_side", "task.long_side"), made)
         else:
             unread["data.image_size"] = f"{why}: task.short_side and task.long_side say how large images are"
-        unread |= dict.fromkeys(("model.head", "model.head_norm", "model.head_dropout"), f"{why}: no classifier")
+        unread |= dict.fromkeys(_OF_CLASSIFIER, f"{why}: no classifier")
         assert isinstance(run.task, DetectionSpec)
         if not run.task.has_masks:
             unread |= {f"task.{name}": f"task.head is {run.task.head}" for name in _OF_MASK_RCNN}

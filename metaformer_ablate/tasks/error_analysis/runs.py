@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from metaformer_ablate.data.datasets import DatasetInfo, data_name, facts_of
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.base import RecordedRun
 
 
 def model_name(spec: Mapping[str, Any]) -> str:
-    """What to call a run's model in a figure: its comparator, or its token mixer or mixers."""
+    """What to call a run's model in a figure: its comparator or class, or its token mixer or mixers."""
     model = spec["model"]
-    if name := model["timm"] or model["comparator"]:
+    if name := model["timm"] or model["comparator"] or model.get("class", "").partition("@")[0]:
         return name
     mixers = model["token_mixer"]
     return mixers[0] if len(set(mixers)) == 1 else ", ".join(mixers)
+
+
+def facts_of_run(run: RecordedRun) -> DatasetInfo:
+    """The facts of a run's data set, with the names of the classes that its record holds, if it does."""
+    facts, names = facts_of(run.spec()["data"]), run.data.get("classes") or ()
+    return replace(facts, classes=tuple(names)) if len(names) == facts.num_classes else facts
 
 
 def called(which: Mapping[str, Any]) -> str:
@@ -33,7 +41,7 @@ def briefly(which: Mapping[str, Any]) -> str:
 def check_same_data(runs: Sequence[RecordedRun], specs: Sequence[Mapping[str, Any]]) -> None:
     """Raises RequestError unless both runs are of one data set, one split and one data fingerprint."""
     data = [
-        (spec["data"]["name"], spec["data"]["evaluate_on"], run.data["data_fingerprint"])
+        (data_name(spec["data"]), spec["data"]["evaluate_on"], run.data["data_fingerprint"])
         for run, spec in zip(runs, specs, strict=True)
     ]
     if data[0] == data[1] and data[0][2] is not None:
@@ -66,7 +74,7 @@ def about_run(run: RecordedRun) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         **({} if run.name is None else {"name": run.name}),
-        "dataset": spec["data"]["name"],
+        "dataset": data_name(spec["data"]),
         "split": spec["data"]["evaluate_on"],
         "data_fingerprint": run.data["data_fingerprint"],
         "model": model_name(spec),

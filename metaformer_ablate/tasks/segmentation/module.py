@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.models.memory_format import torch_format
 from metaformer_ablate.tasks.base import RunSections, TaskData
 from metaformer_ablate.tasks.module import TaskModule
 from metaformer_ablate.tasks.segmentation.data import Evaluated
@@ -55,7 +56,7 @@ class Segmentation(TaskModule):
 
     @property
     def _memory_format(self) -> torch.memory_format:
-        return torch.channels_last if self.spec.memory_format == "channels_last" else torch.contiguous_format
+        return torch_format(self.spec.memory_format)
 
     # Evaluation
 

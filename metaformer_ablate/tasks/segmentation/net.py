@@ -15,6 +15,7 @@ from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.models.backbone import Backbone, build_backbone
 from metaformer_ablate.tasks.base import CostPart, RunSections
 from metaformer_ablate.tasks.segmentation.task import counted_size, net_size, settings_of
+from metaformer_ablate.training.compute import conditions
 
 
 class Neck(FeaturePyramidNetwork):
@@ -99,15 +100,14 @@ def initialise(neck: Neck, head: Head) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def build_net(run: RunSections, kernels: str = "torch") -> SemanticFPN:
+def build_net(run: RunSections, kernels: str = "torch", device: torch.device | None = None) -> SemanticFPN:
     """The net of a run, on the CPU: the backbone as `build_backbone` makes it, neck and head drawn from the seed.
 
-    Raises RequestError as `build_backbone` does.
+    Components of the user's own are tried on `device`, if it is given. Raises RequestError as `build_backbone` does.
     """
-    task = settings_of(run)
-    backbone = build_backbone(
-        run.model, DATASETS[run.data.name].channels, net_size(run), seed=run.seed, kernels=kernels
-    )
+    task, under = settings_of(run), conditions(run.train, device)
+    channels = DATASETS[run.data.name].channels
+    backbone = build_backbone(run.model, channels, net_size(run), seed=run.seed, kernels=kernels, under=under)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(run.seed, "head"))  # not the numbers that the backbone has drawn
         neck = Neck(backbone.channels, task.fpn_channels)

@@ -119,7 +119,7 @@ class SegmentationTask(Task):
         of_task = "the task is segmentation"
         found = {f"data.{field}": of_task for field in (*OF_CLASSES, "reader")}
         found["train.class_weights"] = of_task
-        classifier = ("model.head", "model.head_norm", "model.head_dropout")
+        classifier = ("model.head", "model.head_norm", "model.head_dropout", "model.new_head")
         found |= dict.fromkeys(classifier, "a backbone has no classifier")
         if not data.in_memory:
             found["data.image_size"] = "task.scale, task.exact_size and task.crop say it"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.unreadable import Seen
 from metaformer_ablate.errors import NotAvailable
+from metaformer_ablate.models.memory_format import torch_format
 from metaformer_ablate.tasks.base import RecordedRun, RunSections
 from metaformer_ablate.tasks.segmentation.data import SegmentationData, open_data
 from metaformer_ablate.tasks.segmentation.module import count, logits_of
@@ -32,8 +33,7 @@ class TrainedRun(TrainedNet):
         if item is None or seen.unreadable:
             raise NotAvailable("; ".join([*seen.wrong, *seen.unreadable.values()]))
         image, mask = (value.to(self.device) for value in item)
-        if self.spec.train.memory_format == "channels_last":
-            image = image.to(memory_format=torch.channels_last)
+        image = image.to(memory_format=torch_format(self.spec.train.memory_format))
         with self.as_trained():
             return logits_of(self.net, image, mask), mask
 

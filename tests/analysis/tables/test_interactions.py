@@ -128,7 +128,7 @@ def test_csv_and_the_list_of_runs_have_them(table: Table) -> None:
     runs = [line for line in list_runs(table) if line.row == "none+batch"]
     assert [line.value for line in runs] == TOPS["none+batch"]
     assert runs[0].difference == pytest.approx(TOPS["none+batch"][0] - TOPS["pool3"][0])
-    assert "none+batch: mean 85.8333 of 3" in render_runs(table, list_runs(table), "text")
+    assert "none+batch: mean 85.8333 over 3 seeds" in render_runs(table, list_runs(table), "text")
 
 
 def test_the_audit_looks_at_them(chosen: Plan, store: Store) -> None:
@@ -208,3 +208,11 @@ def test_what_is_refused(tmp_path: Path, pairs: str, parts: list[str]) -> None:
         plan(str(tmp_path / "mine.yaml"))
     for part in parts:
         assert part in str(error.value)
+
+
+def test_its_findings_take_no_number_of_a_row(chosen: Plan, store: Store) -> None:
+    spec = dict(chosen.everything())["none+batch"]
+    fake_record(store, spec.with_seed(1), 86.5, device="another device")
+    fake_record(store, chosen.spec("none", 1), 90.2, at_chance=True)
+    text = render(build_table(chosen, store, DataFolder.choose(None)), "text")
+    assert "[1] at chance: seed 1" in text and "Identity [1]" in text

@@ -25,6 +25,7 @@ from metaformer_ablate.tasks.classification.error_analysis import figures as err
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_object_size, wilson
 from metaformer_ablate.tasks.classification.error_analysis.calibration import calibration
 from metaformer_ablate.tasks.classification.error_analysis.comparison import comparison
+from metaformer_ablate.tasks.classification.error_analysis.object_size import share_before_background
 from metaformer_ablate.tasks.classification.error_analysis.summary import summary
 from metaformer_ablate.tasks.classification.error_analysis.text import describe
 
@@ -166,12 +167,12 @@ def test_object_size_by_hand():
     labels = np.repeat([0, 1], 10)
     right = np.array([0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 0, 1, 1], bool)
     order = np.random.default_rng(0).permutation(20)  # the order of the images must not matter
-    found = by_object_size(images[order], labels[order], right[order])
+    shares = share_before_background(images[order][:, None])
+    found = by_object_size(shares, labels[order], right[order])
     assert [line["images"] for line in found] == [4] * 5
     assert [line["correct"] for line in found] == [0, 2, 4, 3, 4]
     assert found[0]["size"] == pytest.approx(100 * (1 + 4 + 4 + 9) / 4 / 196)
-    colours = np.repeat(images[order][..., None], 3, axis=3)
-    assert by_object_size(colours, labels[order], right[order]) == found
+    assert np.array_equal(share_before_background(np.repeat(images[order][:, None], 3, axis=1)), shares)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -32,5 +32,7 @@ def data_key(run: RunSections) -> DataSpec:
     data = run.data
     if not data.in_memory:
         return data
-    # The others are augmentation, which happens batch by batch.
-    return DataSpec(name=data.name, image_size=data.image_size, evaluate_on=data.evaluate_on)
+    # The others are augmentation, which happens batch by batch; only the order knows of flips that alternate.
+    read = ("name", "image_size", "evaluate_on", "flip", "set", "channels", "held_in", "reader")
+    numbers = ("num_classes", "train_images", "test_images")
+    return DataSpec(**{key: getattr(data, key) for key in (*read, *numbers)})

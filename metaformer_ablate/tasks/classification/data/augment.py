@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metaformer_ablate.data.spec import DataSpec
+from metaformer_ablate.models.memory_format import torch_format
 
 
 class Augment:
@@ -30,7 +31,7 @@ class Augment:
         self, spec: DataSpec, num_classes: int, mean: tuple[float, ...], std: tuple[float, ...], memory_format: str
     ):
         self.spec, self.num_classes = spec, num_classes
-        self._format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+        self._format = torch_format(memory_format)
         self._mean = torch.tensor([255 * value for value in mean]).view(-1, 1, 1)
         self._std = torch.tensor([255 * value for value in std]).view(-1, 1, 1)
 
@@ -42,7 +43,9 @@ class Augment:
     def normalise(self, images: Tensor) -> Tensor:
         """Levels 0 to 255 -> float of mean 0 and standard deviation 1 per channel over the training images."""
         mean, std = self._mean.to(images.device), self._std.to(images.device)
-        return ((images.float() - mean) / std).contiguous(memory_format=self._format)
+        normal = ((images.float() - mean) / std).contiguous(memory_format=self._format)
+        # Of one channel a batch may be both, and a convolution would take it for channels_last: strides say which.
+        return normal.view(-1).view(normal.shape) if self._format == torch.contiguous_format else normal
 
     def __call__(self, images: Tensor, labels: Tensor, boxes: Boxes | None = None) -> tuple[Tensor, Tensor]:
         """Crop, flip, Mixup or CutMix, normalise, erase. Targets are labels [B], or shares [B, classes] when mixed.

@@ -11,7 +11,7 @@ read, in evaluation too, and keeps no count of them.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,19 +20,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from metaformer_ablate.data.datasets import HOLDOUT_EVERY
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.data.layouts import find_location
 from metaformer_ablate.data.loading import read_or_stand_in, why_unreadable
-from metaformer_ablate.data.pictures import as_rgb, remark_on
-from metaformer_ablate.data.readers import Source, check_counts, open_sources
-from metaformer_ablate.data.rules import check_classes
 from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import Seen
 from metaformer_ablate.tasks.classification.data.augment import Boxes, draw_box
+from metaformer_ablate.tasks.classification.data.files import ImageFiles, open_splits
 from metaformer_ablate.tasks.classification.data.transforms import evaluation_transform, training_transform
 from metaformer_ablate.tasks.loaders import ReadImages
 
@@ -55,45 +50,10 @@ def _random_state_kept() -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageFiles(Dataset):
-    """Images of a source: those at `positions` [N], all where it is None. Frozen, for processes have copies of it."""
-
-    source: Source
-    transform: Any
-    positions: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.source.labels if self.positions is None else self.positions)
-
-    def open(self, index: int, remarks: dict[str, str] | None = None) -> tuple[Image.Image, int]:
-        """Decoded, RGB, and its label. Adds the kind of remark to `remarks` by name (`REMARKS`). Raises whatever the
-        reader and the decoder raise where it cannot be read."""
-        file, label = self.source.reader[self._position(index)]
-        with file, Image.open(file) as picture:
-            image = as_rgb(picture)
-            if remarks is not None and (remark := remark_on(picture)):
-                remarks[self.name(index)] = remark
-            return image, label
-
-    @property
-    def labels(self) -> np.ndarray:
-        """[N] int64, without reading images."""
-        return self.source.labels if self.positions is None else self.source.labels[self.positions]
-
-    def label(self, index: int) -> int:
-        return int(self.source.labels[self._position(index)])
-
-    def name(self, index: int) -> str:
-        return str(self.source.reader.filename(self._position(index)))
-
-    def _position(self, index: int) -> int:
-        return index if self.positions is None else int(self.positions[index])
-
-
-@dataclass(frozen=True, eq=False)
 class TrainingImages(ImageFiles):
     """Batches for training. An index is (epoch, indices [n])."""
 
+    transform: Any
     seed: int = 0
     erasing: float = 0.0  # probability of a box
 
@@ -126,22 +86,28 @@ class TrainingImages(ImageFiles):
 class EvaluationImages(ImageFiles):
     """Batches for evaluation. An index is a slice."""
 
+    transform: Any
+
     def __getitem__(self, index: slice) -> tuple[tuple[Tensor, Tensor], Seen]:
         """((images [n, 3, H, W] uint8, labels [n]), what there is to say of them).
 
         In the places of images that cannot be read stand grey pictures, so that every image is evaluated once.
         """
-        images, labels = [], []
-        seen = Seen()
-        for i in range(index.start, index.stop):
+        indices, seen = range(index.start, index.stop), Seen()
+        images = self.at(indices, seen)
+        return (images, torch.tensor([self.label(i) for i in indices])), seen
+
+    def at(self, indices: Iterable[int], seen: Seen) -> Tensor:
+        """Images [n, 3, H, W] uint8 as they are evaluated."""
+        images = []
+        for i in indices:
             try:
                 picture, _ = self.open(i, seen.remarks)
             except Exception as error:
                 seen.unreadable[self.name(i)] = why_unreadable(error)
                 picture = Image.new("RGB", (256, 256), GREY)
             images.append(self.transform(picture))
-            labels.append(self.label(i))
-        return (torch.stack(images), torch.tensor(labels)), seen
+        return torch.stack(images)
 
 
 class ImageFileData(ReadImages):
@@ -153,21 +119,9 @@ class ImageFileData(ReadImages):
 def open_image_files(spec: DataSpec, folder: DataFolder, device: torch.device) -> ImageFileData:
     """Opens a data set that is read image by image. Raises RequestError where it is not what the spec says."""
     folder.require(spec.name, spec.reader)
-    place = find_location(folder.path, spec.name, spec.reader or "auto")
-    assert place is not None
-    sources = open_sources(place)
-    check_counts(place, sources, spec)
-    positions = held = None
-    evaluated = sources["evaluation"]
-    if spec.evaluate_on == "holdout":
-        evaluated = sources["train"]
-        every = np.arange(len(evaluated.labels))
-        is_held = every % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
-        positions, held = every[~is_held], every[is_held]
-    train = TrainingImages(sources["train"], training_transform(spec), positions, erasing=spec.random_erasing or 0.0)
-    evaluation = EvaluationImages(evaluated, evaluation_transform(spec), held)
-    classes = sources["train"].classes
-    notes = [check_classes(place.root, train.labels, evaluation.labels, spec.classes, classes)]
-    notes += [f"not counted for {split} are {source.left_out}" for split, source in sources.items() if source.left_out]
-    named = tuple(f"{place.root}: {note}" for note in notes if note)
-    return ImageFileData(train, evaluation, spec.workers, pinned=device.type == "cuda", notes=named)
+    opened = open_splits(spec, folder)
+    erasing = spec.random_erasing or 0.0
+    train = TrainingImages(opened.train.source, opened.train.positions, training_transform(spec), erasing=erasing)
+    evaluation = EvaluationImages(opened.evaluation.source, opened.evaluation.positions, evaluation_transform(spec))
+    gpu = device.type == "cuda"
+    return ImageFileData(train, evaluation, spec.workers, gpu, notes=opened.notes, classes=opened.classes)

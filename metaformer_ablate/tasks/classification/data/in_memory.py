@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from metaformer_ablate.data.sampling import EpochBatches, rank_slices
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import Unreadable
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.tasks.classification.data.files import open_splits
 from metaformer_ablate.training.spec import TrainSpec
 
 
@@ -62,14 +63,14 @@ class InMemoryData:
     evaluation: ImageTensors
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    classes: tuple[str, ...] = ()  # names in the order of the labels, where they are known
+    files: tuple[str, ...] = ()  # of the evaluation images, where they are files
+    notes: tuple[str, ...] = ()
+    remarks: dict[str, dict[str, str]] = field(default_factory=dict)  # split: name: kind of `REMARKS`
     alternating: bool = False
 
     def to(self, device: torch.device) -> InMemoryData:
         return replace(self, train=self.train.to(device), evaluation=self.evaluation.to(device))
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return ()
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -79,6 +80,8 @@ class InMemoryData:
         self, train: TrainSpec, seed: int, place: tuple[int, int], rank: int, unreadable: Unreadable
     ) -> DataLoader:
         """Whole batches, from a place (epoch, batch) on: each device augments all of one, and computes its parts."""
+        for split, kinds in self.remarks.items():
+            unreadable.remark(split, kinds)
         return train_loader(self.train, train.batch_size, seed, *place, train.accumulation, self.alternating)
 
     def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
@@ -89,8 +92,10 @@ class InMemoryData:
 def load_images(spec: DataSpec, folder: DataFolder) -> InMemoryData:
     """Reads a data set that fits in memory, as the spec splits and sizes it.
 
-    Raises RequestError where files are missing in a folder that the user named, or cannot be downloaded.
+    Raises RequestError where files are missing in a folder that the user named, cannot be downloaded or cannot be read.
     """
+    if DATASETS[spec.name].in_folder:
+        return _from_folder(spec, folder)
     if spec.name == "digits":
         pixels, classes, evaluated = digits.load()
         images, labels, test = torch.from_numpy(pixels)[:, None], torch.from_numpy(classes), torch.from_numpy(evaluated)
@@ -106,7 +111,32 @@ def load_images(spec: DataSpec, folder: DataFolder) -> InMemoryData:
     train_part.images = _resize(train_part.images, spec.net_shape[2])
     test_part.images = _resize(test_part.images, spec.net_shape[2])
     mean, std = _moments(train_part.images)
-    return InMemoryData(train_part, test_part, mean, std, spec.flip == "alternating")
+    alternating = spec.flip == "alternating"
+    return InMemoryData(train_part, test_part, mean, std, DATASETS[spec.name].classes, alternating=alternating)
+
+
+def _from_folder(spec: DataSpec, folder: DataFolder) -> InMemoryData:
+    """A data set of image files, read once, each image as the middle square of its shorter side."""
+    folder.require(spec.name, spec.reader)
+    if folder.missing(spec.name):
+        download(spec.name, folder)
+    opened = open_splits(spec, folder)
+    parts, remarks = {}, {}
+    for split, images in (("train", opened.train), ("evaluation", opened.evaluation)):
+        pixels, remarks[split] = images.squares(spec.net_shape[0], spec.net_shape[2])
+        parts[split] = ImageTensors(pixels, torch.from_numpy(images.labels))
+    mean, std = _moments(parts["train"].images)
+    return InMemoryData(
+        parts["train"],
+        parts["evaluation"],
+        mean,
+        std,
+        classes=DATASETS[spec.name].classes or opened.classes,
+        files=tuple(opened.evaluation.name(i) for i in range(len(opened.evaluation))),
+        notes=opened.notes,
+        remarks=remarks,
+        alternating=spec.flip == "alternating",
+    )
 
 
 def _torchvision(name: str, folder: DataFolder) -> tuple[ImageTensors, ImageTensors]:

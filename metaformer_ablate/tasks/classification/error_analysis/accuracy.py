@@ -48,18 +48,13 @@ def by_class(right: NDArray[np.bool_], labels: NDArray[np.int64], facts: Dataset
 
 
 def by_object_size(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], right: NDArray[np.bool_], bins: int = SIZE_BINS
+    size: NDArray[np.float64], labels: NDArray[np.int64], right: NDArray[np.bool_], bins: int = SIZE_BINS
 ) -> list[dict[str, Any]]:
-    """Accuracy by how much of the picture the thing fills, for things before an even background.
+    """Accuracy by how much of the picture the thing fills, a share [N].
 
-    images is [N, H, W] or [N, H, W, C]. The size is the share of pixels that differ by more than 25 of 255 from the
-    median of the picture's border. The bins are fifths of each class by size, so that each holds the classes in equal
-    shares: small things are compared with large ones of the same kind. `size` is the mean share of a bin, in percent.
+    The bins are fifths of each class by size, so that each holds the classes in equal shares: small things are compared
+    with large ones of the same kind. `size` is the mean share of a bin, in percent.
     """
-    grey = images if images.ndim == 3 else images.mean(axis=3)
-    border = np.concatenate([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], axis=1)
-    background = np.median(border, axis=1)[:, None, None]
-    size = (np.abs(grey - background) > 25).mean(axis=(1, 2))
     place = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

@@ -13,8 +13,7 @@ from metaformer_ablate.tasks.classification.predictions import per_image, read_p
 from metaformer_ablate.tasks.error_analysis import analysis
 
 if TYPE_CHECKING:
-    from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
-    from metaformer_ablate.tasks.classification.trained import TrainedRun
+    from metaformer_ablate.tasks.classification.trained import EvaluatedImages, TrainedRun
 
 logger = logging.getLogger(__name__)
 
@@ -35,23 +34,28 @@ class ErrorAnalysis(analysis.ErrorAnalysis):
     package = __package__
     of_weights = "Grad-CAM"
 
-    def add_images(self, images: InMemoryData) -> None:
-        """Adds sheets of mistakes and, before an even background, accuracy by object size."""
+    def add_images(self, images: EvaluatedImages) -> None:
+        """Adds sheets of mistakes, the files of images and, where it is known, accuracy by object size."""
         from metaformer_ablate.tasks.classification.error_analysis import figures, image_sheets
         from metaformer_ablate.tasks.classification.error_analysis.accuracy import by_object_size
+        from metaformer_ablate.tasks.classification.error_analysis.object_size import object_sizes
 
-        pixels = images.evaluation.images.numpy()  # [N, C, H, W]
+        examples = self.result["against"]["examples"].values() if self.other is not None else ()
+        for line in [line for lines in (self.result["mistakes"], *examples) for line in lines]:
+            if (file := images.file_of(line["index"])) is not None:
+                line["file"] = file
         if self.result["mistakes"]:
-            self.figures["mistakes"] = image_sheets.mistakes(self.result, pixels)
+            self.figures["mistakes"] = image_sheets.mistakes(self.result, images.at)
         if self.other is not None:
-            self.figures |= image_sheets.against_sheets(self.result["against"], pixels)
-        if facts_of(self.run.spec()["data"]).plain_background:
-            found = read_predictions(self.run)
-            lines = by_object_size(pixels.transpose(0, 2, 3, 1), found["label"], per_image(found))
-            self.result["object_size"] = lines
-            self.figures["object_size"] = figures.object_size(lines, self.result)
+            self.figures |= image_sheets.against_sheets(self.result["against"], images.at)
+        places, sizes, how = object_sizes(images, facts_of(self.run.spec()["data"]).plain_background)
+        self.result["object_size_method"] = how
+        if len(places):
+            found = {name: values[places] for name, values in read_predictions(self.run).items()}
+            self.result["object_size"] = by_object_size(sizes, found["label"], per_image(found))
+            self.figures["object_size"] = figures.object_size(self.result["object_size"], self.result)
 
-    def add_pictures(self, trained: TrainedRun, images: InMemoryData, layer: str | None) -> None:
+    def add_pictures(self, trained: TrainedRun, images: EvaluatedImages, layer: str | None) -> None:
         """Adds Grad-CAM of the most confident mistakes, if there are mistakes.
 
         Raises NotAvailable where the model has no map to show or captum is not there, RequestError for another layer.
@@ -62,7 +66,7 @@ class ErrorAnalysis(analysis.ErrorAnalysis):
         if not self.result["mistakes"]:
             return
         lines = self.result["mistakes"][:CAM_MISTAKES]
-        chosen = images.evaluation.images[[line["index"] for line in lines]]
+        chosen = images.at([line["index"] for line in lines])
         maps = maps_of(trained, chosen)
         name = choose_layer(maps, layer)
         heat = {
@@ -77,7 +81,7 @@ class ErrorAnalysis(analysis.ErrorAnalysis):
         }
         self.figures["gradcam"] = image_sheets.gradcam(self.result, self.result["gradcam"], chosen.numpy(), heat)
 
-    def add_probes(self, names: Iterable[str], runs: Sequence[tuple[TrainedRun, InMemoryData]]) -> None:
+    def add_probes(self, names: Iterable[str], runs: Sequence[tuple[TrainedRun, EvaluatedImages]]) -> None:
         """Adds accuracy as the images change, of one trained run or of two."""
         from metaformer_ablate.tasks.classification.error_analysis import image_sheets
         from metaformer_ablate.tasks.classification.error_analysis.probes import PROBES, curve, examples
@@ -88,5 +92,5 @@ class ErrorAnalysis(analysis.ErrorAnalysis):
             logger.info(f"probe {name}: {len(PROBES[name].severities)} severities")
             found = curve(name, runs)
             self.result["probes"][name] = found
-            shown = [(s, pictures[0]) for s, pictures in examples(name, runs[0][1].evaluation.images[:1])]
+            shown = [(s, pictures[0]) for s, pictures in examples(name, runs[0][1].at([0]))]
             self.figures[f"probe_{name}"] = image_sheets.probe(name, found, shown, where)

@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaformer_ablate.data.datasets import DatasetInfo, facts_of
+from metaformer_ablate.data.datasets import DatasetInfo
 from metaformer_ablate.statistics.images import mcnemar
 from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy
 from metaformer_ablate.tasks.classification.error_analysis.summary import WORST, worst_mistakes
 from metaformer_ablate.tasks.classification.predictions import per_image, read_predictions, same_images
-from metaformer_ablate.tasks.error_analysis.runs import QUESTION, check_same_images, differences, side_of, specs_of_two
+from metaformer_ablate.tasks.error_analysis.runs import (
+    QUESTION,
+    check_same_images,
+    differences,
+    facts_of_run,
+    side_of,
+    specs_of_two,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +39,7 @@ def comparison(run: RecordedRun, other: RecordedRun, *, worst: int = WORST) -> d
     ours, theirs = read_predictions(run), read_predictions(other)
     images = [len(ours["label"]), len(theirs["label"])]
     check_same_images((run, other), same_images(ours, theirs), "labels", images)
-    facts = facts_of(first["data"])
+    facts = facts_of_run(run)
     right, right2 = per_image(ours), per_image(theirs)
     only_first, only_second = right & ~right2, right2 & ~right
     both_wrong = ~right & ~right2

@@ -22,15 +22,16 @@ def maps_of(run: TrainedRun, images: Tensor) -> dict[str, tuple[int, int]]:
     """{name of a stage: height and width of its output}, for stages whose output is a map [B, C, H, W].
 
     The stages are those of a MetaFormer, or of a comparator that has such (timm's convolutional networks, PVT's first
-    three). Tokens [B, N, C] and maps [B, H, W, C] are none.
+    three); of a net that names none every module is asked. Tokens [B, N, C] and maps [B, H, W, C] are none.
     """
     net = run.net
     stages: Any = getattr(net, "stages", None)
     if isinstance(stages, (nn.Sequential, nn.ModuleList)):
         names = [f"stages.{i}" for i in range(len(stages))]
     else:
-        information: Any = getattr(net, "feature_info", [])
-        names = [info["module"] for info in information if info["module"] in dict(net.named_modules())]
+        information: Any = getattr(net, "feature_info", None)
+        modules = [name for name, _ in net.named_modules() if name]
+        names = modules if information is None else [i["module"] for i in information if i["module"] in modules]
     found: dict[str, tuple[int, int]] = {}
 
     def keep(name: str) -> Any:

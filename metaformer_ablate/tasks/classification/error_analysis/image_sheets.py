@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from torch import Tensor
 
 
 COLUMNS = 6  # of a sheet
+
+Images: TypeAlias = "Callable[[Sequence[int]], Tensor]"  # indices of the split to uint8 [n, C, H, W]
+
+
+def _pictures(lines: Sequence[Mapping[str, Any]], at: Images) -> NDArray[np.uint8]:
+    return at([line["index"] for line in lines]).numpy() if lines else np.empty((0, 1, 1, 1), dtype=np.uint8)
 
 
 def _picture(ax: Axes, image: NDArray[np.uint8], caption: str = "") -> None:
@@ -47,14 +54,14 @@ def _fill(axes: Any, lines: Sequence[Mapping[str, Any]], images: NDArray[np.uint
         _picture(ax, image, _caption(line))
 
 
-def mistakes(summary: Mapping[str, Any], images: NDArray[np.uint8]) -> Figure:
-    """The most confident mistakes; `images` is the whole split [N, C, H, W]."""
+def mistakes(summary: Mapping[str, Any], at: Images) -> Figure:
+    """The most confident mistakes."""
     lines = summary["mistakes"]
     title = f"The {len(lines)} most confident mistakes (label → prediction, confidence)\n{about_run(summary)}"
-    return sheet(lines, images[[line["index"] for line in lines]], title)
+    return sheet(lines, _pictures(lines, at), title)
 
 
-def against_sheets(against: Mapping[str, Any], images: NDArray[np.uint8]) -> dict[str, Figure]:
+def against_sheets(against: Mapping[str, Any], at: Images) -> dict[str, Figure]:
     """One sheet for the images that only the first run gets right, and one for those that only the second does."""
     found = {}
     for key, right, wrong in (("only_first", "first", "second"), ("only_second", "second", "first")):
@@ -64,7 +71,7 @@ def against_sheets(against: Mapping[str, Any], images: NDArray[np.uint8]) -> dic
             f"{against[key]:,} images that only {briefly(winner)} gets right; shown: the {len(lines)} of\n"
             f"which {briefly(loser)} is most confident (label → its prediction, its confidence)"
         )
-        found[key] = sheet(lines, images[[line["index"] for line in lines]], title)
+        found[key] = sheet(lines, _pictures(lines, at), title)
     return found
 
 

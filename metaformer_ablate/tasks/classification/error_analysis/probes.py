@@ -18,15 +18,13 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as T
 
-from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.statistics.images import mcnemar
 from metaformer_ablate.statistics.stats import holm
-from metaformer_ablate.tasks.classification.data.in_memory import InMemoryData
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.comparison import MCNEMAR
-from metaformer_ablate.tasks.classification.trained import TrainedRun
-from metaformer_ablate.tasks.error_analysis.runs import side_of
+from metaformer_ablate.tasks.classification.trained import EvaluatedImages, TrainedRun
+from metaformer_ablate.tasks.error_analysis.runs import facts_of_run, side_of
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ PROBES: dict[str, Probe] = {
 }
 
 
-def curve(name: str, runs: Sequence[tuple[TrainedRun, InMemoryData]]) -> dict[str, Any]:
+def curve(name: str, runs: Sequence[tuple[TrainedRun, EvaluatedImages]]) -> dict[str, Any]:
     """Accuracy against severity, over all images and per class, of one run or of two on the same images.
 
     Of two, `against` counts at each severity the images that only one of them gets right, with McNemar's exact p,
@@ -192,28 +190,30 @@ def curve(name: str, runs: Sequence[tuple[TrainedRun, InMemoryData]]) -> dict[st
                 {
                     "severity": severity,
                     **accuracy(right),
-                    "classes": by_class(right, data.evaluation.labels.numpy(), facts),
+                    "classes": by_class(right, data.asked_labels, facts),
                 }
                 for severity, right in zip(probe.severities, found, strict=True)
             ],
         }
         for (trained, data), found in zip(runs, rights, strict=True)
-        for facts in [DATASETS[trained.spec.data.name]]
+        for facts in [facts_of_run(trained.run)]
     ]
     return {
         "about": probe.about,
         "unit": probe.unit,
         "clean": probe.clean,
+        "images": len(runs[0][1].asked),
+        "of": len(runs[0][1].labels),
         "runs": described,
         "against": against,
         "method": f"{MCNEMAR}; Holm over the severities" if against else None,
     }
 
 
-def _right(trained: TrainedRun, data: InMemoryData, probe: Probe, severity: float) -> NDArray[np.bool_]:
+def _right(trained: TrainedRun, data: EvaluatedImages, probe: Probe, severity: float) -> NDArray[np.bool_]:
     """[N]: whether each image, changed, is right."""
-    logits = trained.logits(probe.change(data.evaluation.images, severity))
-    return logits.argmax(dim=1).numpy() == data.evaluation.labels.numpy()
+    logits = trained.logits(probe.change(data.asked_images, severity))
+    return logits.argmax(dim=1).numpy() == data.asked_labels
 
 
 def _paired(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaformer_ablate.data.datasets import DatasetInfo, facts_of
+from metaformer_ablate.data.datasets import DatasetInfo
 from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.classification.error_analysis.accuracy import accuracy, by_class
 from metaformer_ablate.tasks.classification.error_analysis.calibration import calibration
 from metaformer_ablate.tasks.classification.predictions import Arrays, per_image, read_predictions
-from metaformer_ablate.tasks.error_analysis.runs import about_run, check_metric
+from metaformer_ablate.tasks.error_analysis.runs import about_run, check_metric, facts_of_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def summary(run: RecordedRun, *, worst: int = WORST) -> dict[str, Any]:
     predictions = read_predictions(run)
     labels, predicted = predictions["label"], predictions["predicted"]
     spec = run.spec()
-    facts = facts_of(spec["data"])
+    facts = facts_of_run(run)
     right = per_image(predictions)
     confusion = np.bincount(labels * facts.num_classes + predicted, minlength=facts.num_classes**2)
     confusion = confusion.reshape(facts.num_classes, facts.num_classes)

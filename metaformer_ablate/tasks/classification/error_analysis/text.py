@@ -37,8 +37,14 @@ def describe(result: Mapping[str, Any]) -> str:
     if found["trained_with"]:
         lines += [f"                 trained with {' and '.join(found['trained_with'])}, which lowers confidence"]
     if result.get("object_size"):
-        lines += ["", "By object size (fifths of each class, by the share of the picture that the object fills)"]
+        how = result["object_size_method"]
+        lines += [
+            "",
+            f"By object size (fifths of each class, by the share of the picture it fills, {how})",
+        ]
         lines += [f"  {c['fifth']}  {c['size']:5.1f}% filled  {share(c)}" for c in result["object_size"]]
+    elif "object_size_method" in result:
+        lines += ["", f"Object size      {result['object_size_method']}"]
     if result.get("against"):
         lines += ["", *_describe_comparison(result["against"])]
     for name, probe in result.get("probes", {}).items():
@@ -73,7 +79,10 @@ def _describe_comparison(found: Mapping[str, Any]) -> list[str]:
 
 
 def _describe_probe(name: str, probe: Mapping[str, Any]) -> list[str]:
-    lines = [f"Probe {name}: {probe['about']}"]
+    few = (
+        "" if probe["images"] == probe["of"] else f" (on {probe['images']:,} of {probe['of']:,} images, evenly spaced)"
+    )
+    lines = [f"Probe {name}: {probe['about']}{few}"]
     for number, run in enumerate(probe["runs"]):
         lines += [f"  {called(run)}"]
         for point, paired in zip(run["points"], probe["against"] or [None] * len(run["points"]), strict=True):

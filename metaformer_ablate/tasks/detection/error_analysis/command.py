@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.tasks.detection.error_analysis.kinds import Matched, match
 from metaformer_ablate.tasks.detection.error_analysis.summary import read_checked
 from metaformer_ablate.tasks.error_analysis import analysis
+from metaformer_ablate.tasks.error_analysis.runs import facts_of_run
 
 if TYPE_CHECKING:
     from metaformer_ablate.tasks.detection.data import DetectionData
@@ -35,7 +35,7 @@ class ErrorAnalysis(analysis.ErrorAnalysis):
         from metaformer_ablate.data.unreadable import Seen
         from metaformer_ablate.tasks.detection.error_analysis import figures
 
-        names = list(images.classes) or facts_of(self.run.spec()["data"]).class_names
+        names = list(images.classes) or facts_of_run(self.run).class_names
         matched = match(read_checked(self.run, names))
         examples = images.evaluation.examples
         for line in self.result["worst"]:

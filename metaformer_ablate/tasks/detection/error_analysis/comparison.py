@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.detection.error_analysis.kinds import Matched, best_score, match
 from metaformer_ablate.tasks.detection.error_analysis.summary import (
@@ -16,7 +15,13 @@ from metaformer_ablate.tasks.detection.error_analysis.summary import (
     read_checked,
 )
 from metaformer_ablate.tasks.detection.predictions import same_images
-from metaformer_ablate.tasks.error_analysis.runs import check_same_images, differences, side_of, specs_of_two
+from metaformer_ablate.tasks.error_analysis.runs import (
+    check_same_images,
+    differences,
+    facts_of_run,
+    side_of,
+    specs_of_two,
+)
 
 WHY_NO_TEST = (
     "no test: average precision is one number per data set, and objects in one image are not independent; whether the "
@@ -31,7 +36,7 @@ def comparison(run: RecordedRun, other: RecordedRun) -> dict[str, Any]:
     Raises RequestError unless both runs were evaluated on the same images.
     """
     specs = specs_of_two(run, other)
-    names = facts_of(specs[0]["data"]).class_names
+    names = facts_of_run(run).class_names
     arrays = read_checked(run, names), read_checked(other, names)
     images = [len(predictions["image_id"]) for predictions in arrays]
     check_same_images((run, other), same_images(*arrays), "annotations", images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.detection.error_analysis.kinds import best_score, match
 from metaformer_ablate.tasks.detection.error_analysis.summary import (
@@ -11,6 +10,7 @@ from metaformer_ablate.tasks.detection.error_analysis.summary import (
     frequent_pairs,
     read_checked,
 )
+from metaformer_ablate.tasks.error_analysis.runs import facts_of_run
 
 REPORT_COLUMNS = ("Most frequent confusions", "Found (%)", "Right of the detections (%)")
 
@@ -26,7 +26,7 @@ def report_line(run: RecordedRun) -> list[tuple[float | None, str]]:
 
     Raises RequestError where the predictions cannot be read.
     """
-    names = facts_of(run.spec()["data"]).class_names
+    names = facts_of_run(run).class_names
     images = match(read_checked(run, names))
     score = best_score(images)
     found, pairs = counts(images, score), frequent_pairs(confusions(images, score, len(names)), names)[:3]

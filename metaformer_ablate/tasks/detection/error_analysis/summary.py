@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.base import RecordedRun
 from metaformer_ablate.tasks.detection.error_analysis.kinds import KINDS, PLACE, RIGHT, Matched, best_score, match
 from metaformer_ablate.tasks.detection.predictions import Arrays, read_predictions
-from metaformer_ablate.tasks.error_analysis.runs import about_run, check_metric
+from metaformer_ablate.tasks.error_analysis.runs import about_run, check_metric, facts_of_run
 
 WORST = 24  # images in the list
 PAIRS = 10
@@ -38,7 +37,7 @@ def summary(run: RecordedRun, *, worst: int = WORST) -> dict[str, Any]:
     `worst` (the images by their F1, the worst first, with the index in the evaluation split) and `warnings`. Raises
     RequestError as `read_checked` does.
     """
-    names = facts_of(run.spec()["data"]).class_names
+    names = facts_of_run(run).class_names
     predictions = read_checked(run, names)
     images = match(predictions)
     score = best_score(images)

@@ -6,10 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.statistics.images import score_signs
 from metaformer_ablate.tasks.base import RecordedRun
-from metaformer_ablate.tasks.error_analysis.runs import QUESTION, check_same_images, differences, side_of, specs_of_two
+from metaformer_ablate.tasks.error_analysis.runs import (
+    QUESTION,
+    check_same_images,
+    differences,
+    facts_of_run,
+    side_of,
+    specs_of_two,
+)
 from metaformer_ablate.tasks.segmentation.error_analysis.summary import plain
 from metaformer_ablate.tasks.segmentation.metrics import measure, share_of
 from metaformer_ablate.tasks.segmentation.predictions import per_image, read_predictions, same_images
@@ -44,7 +50,7 @@ def comparison(run: RecordedRun, other: RecordedRun) -> dict[str, Any]:
         "p": score_signs(gap),
         "method": METHOD,
         "question": QUESTION,
-        "classes": _by_class(ours, theirs, facts_of(first["data"]).class_names),
+        "classes": _by_class(ours, theirs, facts_of_run(run).class_names),
         "examples": {
             "first_better": _lines(order[::-1], scores, scores2, gap > 0),
             "second_better": _lines(order, scores, scores2, gap < 0),

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.tasks.base import RecordedRun
-from metaformer_ablate.tasks.error_analysis.runs import about_run, check_metric
+from metaformer_ablate.tasks.error_analysis.runs import about_run, check_metric, facts_of_run
 from metaformer_ablate.tasks.segmentation.metrics import Arrays, measure, share_of
 from metaformer_ablate.tasks.segmentation.predictions import per_image, read_predictions
 
@@ -40,7 +39,7 @@ def summary(run: RecordedRun, *, worst: int = WORST) -> dict[str, Any]:
     Raises RequestError as `read_predictions` does.
     """
     predictions = read_predictions(run)
-    names = facts_of(run.spec()["data"]).class_names
+    names = facts_of_run(run).class_names
     confusion = predictions["confusion"]
     if len(confusion) != len(names):
         raise RequestError(f"{run.folder / 'predictions.npz'}: holds {len(confusion)} classes; allowed: {len(names)}")
