@@ -700,7 +700,7 @@ def test_explain_under_a_recipe_and_overrides(ablate: Ablate) -> None:
         (["table", "pooling_size", "--power", "nan"], ["--power is 'nan'"]),
         (["compare", "digits", "digits", "pooling_size"], ["'digits' twice"]),
         (["compare", "digits", "cifar", "pooling_size"], ["unknown recipe 'cifar' (did you mean 'cifar10'?)"]),
-        (["compare", "digits", "paper"], ["give one experiment"]),
+        (["compare", "digits", "paper"], ["give two recipes or more, then one experiment"]),
         (["explain", "pooling_size"], ["give a row of pooling_size: pool3, pool5, pool7, pool9"]),
         (["explain", "pooling_size", "pool4"], ["unknown row 'pool4' (did you mean 'pool"]),
         (["explain", "pooling_size", "pool5", "pool7"], ["one experiment, one row", "'pool7'"]),
