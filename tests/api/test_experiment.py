@@ -63,6 +63,7 @@ def test_a_figure_is_that_of_the_command(trained: Trained, ablate: Ablate, tmp_p
     assert figure._repr_png_().startswith(b"\x89PNG")
     numbers = ablate("plot", *trained.arguments, "--json").json["figures"]
     drawn = study.figure_data()
+    assert all(each.pop("caption") for each in numbers.values())  # of the figure as the command would draw it
     assert json.loads(json.dumps({kind: data.to_json() for kind, data in drawn.items()})) == numbers
 
 
