@@ -31,7 +31,8 @@ from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Finding, Table, TableRow
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.spec.plan import Plan, differences, plan
+from metaformer_ablate.spec.notes import differences
+from metaformer_ablate.spec.plan import Plan, plan
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.statistics.images import FLOOR_P
 from metaformer_ablate.statistics.spread import variance_of_images
