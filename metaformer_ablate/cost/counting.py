@@ -24,6 +24,7 @@ from metaformer_ablate.errors import ModelRefused, shown
 from metaformer_ablate.models.class_file import described
 from metaformer_ablate.models.components import Component
 from metaformer_ablate.models.registry import COMPONENTS
+from metaformer_ablate.models.user_components import class_files
 from metaformer_ablate.tasks.base import CostPart
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _asked(function: Any, name: str, component: Component, module: nn.Module, sh
     try:
         number = function(module, shape)
     except Exception as error:
-        said = described(error, [component.target.rpartition(":")[0]])
+        said = described(error, class_files({name: component}))
         raise ModelRefused(f"{name}: its function {component.macs} cannot count {list(shape)}: {said}") from None
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
         raise ModelRefused(
