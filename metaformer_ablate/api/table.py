@@ -90,7 +90,8 @@ class ResultTable(Table):
 
         Args:
             fit: `column`, or `page` for the whole width of a page of two columns.
-            caption, label: of the table; by default from its title.
+            caption: by default the table's title.
+            label: for references; by default from the title.
             bold: whether the best mean is bold.
         """
         return self.to_text("latex", columns, digits, transposed, latex=Latex(fit, caption, label, bold))

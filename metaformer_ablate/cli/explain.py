@@ -81,7 +81,7 @@ def _of_row(chosen: Plan, row: str) -> dict[str, Any]:
 
 
 def _difference_tree(chosen: Plan, row: str) -> dict[str, Any]:
-    from metaformer_ablate.spec.plan import differences, row_notes
+    from metaformer_ablate.spec.notes import differences, row_notes
 
     base = chosen.experiment.baseline
     either = [

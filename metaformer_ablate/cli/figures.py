@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _PLOT_EXAMPLES = examples(
     "ablate plot pooling_size",
-    "ablate plot table5 --recipe cifar10_small --kind rows --width 3.3in --out rows.pdf",
+    "ablate plot table5 --recipe cifar10_small --width 3.3in --format pdf",
     "ablate plot pooling_size --kind curves --y train_loss",
 )
 

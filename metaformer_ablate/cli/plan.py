@@ -105,7 +105,7 @@ def show_command(
 def _row(chosen: Plan, name: str, cost: Cost | None, refused: str | None) -> dict[str, Any]:
     """A row with its costs, which are null where it is not applicable or its model is refused."""
     from metaformer_ablate.cost.counting import lower_bound_notes
-    from metaformer_ablate.spec.plan import map_notes, row_notes
+    from metaformer_ablate.spec.notes import map_notes, row_notes
 
     row = chosen.experiment.rows[name]
     return {

@@ -156,10 +156,10 @@ def load_function(target: str, digest: str, name: str) -> Any:
 def described(error: BaseException, files: Iterable[str]) -> str:
     """`TypeError: what it says (my_mixers.py, line 12)`: in one line, with the last line of `files` that led to it."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-    wanted, lines = set(files), []
+    wanted, lines = set(map(os.path.abspath, files)), []
     trace = error.__traceback__
     while trace is not None:
-        if (file := trace.tb_frame.f_code.co_filename) in wanted:
+        if (file := os.path.abspath(trace.tb_frame.f_code.co_filename)) in wanted:
             lines.append(f" ({shown_path(file)}, line {trace.tb_lineno})")
         trace = trace.tb_next
     return text + (lines[-1] if lines else "")

@@ -11,7 +11,8 @@ from metaformer_ablate.models.spec import MIXER_OPTIONS
 from metaformer_ablate.models.unread import unread_entries
 from metaformer_ablate.settings.layers import Layer
 from metaformer_ablate.spec.known import of_open_mapping
-from metaformer_ablate.spec.plan import Plan, flat_spec, row_layers
+from metaformer_ablate.spec.notes import flat_spec
+from metaformer_ablate.spec.plan import Plan, row_layers
 from metaformer_ablate.spec.resolve import Resolved, resolve_with_origins
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.spec.words import override_layer

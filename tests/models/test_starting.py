@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.averaged import averaged_in
 from metaformer_ablate.models.starting import classifier_names, start_of
-from metaformer_ablate.spec.plan import plan, row_notes
+from metaformer_ablate.spec.notes import row_notes
+from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
 
 RESNET = ("model.timm=resnet10t", "data.image_size=32")

@@ -161,7 +161,7 @@ def test_table2_counts_round_to_the_print_or_the_row_says_why(name):
 
 
 def test_rows_with_a_recipe_of_their_own_are_marked():
-    from metaformer_ablate.spec.plan import row_notes
+    from metaformer_ablate.spec.notes import row_notes
 
     chosen = plan("table5", "imagenet")
     for name in ("pppa", "ppaa"):

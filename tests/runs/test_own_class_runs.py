@@ -65,7 +65,8 @@ def check_export(home: Path, run: str, ablate: Callable[..., Result]) -> None:
 
     exported = ablate("export", run, "--json")
     assert exported.code == 0, exported.err
-    assert exported.json["timm"] is None and exported.json["weights"]["predictions_repeated"] == 360
+    held = exported.json["weights"]
+    assert exported.json["timm"] is None and held["predictions_repeated"] == held["images"] > 300
     session = onnxruntime.InferenceSession(f"export-{run}/model.onnx")
     assert session.run(None, {"images": np.zeros((2, 1, 8, 8), np.float32)})[0].shape == (2, 10)
     for file in ("my_net.py", "blocks.py", "scales.py"):

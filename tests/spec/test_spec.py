@@ -508,6 +508,13 @@ NOT_CHANGED = {*EXECUTION, "model.class", "model.args", "model.new_head"}
 FREE_TEXT = {"model.timm": ["resnet18", "resnet34"], "data.rand_augment": ["rand-m9-mstd0.5-inc1"]}
 
 
+# A folder of images of one's own.
+OWN_FOLDER = {
+    **{"data.name": "folder", "data.set": "mine", "data.held_in": "memory"},
+    **{"data.num_classes": 3, "data.train_images": 4096, "data.test_images": 64},
+}
+
+
 def words(path: str) -> list[str]:
     """The words of a field's description, among them the names that it allows."""
     return FREE_TEXT.get(path) or re.findall(r"[a-z0-9_]{2,}", LEAVES[path].description)
@@ -527,6 +534,7 @@ def contexts() -> tuple[tuple[Layer, ...], ...]:
     digits, imagenet = load_recipe("digits").layer, load_recipe("imagenet").layer
     made: list[tuple[Layer, ...]] = [(base, layer(ALL_AUGMENTED)) for base in (digits, imagenet)]
     made += [(base, layer({"train.schedule": "step", "train.milestones": [1, 2]})) for base in (digits, imagenet)]
+    made += [(digits, layer({**OWN_FOLDER, "data.channels": channels})) for channels in (1, 3)]
     for path in LEAVES:
         made += [(base, layer({path: word})) for word in words(path) for base in (digits, imagenet)]
     return tuple(context for context in made if resolves(context))

@@ -17,7 +17,8 @@ from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.settings.schema import Float, Strict, execution_setting, later_setting, setting
 from metaformer_ablate.spec.experiment import load_recipe
-from metaformer_ablate.spec.plan import differences, plan
+from metaformer_ablate.spec.notes import differences
+from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.spec.words import is_integer, is_text, override_layer

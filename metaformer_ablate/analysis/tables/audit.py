@@ -16,7 +16,8 @@ from metaformer_ablate.data.rules import REMARKS
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.spec.merge import WHOLE_MODELS
-from metaformer_ablate.spec.plan import Plan, differences
+from metaformer_ablate.spec.notes import differences
+from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.tasks.base import Metric
 
 Runs = Mapping[str, Sequence[RunState]]

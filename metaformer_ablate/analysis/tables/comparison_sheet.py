@@ -114,9 +114,9 @@ def _agreements(comparison: Comparison) -> Sheet:
     }
     rows = [_Pair(found) for found in comparison.agreements]
     notes = [
-        "Correlations of the rows' means [95% intervals by Fisher z, as if these rows were drawn from many]. Reversed: "
-        "pairs of rows in the other order. Beyond noise: of these, those whose paired 95% interval excludes 0 wherever "
-        "there are seeds."
+        "Correlations of the rows' means [95% intervals by Fisher z, as if these rows were drawn from many].",
+        "Reversed: pairs of rows in the other order.",
+        "Beyond noise: of these, those whose paired 95% interval excludes 0 wherever there are seeds.",
     ]
     title = f"Agreement of {_title(comparison)}"
     return Sheet(title, rows, columns, 2, [()] * len(rows), (), notes)

@@ -20,6 +20,7 @@ from metaformer_ablate.records.status import RunState
 from metaformer_ablate.spec.plan import Combination, Plan
 from metaformer_ablate.statistics.effects import standardised
 from metaformer_ablate.statistics.stats import corrected_over, holm, paired_difference, summarise
+from metaformer_ablate.statistics.two_stage import TWO_STAGE
 from metaformer_ablate.tasks.base import Metric
 
 Runs = Mapping[str, Sequence[RunState]]
@@ -144,7 +145,8 @@ def _test(both: Sequence[float], expected: Sequence[float], head: int | None) ->
         return None
     found = paired_difference(both, expected, head)
     effect = standardised([b - e for b, e in zip(both, expected, strict=True)])
-    return Delta(found.mean, found.ci95, found.p, found.method, p_uncorrected=found.p, effect=effect)
+    method = found.method if head is None or found.p is None else TWO_STAGE.format(first=head)
+    return Delta(found.mean, found.ci95, found.p, method, p_uncorrected=found.p, effect=effect)
 
 
 def interactions_sheet(
@@ -158,11 +160,13 @@ def interactions_sheet(
     ]
     marks = [[numbers.setdefault(note, len(numbers) + 1) for note in own] for own in notes]
     tested = next((d.comparisons for each in interactions if (d := each.difference) and d.comparisons), None)
-    corrected = f"; p of the paired t test, {corrected_over(tested)}" if tested else ""
+    staged = any(each.difference and each.difference.method.startswith("Stein") for each in interactions)
+    test = "two-stage" if staged else "paired"
     lines = [
-        "Sum: the differences of the two rows from the baseline, added. Both: that of a row with both changes. "
-        "Difference: Both minus Sum, 0 where the changes add up; mean over common seeds [95% paired t interval]"
-        f"{corrected}."
+        "Sum: the differences of the two rows from the baseline, added.",
+        "Both: the difference of a row with both changes.",
+        f"Difference: Both minus Sum over common seeds, 0 where the changes add up [95% {test} t interval].",
+        *([f"p: {test} t test, {corrected_over(tested)}."] if tested else []),
     ]
     columns = {
         "row": Column("Rows", lambda row, digits: row.label, left=True),

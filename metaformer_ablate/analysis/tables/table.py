@@ -32,7 +32,8 @@ from metaformer_ablate.cost.counting import lower_bound_notes, open_operators
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.status import RunState, no_records_hint, run_states, seeds_with_records, stray_seeds
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.spec.plan import Plan, row_notes
+from metaformer_ablate.spec.notes import row_notes
+from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.statistics import stats
 from metaformer_ablate.statistics.agreement import agreement
 from metaformer_ablate.statistics.effects import probability_better, standardised

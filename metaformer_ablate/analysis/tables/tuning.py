@@ -158,11 +158,11 @@ def _order_in_words(lines: Sequence[TunedLine], metric: Metric) -> list[str]:
         for (a, b), first, last in zip(combinations(known, 2), orders[0], orders[-1], strict=True)
         if first * last < 0
     ]
-    text = f"Order of the rows by expected best on the held-out images: of one trial against all {trials}, "
+    text = f"Order by expected best: with all {trials} trials instead of one, "
     text += f"{', '.join(moved)} change places" if moved else "no two rows change places"
     if settled == trials:
-        return [f"{text}; it still changes with the last of the trials, so that more may change it again."]
-    return [f"{text}; it is the same from {settled} trial{'s' if settled > 1 else ''} on."]
+        return [f"{text}, and the last of the trials still changes it, so that more may change it again."]
+    return [f"{text}, and it stays the same from {settled} trial{'s' if settled > 1 else ''} on."]
 
 
 def _order(lines: Sequence[TunedLine], budget: int, sign: int) -> list[int]:
@@ -175,12 +175,14 @@ def tuning_sheets(part: TuningPart, digits: int) -> list[Sheet]:
     """What is printed below a table: both values side by side, and the expected best against the budget."""
     lines = part.rows
     tested = next((line.change.comparisons for line in lines if line.change and line.change.comparisons), None)
-    tried = "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in part.over.items())
+    tried = ", ".join(f"{key} {', '.join(map(str, values))}" for key, values in part.over.items())
+    seeds = f"{len(part.seeds)} seed{'s' if len(part.seeds) > 1 else ''} each"
     notes = [
-        f"Tried with every row on held-out training images, {len(part.seeds)} seed"
-        f"{'s' if len(part.seeds) > 1 else ''} each: {tried}. Chosen: the best mean ({part.file}). Change: of the "
-        "difference to the baseline, own best minus same value, over the seeds of all four [95% paired t interval]"
-        + (f"; p {corrected_over(tested)}." if tested else ".")
+        f"Tried with every row: {tried} ({seeds}, on held-out training images).",
+        f"Chosen: the best mean there ({part.file}).",
+        "Change: of the difference from the baseline, own best minus same value, over the seeds of all four "
+        "[95% paired t interval].",
+        *([f"p: paired t test, {corrected_over(tested)}."] if tested else []),
     ]
     columns = {
         "row": Column("Row", lambda line, digits: line.label, left=True),
@@ -205,9 +207,9 @@ def tuning_sheets(part: TuningPart, digits: int) -> list[Sheet]:
         most = max(len(line.expected_best or ()) for line in budgets)
         shown = [k for k in range(most) if k < 8 or k == most - 1 or (k + 1) & k == 0]  # then 16, 32, ... and the last
         of_budget = {"row": columns["row"], **{f"best {k + 1}": _best(k) for k in shown}}
-        about = f"Of so many trials drawn from those made: {BUDGET}. On held-out images; not the numbers of the table."
+        about = [f"Expected best: {BUDGET}, of so many trials.", "On held-out images, so not the numbers of the table."]
         title = f"Expected best {part.metric.phrase} against the number of trials, {part.title}"
-        sheets.append(Sheet(title, budgets, of_budget, digits, empty[: len(budgets)], (), [about, *part.text]))
+        sheets.append(Sheet(title, budgets, of_budget, digits, empty[: len(budgets)], (), [*about, *part.text]))
     return sheets
 
 

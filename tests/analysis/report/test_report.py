@@ -337,9 +337,10 @@ def test_without_records_there_is_no_page(ablate: Callable[..., Result], folder:
     assert not (tmp_path / "report.html").exists()
 
 
-def test_bad_requests(ablate: Callable[..., Result], tmp_path: Path) -> None:
+def test_bad_requests(ablate: Callable[..., Result], folder: Path, tmp_path: Path) -> None:
     assert "unknown recipe 'digit' (did you mean 'digits'?)" in ablate("report", "--recipe", "digit").sentence
-    assert ablate("report", "--out", tmp_path / "no" / "r.html").sentence.endswith("No such file or directory")
+    result = ablate("report", "--results", folder / "results", "--out", tmp_path / "no" / "r.html")
+    assert result.sentence.endswith("No such file or directory")
 
 
 def test_records_are_found_where_no_experiment_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,7 +221,7 @@ def test_a_phone_needs_no_sideways_scrolling(visit: Callable[..., Any], width: i
     wide = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth + 1).length"
     assert page.evaluate(wide) == 0, "nor does a table scroll in its box"
     row = results(page).locator("tbody tr").nth(1)
-    name, mean = (row.locator(place).bounding_box() for place in ("th", "td.whole"))
+    name, mean = (row.locator(place).first.bounding_box() for place in ("th", "td.whole"))
     assert name["y"] + name["height"] <= mean["y"] + 1 and mean["width"] > 100
     label = row.locator("td.whole").first.evaluate("cell => getComputedStyle(cell, '::before').content")
     assert label == '"Top-1 (%)"', "each number has its heading beside it"

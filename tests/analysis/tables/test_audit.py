@@ -217,8 +217,8 @@ def test_findings_are_footnotes_and_warnings(chosen: Plan, tmp_path: Path) -> No
         assert f"[1] audit: {text}" in printed
         assert "bare: residual false [1" in printed
         assert "Warning: audit" not in printed, "it stands there once"
-    assert r"\item[1] audit: device: an H100" in render(table, "latex")
-    assert r"bare: residual false\tnote{1" in render(table, "latex")
+    assert r"\item[a] audit: device: an H100" in render(table, "latex")
+    assert r"bare: residual false\tnote{a" in render(table, "latex")
     (line,) = [line for line in render(table, "csv").splitlines() if ",bare," in line]
     assert line.endswith(text)
 

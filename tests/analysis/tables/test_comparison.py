@@ -97,7 +97,7 @@ def test_words_at_the_end_apply_to_all(folder: Path, ablate: Ablate) -> None:
 def test_a_slope_chart_of_the_ranks(folder: Path, ablate: Ablate) -> None:
     done = ablate("compare", *SIDES, "mine.yaml", "--plot", "slope.png", "--format", "csv", cwd=folder)
     assert done.code == 0 and done.out.startswith("experiment,name,")
-    assert Image.open(folder / "slope.png").size[0] == 1440
+    assert Image.open(folder / "slope.png").size[0] == 1380
     ablate("compare", *SIDES, "mine.yaml", "--plot", "again.png", cwd=folder)
     assert (folder / "slope.png").read_bytes() == (folder / "again.png").read_bytes()
     experiment = str(folder / "mine.yaml")

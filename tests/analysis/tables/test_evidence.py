@@ -31,7 +31,8 @@ from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Finding, Table, TableRow
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.spec.plan import Plan, differences, plan
+from metaformer_ablate.spec.notes import differences
+from metaformer_ablate.spec.plan import Plan, plan
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.statistics.images import FLOOR_P
 from metaformer_ablate.statistics.spread import variance_of_images
@@ -700,7 +701,7 @@ def test_explain_under_a_recipe_and_overrides(ablate: Ablate) -> None:
         (["table", "pooling_size", "--power", "nan"], ["--power is 'nan'"]),
         (["compare", "digits", "digits", "pooling_size"], ["'digits' twice"]),
         (["compare", "digits", "cifar", "pooling_size"], ["unknown recipe 'cifar' (did you mean 'cifar10'?)"]),
-        (["compare", "digits", "paper"], ["give one experiment"]),
+        (["compare", "digits", "paper"], ["give two recipes or more, then one experiment"]),
         (["explain", "pooling_size"], ["give a row of pooling_size: pool3, pool5, pool7, pool9"]),
         (["explain", "pooling_size", "pool4"], ["unknown row 'pool4' (did you mean 'pool"]),
         (["explain", "pooling_size", "pool5", "pool7"], ["one experiment, one row", "'pool7'"]),

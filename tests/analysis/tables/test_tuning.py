@@ -118,7 +118,7 @@ def test_the_table_shows_both_values_and_how_the_differences_change(folder: Path
     assert part["pool3"]["change"] is None
     assert part["relu"]["expected_best"] == pytest.approx(expected_best([70.5, 72.5, 75.25]))
     # By one trial pool3 83.1, pool5 80.7, relu 72.75; by all 85, 82.25, 75.25.
-    assert "no two rows change places; it is the same from 1 trial on." in done.json["tuning"]["text"][0]
+    assert "no two rows change places, and it stays the same from 1 trial on." in done.json["tuning"]["text"][0]
     text = " ".join(ablate("table", "mine", "--tuned", cwd=folder).out.split())
     assert "its best train.lr, 0.004, lies at the edge of the values tried (0.001, 0.002, 0.004)" in text
     assert "mine under digits, each row at its own best value" in text

@@ -25,6 +25,7 @@ class Greys:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, int]:
