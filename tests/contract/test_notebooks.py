@@ -47,6 +47,9 @@ def execute(name: str, monkeypatch: pytest.MonkeyPatch, **environment: str) -> A
     NotebookClient(executed, timeout=600, kernel_name="python3", resources=resources, record_timing=False).execute()
     executed.metadata.language_info = {"name": "python"}
     assert "Traceback" not in "".join(texts(executed))
+    for cell in executed.cells:  # what libraries say of this machine stays here
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
     return executed
 
 
@@ -86,7 +89,7 @@ def test_a_notebook_has_its_outputs_and_is_small(name: str) -> None:
     assert not any(out["output_type"] == "error" for cell in code for out in cell.outputs)
     assert (FOLDER / f"{name}.ipynb").stat().st_size < WITH_OUTPUTS
     assert all(before.cell_type == "markdown" for before in cells[:1])
-    assert "/tmp/" not in "".join(texts(notebook(name))).replace("/tmp/tmp", "")
+    assert "/tmp/" not in "".join(texts(notebook(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -153,5 +156,5 @@ def test_a_mixer_of_ones_own_goes_from_class_to_table(monkeypatch: pytest.Monkey
         " 'roll_last': ['missing', 'missing', 'missing']}"
     ) in said, "an edited class is another run"
     assert len(outputs(executed, "image/png")) == 1
-    # Another processor rounds otherwise and takes another time, and the folder is another one each time.
-    compare_or_write("add_your_own_mixer", executed, re.compile(r"[-+]?\d+(\.\d+)?( (s|min)\b)?|running code of .*"))
+    # Another processor rounds otherwise and takes another time.
+    compare_or_write("add_your_own_mixer", executed, re.compile(r"[-+]?\d+(\.\d+)?( (s|min)\b)?"))
