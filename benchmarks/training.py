@@ -170,12 +170,13 @@ def ours(spec: RunSpec, kernels: str = "torch") -> Side:
 
 
 def timm_net(spec: RunSpec) -> Any:
-    """timm's MetaFormer as the spec says, for a PoolFormer; its stem has one geometry, so ours takes its place."""
+    """timm's MetaFormer as the spec says, for a PoolFormer; its stem and down-samplings have one geometry, so ours
+    take their place."""
     from timm.models import metaformer
     from torch import nn
 
-    model, stem = spec.model, spec.model.stem
-    assert model.depths and model.dims and stem
+    model, stem, down = spec.model, spec.model.stem, spec.model.downsample
+    assert model.depths and model.dims and stem and down
     channels = DATASETS[spec.data.name].channels
     net = metaformer.MetaFormer(
         in_chans=channels,
@@ -193,6 +194,8 @@ def timm_net(spec: RunSpec) -> Any:
         use_mlp_head=False,
     )
     net.stem.conv = nn.Conv2d(channels, model.dims[0], stem.kernel, stride=stem.stride, padding=stem.padding)
+    for stage, before, after in zip(net.stages[1:], model.dims, model.dims[1:], strict=False):
+        stage.downsample.conv = nn.Conv2d(before, after, down.kernel, stride=down.stride, padding=down.padding)
     return net
 
 

@@ -1,4 +1,4 @@
-"""Runs whose models hold components of the user's own: tried on their device before anything is trained."""
+"""Runs whose models hold components of the user's own, or start from a file: tried before anything is trained."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ def possible_jobs(jobs: Sequence[Job], device: str) -> list[Job]:
 
 
 def why_not(spec: RunSpec, device: str) -> str | None:
-    """Why a model with components of the user's own cannot be built or run; None where it can."""
+    """Why a model with components of the user's own cannot be built or run; None where it can.
+
+    Raises RequestError where a model cannot start from its file of weights.
+    """
+    if spec.model.init_from is not None and spec.model.init_recipe is None:
+        task_of(spec).part("net").build_net(spec)
     if not spec.model.own_names() and spec.model.own_class is None:
         return None
     from metaformer_ablate.system.devices import choose_device  # which loads torch

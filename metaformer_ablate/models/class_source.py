@@ -11,6 +11,7 @@ import ast
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,8 +24,12 @@ from metaformer_ablate.system.files import read_regular
 # What a name of a class looks like: a file or a module, and the class in it.
 TARGET = re.compile(r"(.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 
-# Never taken for a neighbour, though one may stand in a checkout of it.
-_OURS = __name__.partition(".")[0]
+# Never taken for neighbours: this package, in a checkout of which a class may stand, and what it and nets are made of.
+# A torch.py or random.py that lies in the folder is not executed in their place. A fixed list: it decides on digests.
+_NO_NEIGHBOURS = sys.stdlib_module_names | {
+    *(__name__.partition(".")[0], "numpy", "pandas", "PIL", "pydantic", "pytorch_lightning", "lightning", "scipy"),
+    *("sklearn", "timm", "torch", "torchmetrics", "torchvision", "wandb", "yaml"),
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def _package_root(path: Path) -> Path:
 def _find_module(name: str, where: str) -> OwnSource:
     here = Path.cwd()
     top = name.partition(".")[0]
-    if top != _OURS and (module := _located(name, (here,))) is not None:
+    if top not in _NO_NEIGHBOURS and (module := _located(name, (here,))) is not None:
         return _closure(here, name, module, False)
     try:
         spec = find_spec(top)  # runs nothing: it is no part of a package
@@ -142,7 +147,7 @@ def _closure(root: Path, main: str, module: OwnModule, installed: bool) -> OwnSo
         name = left.pop()
         for wanted in (*_parents(name), *_imported(name, modules[name])):
             top = wanted.partition(".")[0]
-            mine = top == main.partition(".")[0] if installed else top != _OURS
+            mine = top == main.partition(".")[0] if installed else top not in _NO_NEIGHBOURS
             if wanted not in modules and mine and (found := _located(wanted, roots)) is not None:
                 modules[wanted] = found
                 left.append(wanted)

@@ -33,7 +33,7 @@ def read_axes(words: Sequence[str]) -> dict[str, list[Any]]:
         if repeated := [value for i, value in enumerate(axes[key]) if value in axes[key][:i]]:
             raise RequestError(f"--axes: {key} has the value {shown(repeated[0])} twice")
         if key in _FILES:
-            axes[key] = [value and _whole_path(value) for value in axes[key]]
+            axes[key] = [value and _whole_path(key, value) for value in axes[key]]
     return axes
 
 
@@ -59,12 +59,12 @@ def with_whole_path(word: str) -> str:
     """An override as it holds in any folder."""
     key, _, text = word.partition("=")
     path = read_value(key, text) if key in _FILES else None
-    return as_words({key: _whole_path(path)})[0] if path else word
+    return as_words({key: _whole_path(key, path)})[0] if path else word
 
 
-def _whole_path(value: str) -> str:
+def _whole_path(key: str, value: str) -> str:
     """The value of a setting that names a file; one that names a recipe or a module stays."""
-    of_file = not value.startswith(FROM_RECIPE) and (".py:" in value or ":" not in value)
+    of_file = ".py:" in value if key == "model.class" else not value.startswith(FROM_RECIPE)
     return str(Path(value).resolve()) if of_file else value
 
 

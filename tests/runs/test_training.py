@@ -384,10 +384,10 @@ def test_a_run_whose_last_step_breaks_it_diverges(train: Callable[..., Record], 
 def test_a_sweep_goes_on_after_runs_that_diverge_or_fail(
     tiny: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sometimes(model: ModelSpec, *shape: int, seed: int, kernels: str) -> nn.Module:
+    def sometimes(model: ModelSpec, *shape: int, seed: int, **more: Any) -> nn.Module:
         if seed == 1:
             raise RuntimeError("the second\n  run broke")
-        return build_model(model, *shape, seed=seed, kernels=kernels)
+        return build_model(model, *shape, seed=seed, **more)
 
     monkeypatch.setattr(metaformer_ablate.tasks.classification.net, "build_model", sometimes)
     specs = [tiny({"train.lr": 1e30}, seed=0), tiny(seed=1), tiny(seed=2)]

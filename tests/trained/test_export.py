@@ -166,7 +166,7 @@ def test_timm_loads_its_names(name, tmp_path):
     record, net = named_record(Store(tmp_path / "results"), name)
     about = export(record, FOLDER, tmp_path, ("safetensors",))
     assert about["timm"] == name and about["weights"] is None
-    assert "were not held to the record's predictions" in about["notes"][0]
+    assert "were not checked against the record's predictions" in about["notes"][0]
     theirs = timm.create_model(name).eval()
     load_checkpoint(theirs, str(tmp_path / "model.safetensors"), strict=True)
     images = torch.randn((2, 3, 224, 224), generator=torch.Generator().manual_seed(2))

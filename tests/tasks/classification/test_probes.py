@@ -298,7 +298,7 @@ def test_gradcam_of_every_mixer_is_that_worked_out_by_hand(mixer):
 def test_the_layer_is_the_last_that_can_point_at_something(kept):
     _, record, _ = kept
     run, data = trained_of(record)
-    maps = maps_of(run, data.evaluation.images[:2])
+    maps = maps_of(run, data.at([0, 1]))
     assert maps == {"stages.0": (16, 16), "stages.1": (8, 8), "stages.2": (4, 4), "stages.3": (2, 2)}
     assert choose_layer(maps, None) == "stages.2" and choose_layer(maps, "stages.3") == "stages.3"
     assert choose_layer({"stages.0": (3, 3), "stages.1": (2, 2)}, None) == "stages.0"
@@ -360,9 +360,9 @@ def test_everything_at_once_and_the_same_bytes_again(kept, ablate, tmp_path):
     cam = done.json["gradcam"]
     assert (cam["layer"], cam["map"]) == ("stages.2", [4, 4]) and len(cam["mistakes"]) == 12
     first = cam["mistakes"][0]
-    theirs = by_hand(run, "stages.2", data.evaluation.images[[first["index"]]], [first["predicted"]])[0]
+    theirs = by_hand(run, "stages.2", data.at([first["index"]]), [first["predicted"]])[0]
     assert np.allclose(first["map_predicted"], theirs.numpy(), rtol=1e-4, atol=1e-6 * float(theirs.max()))
-    assert first["label"] == data.evaluation.labels[first["index"]]
+    assert first["label"] == data.labels[first["index"]]
     assert [line["images"] for line in done.json["object_size"]] == pytest.approx([71] * 5, abs=5)
     assert len(done.json["probes"]["crop"]["runs"]) == 2
 

@@ -261,7 +261,7 @@ def test_errors_draws_pictures_and_says_it_in_words(
     run, other = records
     done = ablate("errors", run.run_id, "--results", "results", "--out", "out")
     assert done.code == 0, done.err
-    assert "9 taken for 4" in done.out and "Box AP" in done.out and "Mask AP" in done.out
+    assert "9 misclassified as 4" in done.out and "Box AP" in done.out and "Mask AP" in done.out
     result = json.loads((tmp_path / "out" / "errors.json").read_text())
     assert result["figures"] == [f"{name}.png" for name in ("kinds", "confusion", "classes", "sizes", "pictures")]
     for name in result["figures"]:
