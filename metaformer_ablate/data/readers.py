@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from timm.data.readers.reader import Reader
 
-from metaformer_ablate.data.datasets import every_fifth_of_a_class
+from metaformer_ablate.data.datasets import DATASETS, every_fifth_of_a_class
 from metaformer_ablate.data.layouts import LAYOUTS, DatasetLocation
 from metaformer_ablate.data.listings import FolderListing
 from metaformer_ablate.data.parquet import open_parquet
@@ -115,16 +115,17 @@ def open_sources(place: DatasetLocation) -> dict[str, Source]:
 
 def check_counts(place: DatasetLocation, sources: dict[str, Source], spec: DataSpec) -> None:
     for split, key in (("train", "train_images"), ("evaluation", "test_images")):
-        found, wanted, left_out = len(sources[split].labels), getattr(spec, key), sources[split].left_out
+        found, left_out = len(sources[split].labels), sources[split].left_out
+        wanted = getattr(spec, key) or getattr(DATASETS[spec.name], key)
         if not found:
             raise RequestError(
                 f"{place.root}: {spec.name} holds no image for {split}{left_out.said()}; allowed: {LAYOUTS[place.kind]}"
             )
         if found != wanted:
+            other = f", or data.{key}={found}{' without these' if left_out else ''}" if getattr(spec, key) else ""
             raise RequestError(
                 f"{place.root}: {spec.name} holds {found} images for {split}, but data.{key} is {wanted}"
-                f"{left_out.said()}; allowed: the whole data set, or data.{key}={found}"
-                f"{' without these' if left_out else ''}"
+                f"{left_out.said()}; allowed: the whole data set{other}"
             )
     labels = np.concatenate([sources[split].labels for split in ("train", "evaluation")])
     low, high = labels.min(), labels.max()
