@@ -115,7 +115,7 @@ def test_ctrl_c_saves_what_is_under_way(cluster: Any, expected: dict[str, Any], 
     disturbed = time.time()
     sweep.send_signal(signal.SIGINT)
     said = end(sweep, tmp_path, 130)
-    assert "0 finished runs are kept; the same command goes on with the 4 that are left" in said
+    assert "stopped by SIGINT\nthe same command goes on with the 4 that are left" in said
     assert list((tmp_path / "results" / ".claims").iterdir()) == []
     sweep = begin(tmp_path, "--launcher", "ray", "--json")
     # A worker that is killed costs an attempt; the run goes on from its checkpoint.
@@ -232,5 +232,5 @@ def test_a_cluster_that_does_not_answer(cluster: Any, monkeypatch: pytest.Monkey
 def test_without_a_cluster_one_is_begun_and_ended(expected: dict[str, Any], tmp_path: Path) -> None:
     sweep = begin(tmp_path, "--launcher", "ray", "--workers", "2", env={"RAY_ADDRESS": "local"})
     said = end(sweep, tmp_path)
-    assert "with 2 at once" in said and "raylet" not in said
+    assert "[2/4]" in said[: said.index("[1/4] two/pool3 seed 0: ")] and "raylet" not in said, "two at once"
     assert contents(tmp_path / "results") == expected
