@@ -104,7 +104,7 @@ def build_tuned_table(
         seeds=tuning.seeds,
         trials=max((len(row.trials) for row in tuning.rows.values()), default=0),
         rows=tuple(lines),
-        text=tuple(_order_in_words(lines, metric)),
+        text=tuple(order_in_words(lines, metric)),
     )
     rows = tuple(replace(row, notes=(*row.notes, *_edge_notes(tuning, row.name))) for row in tuned.rows)
     return replace(tuned, rows=rows, tuning=part)
@@ -145,7 +145,7 @@ def _changes(same: Table, tuned: Table) -> dict[str, Delta | None]:
     }
 
 
-def _order_in_words(lines: Sequence[TunedLine], metric: Metric) -> list[str]:
+def order_in_words(lines: Sequence[TunedLine], metric: Metric) -> list[str]:
     """Whether more trials would change the order of the rows, as far as the trials tell."""
     known = [line for line in lines if line.expected_best]
     trials = min((len(line.expected_best or ()) for line in known), default=0)
@@ -153,15 +153,18 @@ def _order_in_words(lines: Sequence[TunedLine], metric: Metric) -> list[str]:
         return []
     orders = [_order(known, budget, metric.sign) for budget in range(trials)]
     settled = next(k for k in range(trials) if all(order == orders[-1] for order in orders[k:])) + 1
-    moved = [
-        f"{a.name} and {b.name}"
+    pairs = [
+        (f"{a.name} and {b.name}", first, last)
         for (a, b), first, last in zip(combinations(known, 2), orders[0], orders[-1], strict=True)
-        if first * last < 0
+        if first != last
     ]
+    said = [f"{names} change places" for names, first, last in pairs if first * last < 0]
+    said += [f"{names} are {'told apart' if last else 'equal'}" for names, first, last in pairs if first * last == 0]
     text = f"Order by expected best: with all {trials} trials instead of one, "
-    text += f"{', '.join(moved)} change places" if moved else "no two rows change places"
+    text += ", ".join(said) if said else "no two rows change places"
     if settled == trials:
-        return [f"{text}, and the last of the trials still changes it, so that more may change it again."]
+        joint = "and" if said else "but"  # it changed on the way, and back
+        return [f"{text}, {joint} the last of the trials still changes the order, so that more may change it again."]
     return [f"{text}, and it stays the same from {settled} trial{'s' if settled > 1 else ''} on."]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import scipy.stats
 from conftest import TINY_WORDS, Result
 from specs import fake_record
 
+from metaformer_ablate.analysis.tables.tuning import TunedLine, order_in_words
 from metaformer_ablate.api.experiment import Experiment
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
@@ -20,6 +22,7 @@ from metaformer_ablate.spec.grid import edges, points, read_grid
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.statistics.budget import expected_best
 from metaformer_ablate.statistics.stats import holm
+from metaformer_ablate.tasks.base import Metric
 
 Ablate = Callable[..., Result]
 
@@ -217,3 +220,20 @@ def test_a_grid() -> None:
     three = {"train.lr": [1e-3, 2e-3, 4e-3], "model.norm": ["mln", "layer_norm"]}
     assert edges(three, {"train.lr": 4e-3, "model.norm": "mln"}) == ["train.lr"]
     assert edges(three, {"train.lr": 2e-3, "model.norm": "mln"}) == []
+
+
+@pytest.mark.parametrize(
+    ("curves", "said"),
+    [
+        ({"a": (1.0, 2.0), "b": (1.0, 3.0)}, "a and b are told apart, and the last"),
+        ({"a": (1.0, 3.0), "b": (2.0, 3.0)}, "a and b are equal, and the last"),
+        ({"a": (1.0, 4.0), "b": (2.0, 3.0)}, "a and b change places, and the last"),
+        ({"a": (2.0, 2.0, 4.0), "b": (1.0, 3.0, 3.0)}, "no two rows change places, but the last"),
+        ({"a": (2.0, 3.0), "b": (1.0, 2.0)}, "no two rows change places, and it stays the same from 1 trial on."),
+    ],
+)
+def test_how_the_order_changes_with_the_trials(curves: dict[str, tuple[float, ...]], said: str) -> None:
+    blank = TunedLine("", "", "", {}, (), None, None, None, None)  # type: ignore[arg-type]
+    lines = [replace(blank, name=name, expected_best=curve) for name, curve in curves.items()]
+    (text,) = order_in_words(lines, Metric("top1", "Top-1"))
+    assert said in text
