@@ -22,8 +22,9 @@ class ResultTable(Table):
     `rows` has a `TableRow` for each row, in order: `name`, `label`, `params`, `macs`, `n` (runs that count), `mean`,
     `std` and `ci95` over seeds (in the metric's unit; None where undefined), `delta` (the paired difference from the
     baseline: `mean`, `ci95`, `p` corrected by Holm, `method`), `paper` (the printed numbers), `status`, `notes` and
-    `runs`. `metric`, `baseline`, `warnings`, `audit`, `agreement` and `resolution` are of the whole table.
-    docs/statistics.md says how each number is made.
+    `runs`. `metric`, `baseline`, `warnings`, `audit`, `agreement` and `resolution` are of the whole table. `resolution`
+    is what the seeds can tell apart, and None where no difference has a spread. docs/statistics.md says how each number
+    is made.
     """
 
     @classmethod

@@ -13,7 +13,7 @@ from metaformer_ablate.spec.plan import Plan
 
 _COMMENT = """\
 Written by `ablate run --until`, not by hand: how many seeds each row gets, by the spread of its first ones alone.
-`ablate table` takes its intervals from it (docs/statistics.md). Commit it with the records of its runs."""
+`ablate table` takes its intervals from it (docs/claims.md). Commit it with the records of its runs."""
 
 
 class SeedCounts(StudyFile):

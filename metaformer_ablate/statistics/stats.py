@@ -5,7 +5,7 @@ Why these are ours, where a library has a method: loading scipy.stats takes abou
 and the power of a paired t test are in statsmodels, a large dependency for two short functions; the sign-flip test over
 images is in neither. The tests compare every one of them with scipy.stats or with published numbers.
 
-What each method is, when it may be trusted and how often it was right in a simulation: docs/statistics.md.
+What each method is and when it may be trusted: docs/statistics.md; how often it was right: docs/error_rates.md.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_sides_differ_in_optimizer_and_memory_format_as_they_say() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("work", ["training", "inference"])
+@pytest.mark.parametrize("work", ["training", pytest.param("inference", marks=pytest.mark.fuzz)])
 def test_measurement_has_a_line_for_each_side(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(AUTHORS_CODE, raising=False)
     assert BENCHMARKS[work] is getattr(training, work)

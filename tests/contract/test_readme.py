@@ -86,14 +86,17 @@ def test_adding_a_mixer_and_an_experiment_as_told(tmp_path):
     shutil.copytree(REPOSITORY / "metaformer_ablate", tmp_path / "metaformer_ablate")
     shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
     mixers = tmp_path / "metaformer_ablate" / "models" / "mixers.py"
-    steps = EXTENDING[EXTENDING.index("## Add a mixer") :]
-    mixer, line = re.findall(r"\n\n((?: {8}.*\n|\n)+)", steps)[:2]
-    mixers.write_text(mixers.read_text() + "\n\n" + textwrap.dedent(mixer))
+    mixer, line = (
+        after(words, EXTENDING) for words in ("## A mixer in a file of your own", "## A mixer for everybody")
+    )
+    mixers.write_text(mixers.read_text() + "\n\n" + mixer[mixer.index("class ") :] + "\n")
     parts = tmp_path / "metaformer_ablate" / "models" / "components.py"
     parts.write_text(
-        parts.read_text().replace("MIXERS: dict[str, Component] = {", "MIXERS: dict[str, Component] = {\n" + line)
+        parts.read_text().replace(
+            "MIXERS: dict[str, Component] = {", "MIXERS: dict[str, Component] = {\n    " + line + "\n"
+        )
     )
-    (tmp_path / "experiments" / "rolling.yaml").write_text(after("## Add an experiment", EXTENDING).split("\n\n")[0])
+    (tmp_path / "experiments" / "rolling.yaml").write_text(after("## An experiment", EXTENDING).split("\n\n")[0])
     command = [sys.executable, "-c", "from metaformer_ablate.cli.main import main; main()"]
     tiny = ["train.epochs=1", "model.depths=[1,1,1,1]", "model.dims=[4,4,8,8]", "data.image_size=8"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

@@ -139,8 +139,18 @@ def test_table1_counts_round_to_the_print(name):
     assert fits != ("printed without LayerScale" in paper.get("note", ""))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(plan("metaformer_baselines", "imagenet").specs))
+LARGE = ("_m36", "_b36", "_m48", "large_patch16_224", "_b24", "_b_d24", "_b16_224", "_large")
+
+
+def slow_rows(experiment: str) -> list:
+    """The rows of an experiment; CI leaves out large ones of which it has a smaller one, for time."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow, *([pytest.mark.fuzz] if name.endswith(LARGE) else [])])
+        for name in plan(experiment, "imagenet").specs
+    ]
+
+
+@pytest.mark.parametrize("name", slow_rows("metaformer_baselines"))
 def test_baselines_counts_round_to_the_print(name):
     chosen = plan("metaformer_baselines", "imagenet")
     paper, cost = chosen.experiment.rows[name].paper, count(chosen.specs[name])
@@ -150,8 +160,7 @@ def test_baselines_counts_round_to_the_print(name):
     assert round(cost.frozen_params / 1e6, 1) == paper.get("frozen_params_m", 0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(plan("imagenet_models", "imagenet").specs))
+@pytest.mark.parametrize("name", slow_rows("imagenet_models"))
 def test_table2_counts_round_to_the_print_or_the_row_says_why(name):
     chosen = plan("imagenet_models", "imagenet")
     row, cost = chosen.experiment.rows[name], count(chosen.specs[name])

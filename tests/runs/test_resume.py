@@ -338,9 +338,9 @@ def signalled(code: str, moment: str, when: str, number: int, *words: object, cw
         ("a checkpoint", "before"),
         ("a checkpoint", "after"),
         *(
-            pytest.param(moment, when, marks=pytest.mark.slow)
+            pytest.param(moment, when, marks=[pytest.mark.slow, *marks])
             for moment in MOMENTS
-            for when in ("before", "after")
+            for when, marks in (("before", []), ("after", [pytest.mark.fuzz]))
             if moment != "a checkpoint"
         ),
     ],
@@ -506,12 +506,13 @@ def test_damaged_checkpoints_do_not_look_like_results(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sigkill_and_the_same_command_again(tmp_path: Path, undisturbed: Record) -> None:
-    """Ten SIGKILLs of the whole sweep, at random moments; benchmarks/kills.py does a hundred."""
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.fuzz)])
+def test_sigkill_and_the_same_command_again(kills: int, tmp_path: Path, undisturbed: Record) -> None:
+    """SIGKILLs of the whole sweep, at random moments; benchmarks/kills.py does a hundred."""
     words = [f"{key}={json.dumps(value)}" for key, value in SETTINGS.items()]
     arguments = command("run", "pooling_size", *_merged(words), "--workers", "2", "--checkpoint-seconds", "0")
     generator = random.Random(1)
-    for _ in range(10):
+    for _ in range(kills):
         sweep = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         # Imports come first: a kill is of use once one of its workers holds a run.
         while not any(h.parent == sweep.pid for h in Claims(tmp_path / "results").held().values()):

@@ -15,6 +15,9 @@ from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.training.optim import weight_decay_groups
 
 QUICK = ("table5", "pooling_size")
+# Not run by CI: each takes up to half a minute there, and a smaller one of its kind is.
+LARGE = ("resmlp_b24", "gmlp_b16_224", "swin_mixer_b_d24", "mixer_b16_224", "resnet152")
+LARGE += ("resnext101_64x4d", "randformer_m36", "randformer_m48", "poolformerv2_m48")
 
 
 def rows() -> list:
@@ -24,7 +27,7 @@ def rows() -> list:
         for row, spec in plan(path.stem, "imagenet").specs.items():
             if spec.model not in seen:
                 seen.add(spec.model)
-                mark = [] if path.stem in QUICK else [pytest.mark.slow]
+                mark = [] if path.stem in QUICK else [pytest.mark.slow, *([pytest.mark.fuzz] if row in LARGE else [])]
                 found.append(pytest.param(spec, id=f"{path.stem}-{row}", marks=mark))
     return found
 

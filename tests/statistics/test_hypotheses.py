@@ -97,7 +97,7 @@ def test_clear_pairs() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise", ["normal", "skewed"])
+@pytest.mark.parametrize("noise", ["normal", pytest.param("skewed", marks=pytest.mark.fuzz)])
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_a_hypothesis_is_hardly_ever_decided_wrongly(n: int, noise: str) -> None:
     """Of 8 registered: four of rows that are equal, four `within 0.5` of rows that differ by 0.5 points."""

@@ -38,6 +38,7 @@ from metaformer_ablate.tasks.base import Metric
 Ablate = Callable[..., Result]
 # A run of some seconds, so that there is a middle to disturb.
 SLOWER = [word for word in TINY_WORDS if not word.startswith("train.epochs")] + ["train.epochs=75"]
+TO_THE_END = [*SLOWER[:-1], "train.epochs=25"]  # for sweeps that are trained to their end
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def is_alive(holder: ClaimOwner) -> bool:
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_the_sweep_nothing(trained: Trained, tmp_path: Path) -> None:
-    words = ["pooling_size", *SLOWER, "--workers", "2", "--checkpoint-seconds", "0.2", "--json"]
+    words = ["pooling_size", *TO_THE_END, "--workers", "2", "--checkpoint-seconds", "0.2", "--json"]
     with sweep(*words, cwd=tmp_path) as process:
         victim = wait_for_training(tmp_path / "results", 2)[0]
         os.kill(victim.pid, signal.SIGKILL)
@@ -110,7 +111,7 @@ def test_a_worker_that_is_killed_costs_the_sweep_nothing(trained: Trained, tmp_p
 
 @pytest.mark.slow
 def test_a_run_whose_workers_die_three_times_is_failed_and_the_others_go_on(tmp_path: Path) -> None:
-    with sweep("pooling_size", *SLOWER, "--workers", "1", cwd=tmp_path) as process:
+    with sweep("pooling_size", *TO_THE_END, "--workers", "1", cwd=tmp_path) as process:
         name = None
         for _ in range(3):
             for holder in wait_for_training(tmp_path / "results"):
@@ -133,7 +134,7 @@ def test_a_run_whose_workers_die_three_times_is_failed_and_the_others_go_on(tmp_
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_killed_and_its_run_goes_on(tmp_path: Path) -> None:
-    words = ["pooling_size", *SLOWER, "--workers", "2", "--checkpoint-seconds", "0.2", "--stall-minutes", "1"]
+    words = ["pooling_size", *TO_THE_END, "--workers", "2", "--checkpoint-seconds", "0.2", "--stall-minutes", "1"]
     with sweep(*words, cwd=tmp_path) as process:
         victim = wait_for_training(tmp_path / "results", 2)[0]
         os.kill(victim.pid, signal.SIGSTOP)

@@ -842,7 +842,7 @@ def test_an_agent_runs_a_trial_and_sees_one_fail(agent: Any, tmp_path: Path) -> 
     assert (first.config["row"], first.config["seed"]) == ("pool5", 3)
 
 
-SLOWER = [word for word in TINY_WORDS if not word.startswith("train.epochs")] + ["train.epochs=25"]
+SLOWER = [word for word in TINY_WORDS if not word.startswith("train.epochs")] + ["train.epochs=12"]
 
 
 @pytest.mark.slow
@@ -856,7 +856,7 @@ def test_a_trial_that_an_agent_stops_and_resumes(agent: Any, tmp_path: Path) -> 
     assert before.id == after.id == "r"
     assert before.preempting and before.exit_code == 1 and not after.preempting
     steps = [row["_step"] for row in after.history if "epoch" in row]
-    assert steps == [22 * (epoch + 1) for epoch in range(25)]
+    assert steps == [22 * (epoch + 1) for epoch in range(12)]
     record = Store(tmp_path / "results").read(spec.run_id)
     assert record is not None
     undisturbed = tmp_path / "undisturbed"
