@@ -21,7 +21,7 @@ from metaformer_ablate.models.freezing import apply_freezing
 from metaformer_ablate.models.metaformer import MetaFormer, PositionEmbedding, build_norm
 from metaformer_ablate.models.own_checks import Conditions
 from metaformer_ablate.models.spec import PRETRAINING_SIZE, ModelSpec
-from metaformer_ablate.models.starting import fitted_first, fitted_in_size, weights_of
+from metaformer_ablate.models.starting import fitted_first, fitted_in_size, mark_start, weights_of
 from metaformer_ablate.models.weights import fit, our_names
 
 
@@ -164,29 +164,35 @@ def build_backbone(
     net = build_seeded(model, (channels, height, width), seed, build, under)
     assert isinstance(net, Backbone)
     if model.init_from is not None:
-        load_backbone(net, weights_of(model.init_from, model.init_averaged, net.body.state_dict()), model.init_from)
+        weights = weights_of(model.init_from, model.init_averaged, net.body.state_dict())
+        mark_start(net, model, **load_backbone(net, weights, model.init_from))
     apply_freezing(net.body, model)
     return net
 
 
-def load_backbone(net: Backbone, weights: dict[str, Tensor], source: str) -> None:
+def load_backbone(net: Backbone, weights: dict[str, Tensor], source: str) -> dict[str, list[str]]:
     """Fills a backbone's body from the weights of a classifier: strictly, its classifier and last norm left out.
 
     A position embedding of another size is interpolated (bilinear), and the first convolution of a net for grey images
-    is spread over the channels, each with an equal share. Raises RequestError for weights that do not fit.
+    is spread over the channels, each with an equal share. Gives the names of these tensors, as "interpolated" and
+    "channels". Raises RequestError for weights that do not fit.
     """
     target = net.body.state_dict()
     named = our_names(weights) if isinstance(net, MetaFormerBackbone) else dict(weights)
     if isinstance(net, TimmBackbone):
         named = _flattened(named, {name.split(".")[0] for name in target})
     kept = {name: value for name, value in named.items() if name in target or not _of_classifier(name)}
+    interpolated = []
     for name, value in kept.items():
         if name in target and (fitted := fitted_in_size(name, value, target[name])) is not None:
+            interpolated.append(name)
             kept[name] = fitted
-    kept |= fitted_first(kept, target)
+    first = fitted_first(kept, target)
+    kept |= first
     if isinstance(net, PVTBackbone):
         kept = {name: value for name, value in kept.items() if not name.endswith("class_token")}
     net.body.load_state_dict(fit(kept, target, source))
+    return {"interpolated": interpolated, "channels": list(first)}
 
 
 def _flattened(weights: Mapping[str, Tensor], parts: set[str]) -> dict[str, Tensor]:

@@ -30,7 +30,6 @@ def start_from(net: nn.Module, model: ModelSpec, num_classes: int) -> None:
     """
     source, target = str(model.init_from), net.state_dict()
     weights = weights_of(source, model.init_averaged, target)
-    start: dict[str, Any] = {"weights": model.init_averaged or "as trained"}
     interpolated: list[str] = []
     if isinstance(net, MetaFormer):
         weights = our_names(weights)
@@ -38,6 +37,7 @@ def start_from(net: nn.Module, model: ModelSpec, num_classes: int) -> None:
         before, weights = weights, _as_timm_reads(net, weights, source)
         interpolated += [n for n, value in before.items() if n in weights and value.numel() != weights[n].numel()]
     head = classifier_names(net, num_classes)
+    new = head if model.new_head else []
     if model.new_head:
         if not head:
             raise RequestError(
@@ -46,7 +46,6 @@ def start_from(net: nn.Module, model: ModelSpec, num_classes: int) -> None:
             )
         weights = {name: value for name, value in weights.items() if name not in head}
         weights |= {name: target[name] for name in head}
-        start["new"] = head
     elif other := [n for n in head if n in weights and weights[n].shape[:1] != target[n].shape[:1]]:
         raise RequestError(
             f"{source} is of {len(weights[other[0]])} classes, the data has {num_classes}; allowed: "
@@ -59,8 +58,13 @@ def start_from(net: nn.Module, model: ModelSpec, num_classes: int) -> None:
     first = fitted_first(weights, target)
     weights |= first
     net.load_state_dict(fit(weights, target, source))
-    start |= {key: names for key, names in (("interpolated", interpolated), ("channels", list(first))) if names}
-    setattr(net, _MARK, start)
+    mark_start(net, model, new=new, interpolated=interpolated, channels=list(first))
+
+
+def mark_start(net: nn.Module, model: ModelSpec, **names: list[str]) -> None:
+    """Notes on a net how it started, for `start_of`: of the tensors that were not taken as they are, the names."""
+    weights = model.init_averaged or "as trained"
+    setattr(net, _MARK, {"weights": weights, **{kind: found for kind, found in names.items() if found}})
 
 
 def start_of(net: nn.Module) -> dict[str, Any] | None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
+
+from conftest import command
+from sweeps import contents
 
 NET = '''
 """A net with a neighbour."""
@@ -95,3 +100,18 @@ def edit(path: Path, before: str, after: str) -> None:
     text = path.read_text()
     assert before in text
     path.write_text(text.replace(before, after))
+
+
+def check_that_it_is_trained_by(launcher: str, folder: Path) -> None:
+    """`ablate run gate --launcher LAUNCHER` finds the class, says so once, and gives the records of a run here."""
+    write_net(folder)
+    env = {key: value for key, value in os.environ.items() if key != "ABLATE_WORKERS"}
+    found = []
+    for words in (("--launcher", launcher), ("--workers", "0")):
+        results = folder / words[1]
+        words = ("run", "gate", *WORDS, "--results", str(results), *words)
+        done = subprocess.run(command(*words), cwd=folder, env=env, capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("running code of ") == 1, done.stderr
+        found.append(contents(results))
+    assert len(found[0]) == 2 and found[0] == found[1]

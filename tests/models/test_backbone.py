@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from specs import spec_of
 from torch import nn
 from torch.nn import functional as F
@@ -14,6 +17,7 @@ from metaformer_ablate.models.backbone import build_backbone, load_backbone
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.comparators.build import build_comparator
 from metaformer_ablate.models.spec import ModelSpec
+from metaformer_ablate.models.starting import start_of
 from metaformer_ablate.models.weights import to_timm
 
 IMAGES = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
@@ -66,7 +70,7 @@ def test_timms_models_give_their_own_maps(name: str, channels: tuple[int, ...]) 
             torch.testing.assert_close(found, wanted)
 
 
-def test_a_classifier_of_timm_fills_the_backbone_of_its_name(tmp_path: object) -> None:
+def test_a_classifier_of_timm_fills_the_backbone_of_its_name(tmp_path: Path) -> None:
     for name in ("resnet18", "convnext_atto"):
         classifier = timm.create_model(name, num_classes=7)
         net = build_backbone(model_of(timm=name), 3, None)
@@ -74,6 +78,15 @@ def test_a_classifier_of_timm_fills_the_backbone_of_its_name(tmp_path: object) -
         state = {key.replace("_", "."): value for key, value in classifier.state_dict().items()}
         for key, value in net.body.state_dict().items():
             assert torch.equal(value, state[key.replace("_", ".")])
+
+
+def test_what_it_does_not_take_as_it_is_from_a_file_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "grey.safetensors"
+    save_file(timm.create_model("resnet18", num_classes=7, in_chans=1).state_dict(), file)
+    assert start_of(build_backbone(model_of(timm="resnet18"), 3, None)) is None
+    one, three = (build_backbone(model_of(timm="resnet18", init_from=str(file)), channels, None) for channels in (1, 3))
+    assert start_of(one) == {"weights": "as trained"}
+    assert start_of(three) == {"weights": "as trained", "channels": ["conv1.weight"]}
 
 
 def test_pvt_gives_maps_of_any_size_and_at_its_own_those_of_the_classifier() -> None:

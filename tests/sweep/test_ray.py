@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import TINY_WORDS, Result
 from launched import plant_modules, sweep_in
+from own_net import check_that_it_is_trained_by
 from specs import spec_of
 from sweeps import begin, contents, end, kill_all, trained_here, under_way, wait_until, went_on
 
@@ -234,3 +235,8 @@ def test_without_a_cluster_one_is_begun_and_ended(expected: dict[str, Any], tmp_
     said = end(sweep, tmp_path)
     assert "[2/4]" in said[: said.index("[1/4] two/pool3 seed 0: ")] and "raylet" not in said, "two at once"
     assert contents(tmp_path / "results") == expected
+
+
+@ray
+def test_a_class_of_ones_own_is_found(cluster: Any, tmp_path: Path) -> None:
+    check_that_it_is_trained_by("ray", tmp_path)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY, TINY_WORDS, Result
+from own_net import check_that_it_is_trained_by
 from specs import spec_of
 from sweeps import begin, contents, end, kill_all, trained_here, under_way, wait_until, went_on
 
@@ -270,3 +271,8 @@ def test_a_run_is_shared_by_two_nodes(cluster: None, ablate: Callable[..., Resul
     assert records[0].data["device"] == f"2 x {records[1].data['device']}"
     losses = [record.history()[-1]["train_loss"] for record in records]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@slurm
+def test_a_class_of_ones_own_is_found(cluster: None, tmp_path: Path) -> None:
+    check_that_it_is_trained_by("slurm", tmp_path)
