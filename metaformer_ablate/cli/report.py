@@ -55,8 +55,7 @@ def report_command(
     It loads nothing from a network.
     """
     if checklist is not None:
-        _write_checklist(checklist, words, recipes, seeds, results, data)
-        return 0
+        return _write_checklist(checklist, words, recipes, seeds, results, data)
     if words or seeds is not None:
         given = repr(words[0]) if words else "--seeds"
         raise RequestError(f"report: {given} is for --checklist FILE; the page shows every experiment and seed")
@@ -105,9 +104,10 @@ def _write_checklist(
     seeds: str | None,
     results: str | None,
     data: str | None,
-) -> None:
+) -> int:
     from metaformer_ablate.analysis.report.checklist import SUFFIXES, build_checklist, render_checklist
     from metaformer_ablate.data.folder import DataFolder
+    from metaformer_ablate.records.status import nothing_there
     from metaformer_ablate.spec.plan import plan
 
     suffix = Path(out).suffix
@@ -117,11 +117,17 @@ def _write_checklist(
         raise RequestError(f"--recipe is given {len(recipes)} times; --checklist is of one recipe")
     name, overrides = one_name(words, "experiment")
     store = store_of(results)
-    chosen = plan(name, recipes[0] if recipes else "digits", overrides)
-    text = render_checklist(build_checklist(chosen, store, DataFolder.choose(data), seeds_of(seeds)), suffix)
+    chosen, wanted = plan(name, recipes[0] if recipes else "digits", overrides), seeds_of(seeds)
+    listed = build_checklist(chosen, store, DataFolder.choose(data), wanted)
+    if not listed.records:
+        warn_problems(store)
+        logger.info(f"nothing to list: {nothing_there(chosen, store, wanted)}")
+        return 1
+    text = render_checklist(listed, suffix)
     try:
         Path(out).write_text(text, encoding="utf-8")
     except OSError as error:
         raise RequestError(f"--checklist {out}: cannot be written: {error.strerror}") from None
     warn_problems(store)
     say(f"{out}: the checklist of {chosen.experiment.name} under {chosen.recipe.name}")
+    return 0

@@ -83,7 +83,7 @@ def sweep_file(title: str, parameters: Mapping[str, Sequence[Any]], command: Seq
         "parameters": {key: {"values": list(values)} for key, values in parameters.items()},
         "command": [*command, "--config-json", "${args_json_file}"],
     }
-    head = "# W&B sweep: `wandb sweep FILE` registers it, `wandb agent ...` runs it wherever these paths are.\n"
+    head = "# `wandb sweep FILE` registers this sweep of W&B; `wandb agent ID` runs it,\n# wherever these paths are.\n"
     return head + yaml.safe_dump(tree, sort_keys=False, width=1000, allow_unicode=True)
 
 

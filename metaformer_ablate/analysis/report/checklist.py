@@ -22,10 +22,11 @@ SUFFIXES = (".txt", ".md", ".tex")
 
 @dataclass(frozen=True)
 class Checklist:
-    """What is listed, as (what it is about, sentences)."""
+    """What is listed, as (what it is about, sentences), and how many records of the experiment it is made from."""
 
     title: str
     items: tuple[tuple[str, str], ...]
+    records: int
 
 
 def build_checklist(plan: Plan, store: Store, folder: DataFolder, seeds: Sequence[int] | None = None) -> Checklist:
@@ -47,7 +48,7 @@ def build_checklist(plan: Plan, store: Store, folder: DataFolder, seeds: Sequenc
         ("Training", _training(plan)),
         ("Numbers", _numbers(table)),
     )
-    return Checklist(f"Checklist of {table.title}", items)
+    return Checklist(f"Checklist of {table.title}", items, len(records))
 
 
 def _runs(table: Table) -> str:

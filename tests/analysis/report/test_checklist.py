@@ -90,6 +90,13 @@ def test_under_another_recipe_with_overrides(ablate: Ablate, store: Store, tmp_p
     assert "1 ok" in text and "(a held-out tenth of the training images)" in text
 
 
+def test_of_nothing_no_file_is_written(ablate: Ablate, store: Store, tmp_path: Path) -> None:
+    done = ablate("report", "--checklist", "a.txt", "pooling_size", "train.epochs=7")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("nothing to list: none of the ") and "without these overrides" in done.err
+    assert not (tmp_path / "a.txt").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -101,7 +108,7 @@ def test_under_another_recipe_with_overrides(ablate: Ablate, store: Store, tmp_p
         (["--seeds", "2"], ["--seeds is for --checklist FILE"]),
     ],
 )
-def test_bad_requests(ablate: Ablate, words: list[str], parts: list[str]) -> None:
+def test_bad_requests(ablate: Ablate, store: Store, words: list[str], parts: list[str]) -> None:
     sentence = ablate("report", *words).sentence
     for part in parts:
         assert part in sentence
