@@ -69,7 +69,7 @@ def camvid(epochs: int = 400) -> Iterator[dict[str, object]]:
         )
 
 
-def coco(epochs: int = 300, over: Iterable[str] = ()) -> Iterator[dict[str, object]]:
+def coco(epochs: int = 160, over: Iterable[str] = ()) -> Iterator[dict[str, object]]:
     """The curve: box AP and AP50 of the images that are trained on, with words over the settings. Nothing where there
     is no data."""
     place = coco_files.find_location(Path(os.environ.get("ABLATE_DATA", ".")), "coco")
