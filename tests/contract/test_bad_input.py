@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -530,11 +529,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
 
 @pytest.mark.parametrize("recipe", ["fashion_mnist", "cifar10", "cifar100"])
 def test_a_download_without_a_network(ablate: Ablate, tmp_path: Path, no_network: None, recipe: str) -> None:
-    import torchvision.datasets  # noqa: F401  loading it takes seconds; what is timed is the download
-
-    start = time.monotonic()
     sentence = ablate("run", "pooling_size", "--recipe", recipe).sentence
-    assert time.monotonic() - start < 20
     cache = str(tmp_path / "cache/metaformer_ablate/data")
     names(sentence, recipe, cache, "cannot be downloaded", "python -c", "--data")
 
