@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from metaformer_ablate.api.timm_hook import RegisterWithTimm
+from metaformer_ablate.version import __version__ as __version__
 
 if TYPE_CHECKING:  # what editors and type checkers see; `__getattr__` gives the same
     from metaformer_ablate.analysis.figures.look import Look
@@ -29,7 +30,6 @@ if TYPE_CHECKING:  # what editors and type checkers see; `__getattr__` gives the
     from metaformer_ablate.errors import RequestError
     from metaformer_ablate.models.mixers import Site
 
-__version__ = "0.1.0"
 
 __all__ = [
     "Cost",

@@ -15,10 +15,10 @@ from typing import Any
 
 import click
 
-from metaformer_ablate import __version__
 from metaformer_ablate.cli.completion import answer_shell
 from metaformer_ablate.errors import RequestError, one_line
 from metaformer_ablate.system.console import for_stderr, log_to_stderr
+from metaformer_ablate.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -601,7 +601,7 @@ def stop_process(number: signal.Signals, words: list[str], cwd: Path) -> Result:
                 break
         time.sleep(0.1)
         process.send_signal(number)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=30)
     finally:
         process.kill()
     return Result(process.returncode, out, seen + err)

@@ -139,7 +139,7 @@ def test_table1_counts_round_to_the_print(name):
     assert fits != ("printed without LayerScale" in paper.get("note", ""))
 
 
-LARGE = ("_m36", "_b36", "_m48", "large_patch16_224", "_b24", "_b_d24", "_b16_224", "_large")
+LARGE = ("_m36", "_b36", "_m48", "large_patch16_224", "_b24", "_b_d24", "gmlp_b16_224", "_large")
 
 
 def slow_rows(experiment: str) -> list:

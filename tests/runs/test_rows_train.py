@@ -16,7 +16,7 @@ from metaformer_ablate.training.optim import weight_decay_groups
 
 QUICK = ("table5", "pooling_size")
 # Not run by CI: each takes up to half a minute there, and a smaller one of its kind is.
-LARGE = ("resmlp_b24", "gmlp_b16_224", "swin_mixer_b_d24", "mixer_b16_224", "resnet152")
+LARGE = ("resmlp_b24", "gmlp_b16_224", "swin_mixer_b_d24", "resnet152")
 LARGE += ("resnext101_64x4d", "randformer_m36", "randformer_m48", "poolformerv2_m48")
 
 

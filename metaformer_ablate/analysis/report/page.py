@@ -14,7 +14,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from metaformer_ablate import __version__
 from metaformer_ablate.analysis.escapes import html_text
 from metaformer_ablate.analysis.report.arrange import arranged
 from metaformer_ablate.analysis.report.cells import anchor
@@ -23,6 +22,7 @@ from metaformer_ablate.analysis.report.figures import table_figures
 from metaformer_ablate.analysis.report.overview import header, method_words, overview
 from metaformer_ablate.analysis.report.runs import Machines, all_runs
 from metaformer_ablate.analysis.report.tables import Article, experiment_article, unplanned_grids
+from metaformer_ablate.version import __version__
 
 # A figure takes a second, so of many tables only the first kinds are drawn.
 MOST_FIGURES = 40
