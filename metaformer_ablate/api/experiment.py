@@ -208,7 +208,7 @@ class Experiment:
         """The table from records alone: means over seeds, paired differences from the baseline, tests, audit.
 
         Args:
-            metric: of the task, by name; by default the one that it reports (`top1` of classification).
+            metric: of the task, by name; by default the one that it reports.
             seeds: those to show; by default all that have a record.
             images: also test whether the trained models differ on these images (McNemar, sign flips).
             power: also say how many seeds would find a difference of so many points, above 0 and at most 100.
