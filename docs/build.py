@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 import metaformer_ablate
-from metaformer_ablate.cli.main import GROUPS, ablate
+from metaformer_ablate.cli.main import GROUPS, HELP_OPTIONS, ablate
 from metaformer_ablate.spec.reference import SettingLine, settings_reference
 from metaformer_ablate.spec.run_spec import SECTION_NAMES
 
@@ -119,7 +119,7 @@ def shown(value: object) -> str:
 def commands_page() -> str:
     """The help of every command, as a terminal of 80 columns has it."""
     lines = ["# Commands", "", "`ablate COMMAND --help` prints the same."]
-    parent = click.Context(ablate, info_name="ablate", help_option_names=["-h", "--help"])
+    parent = click.Context(ablate, info_name="ablate", help_option_names=HELP_OPTIONS)
     for group, names in GROUPS.items():
         lines += ["", f"## {group}"]
         for name in names:

@@ -126,6 +126,7 @@ GROUPS = {
     "Cluster": {"sweep": "wandb", "trial": "wandb", "sync-wandb": "wandb"},
 }
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
+HELP_OPTIONS = ["-h", "--help"]
 
 
 class _Commands(click.Group):
@@ -138,7 +139,11 @@ class _Commands(click.Group):
         if name not in COMMANDS:
             return None
         module = import_module(f"metaformer_ablate.cli.{COMMANDS[name]}")
-        return getattr(module, f"{name.replace('-', '_')}_command")
+        command: click.Command = getattr(module, f"{name.replace('-', '_')}_command")
+        # A command keeps the help option of its first context: without this, one made apart from
+        # `ablate` (a page of docs, a test) would take `-h` from all later ones.
+        command.context_settings.setdefault("help_option_names", HELP_OPTIONS)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by what people are at, none of their lines cut."""
@@ -157,7 +162,7 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": HELP_OPTIONS, "max_content_width": 100},
     epilog="`ablate COMMAND --help` has examples of each command.",
 )
 @click.version_option(__version__, prog_name="ablate")

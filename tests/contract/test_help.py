@@ -49,6 +49,16 @@ def test_no_line_is_cut_or_too_long(name: str, ablate: Ablate) -> None:
     assert "\n  Examples:\n" in text
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_short_help_does_not_depend_on_what_was_called_before(name: str, ablate: Ablate) -> None:
+    """click keeps the help option of a command's first context, here one that `ablate` did not make."""
+    command = the_command(name)
+    command._help_option = None
+    with pytest.raises(click.exceptions.Exit):
+        command.make_context(name, ["--help"])
+    assert ablate(name, "-h").code == 0
+
+
 def examples_of(name: str) -> list[str]:
     return re.findall(r"^  (ablate .+)$", the_command(name).epilog or "", re.MULTILINE)
 
