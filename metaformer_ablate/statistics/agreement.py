@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from metaformer_ablate.statistics.stats import FISHER_Z, LEVEL, holm, kendall, paired_difference, spearman
+from metaformer_ablate.statistics.stats import (
+    FISHER_Z,
+    LEVEL,
+    Summary,
+    holm,
+    kendall,
+    paired_difference,
+    spearman,
+    summarise,
+)
 
 FEWEST_ROWS = 3
 
@@ -44,6 +53,11 @@ def agreement(one: RankedColumn, other: RankedColumn, sign: int = 1) -> dict[str
     stands first, so a reversed pair's first difference times `sign` is below 0. It is beyond noise where the paired 95%
     interval excludes 0 in each column that has seeds, null where there is no interval. Each p is Holm's over all pairs
     that both columns order: of each column as many as `comparisons` says.
+
+    Where one column is of printed numbers, `clear_pairs` counts the pairs that lie CLEAR or more apart there and how
+    many of them the other column orders alike. `by_seed` has both figures from each seed alone that all rows have, as
+    means with 95% t intervals: what other seeds might give, where Fisher's intervals say what other rows might. It is
+    None below two seeds, and where no pair is clear: the paper then hardly orders the rows.
     """
     names = [row for row in one.values if row in other.values]
     if len(names) < FEWEST_ROWS:
@@ -68,14 +82,15 @@ def agreement(one: RankedColumn, other: RankedColumn, sign: int = 1) -> dict[str
         "comparisons": [sum(pair["differences"][k]["p"] is not None for pair in pairs) for k in range(2)],
         "reversed": reversed_pairs,
         "left_out": [{"name": row, "reason": why} for row, why in left_out.items() if row in either],
+        **_with_printed(one, other, names),
     }
     return {**found, "text": _in_words(found)}
 
 
-def clear_pairs(one: RankedColumn, other: RankedColumn, apart: float = CLEAR) -> float | None:
-    """The share of the pairs of rows that lie `apart` or more in the other column whose order one column has, too.
+def clear_pairs(one: RankedColumn, other: RankedColumn, apart: float = CLEAR) -> tuple[int, int]:
+    """Of the pairs of rows that lie `apart` or more in the other column: how many one column orders alike, and all.
 
-    A tie is not in order. None where no such pair is in both.
+    A tie is not in order.
     """
     names = [row for row in one.values if row in other.values]
     pairs = [pair for pair in combinations(names, 2) if _apart(other, *pair) >= apart - 1e-9]
@@ -83,7 +98,34 @@ def clear_pairs(one: RankedColumn, other: RankedColumn, apart: float = CLEAR) ->
         (one.values[first] - one.values[second]) * (other.values[first] - other.values[second]) > 0
         for first, second in pairs
     )
-    return in_order / len(pairs) if pairs else None
+    return in_order, len(pairs)
+
+
+def _with_printed(one: RankedColumn, other: RankedColumn, names: Sequence[str]) -> dict[str, Any]:
+    """The parts of `agreement` about printed numbers; None for two columns of one kind, or too few seeds."""
+    found: dict[str, Any] = {"clear_pairs": None, "by_seed": None}
+    if (one.seeds is None) == (other.seeds is None):
+        return found
+    measured, printed = (other, one) if one.seeds is None else (one, other)
+    seeds_of = measured.seeds or {}
+    in_order, pairs = clear_pairs(measured, printed)
+    found["clear_pairs"] = {"apart": CLEAR, "pairs": pairs, "in_order": in_order}
+    common = sorted(set.intersection(*(set(seeds_of[row]) for row in names)))[: measured.first]
+    alone = [RankedColumn(measured.name, {row: seeds_of[row][seed] for row in names}) for seed in common]
+    taus = [kendall(list(each.values.values()), [printed.values[row] for row in names]).value for each in alone]
+    if pairs and len(common) > 1 and None not in taus:
+        found["by_seed"] = {
+            "seeds": common,
+            "kendall": _within(summarise([tau for tau in taus if tau is not None]), -1.0),
+            "clear_pairs": _within(summarise([clear_pairs(each, printed)[0] / pairs for each in alone]), 0.0),
+        }
+    return found
+
+
+def _within(summary: Summary, lowest: float) -> dict[str, Any]:
+    """Mean and interval of a figure from `lowest` to 1; an interval of all that is possible says nothing: None."""
+    ci95 = summary.ci95 and [max(summary.ci95[0], lowest), min(summary.ci95[1], 1.0)]
+    return {"value": summary.mean, "ci95": None if ci95 == [lowest, 1.0] else ci95}
 
 
 def _apart(column: RankedColumn, first: str, second: str) -> float:
@@ -129,9 +171,28 @@ def _in_words(found: Mapping[str, Any]) -> list[str]:
         rest = [pair for pair in beyond if pair not in still]
         text += f" Not after Holm: {_named(rest)}." if rest else ""
     lines.append(text)
+    lines += _printed_in_words(found)
     if found["left_out"]:
         left_out = "; ".join(f"{row['name']} ({row['reason']})" for row in found["left_out"])
         lines.append(f"Not compared: {left_out}.")
+    return lines
+
+
+def _printed_in_words(found: Mapping[str, Any]) -> list[str]:
+    clear, by_seed = found["clear_pairs"], found["by_seed"]
+    lines = []
+    if clear and clear["pairs"]:
+        share = clear["in_order"] / clear["pairs"]
+        lines.append(
+            f"Of the {clear['pairs']} pairs that lie {clear['apart']:g} point or more apart in the paper, "
+            f"{clear['in_order']} ({share:.0%}) are in its order."
+        )
+    if by_seed:
+        lines.append(
+            f"By each of {len(by_seed['seeds'])} seeds alone: {_number('Kendall tau-b', by_seed['kendall'])}, "
+            f"{_number('share of these pairs', by_seed['clear_pairs'], '.0%')} "
+            "[means, 95% t intervals, as if these seeds were drawn from many]."
+        )
     return lines
 
 
@@ -140,8 +201,8 @@ def _named(pairs: list[dict[str, Any]]) -> str:
     return "; ".join(said)
 
 
-def _number(name: str, of: Mapping[str, Any]) -> str:
+def _number(name: str, of: Mapping[str, Any], form: str = ".2f") -> str:
     if of["value"] is None:
         return f"{name} undefined, all tied"
-    interval = f" [{of['ci95'][0]:.2f}, {of['ci95'][1]:.2f}]" if of["ci95"] else " (no interval)"
-    return f"{name} {of['value']:.2f}{interval}"
+    interval = f" [{of['ci95'][0]:{form}}, {of['ci95'][1]:{form}}]" if of["ci95"] else " (no interval)"
+    return f"{name} {of['value']:{form}}{interval}"

@@ -69,8 +69,49 @@ def test_correlations_and_reversed_pairs() -> None:
     text = " ".join(found["text"])
     assert "3 of 5 row pairs rank differently" in text and "b above a by 1.00" in text
     assert "c above" not in text
-    assert corrected["a", "b"] < 0.05 and text.endswith("Holm over the 5 pairs: b above a by 1.00.")
+    assert corrected["a", "b"] < 0.05 and "Holm over the 5 pairs: b above a by 1.00. Of the" in text
     assert found["comparisons"] == [5, 0], "printed numbers have no p"
+
+
+def test_clear_pairs_and_both_figures_of_each_seed_alone() -> None:
+    found = agreement(measured_column("digits", ROWS), paper_column(ROWS))
+    assert found is not None
+    # All but the tie lie a point apart in the paper; of the means, d is above b and c as there, a below both.
+    assert found["clear_pairs"] == {"apart": 1.0, "pairs": 5, "in_order": 2}
+    names, by_seed = list(PAPER), found["by_seed"]
+    taus = [scipy.stats.kendalltau([OURS[n][s] for n in names], list(PAPER.values())).statistic for s in range(3)]
+    # In the second seed a is above c, and b, too.
+    shares = [2 / 5, 4 / 5, 2 / 5]
+    assert by_seed["seeds"] == [0, 1, 2]
+    for part, values, lowest in (("kendall", taus, -1.0), ("clear_pairs", shares, 0.0)):
+        low, high = scipy.stats.ttest_1samp(values, 0.0).confidence_interval()
+        assert by_seed[part]["value"] == pytest.approx(sum(values) / 3)
+        cut = [max(low, lowest), min(high, 1.0)]
+        assert by_seed[part]["ci95"] == (None if cut == [lowest, 1.0] else pytest.approx(cut))
+    assert found["text"][-2] == "Of the 5 pairs that lie 1 point or more apart in the paper, 2 (40%) are in its order."
+    assert found["text"][-1].startswith("By each of 3 seeds alone: Kendall tau-b ")
+    assert "share of these pairs 53% (no interval)" in found["text"][-1], "0 to 100% says nothing"
+
+
+def test_seeds_alone_are_those_that_all_rows_have() -> None:
+    runs = {**OURS, "d": {0: 95.0, 2: 97.2}}
+    rows = [row(name, values, PAPER[name]) for name, values in runs.items()]
+    paper = paper_column(rows)
+    found = agreement(measured_column("digits", rows), paper)
+    assert found is not None and found["by_seed"]["seeds"] == [0, 2]
+    turned = agreement(paper, measured_column("digits", rows))
+    assert turned is not None and turned["by_seed"] == found["by_seed"]
+    assert turned["clear_pairs"] == found["clear_pairs"]
+    first = agreement(measured_column("digits", ROWS, first=2), paper)
+    assert first is not None and first["by_seed"]["seeds"] == [0, 1], "the others were added for what these showed"
+    single = agreement(measured_column("digits", [row(n, {0: v[0]}, PAPER[n]) for n, v in OURS.items()]), paper)
+    assert single is not None and single["by_seed"] is None and single["clear_pairs"] is not None
+    close = [row(name, values, 77.0 + 0.1 * i) for i, (name, values) in enumerate(OURS.items())]
+    unclear = agreement(measured_column("digits", close), paper_column(close))
+    assert unclear is not None and unclear["by_seed"] is None and unclear["clear_pairs"]["pairs"] == 0
+    assert not any("pairs that lie" in line for line in unclear["text"])
+    both = agreement(measured_column("digits", ROWS), measured_column("cifar10", rows))
+    assert both is not None and both["clear_pairs"] is None and both["by_seed"] is None
 
 
 def test_a_perfect_order_has_no_reversal() -> None:

@@ -92,8 +92,8 @@ def test_clear_pairs() -> None:
     paper = RankedColumn("paper", {"a": 77.2, "b": 76.2, "c": 76.3, "d": 70.0, "e": 60.0})
     ours = RankedColumn("ours", {"a": 90.0, "b": 91.0, "c": 92.0, "d": 90.0, "f": 1.0})
     # Clear: a over b (1.0), and a, b, c over d; not a over c, b over c. Ours: b over a; a and d tied; b, c over d.
-    assert clear_pairs(ours, paper) == 2 / 4
-    assert clear_pairs(ours, RankedColumn("paper", {"a": 1.0, "b": 1.5})) is None
+    assert clear_pairs(ours, paper) == (2, 4)
+    assert clear_pairs(ours, RankedColumn("paper", {"a": 1.0, "b": 1.5})) == (0, 0)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from metaformer_ablate.analysis.tables.comparison import PAPER, Comparison, name
 from metaformer_ablate.analysis.tables.csv import csv_text
 from metaformer_ablate.analysis.tables.render import render_sheet
 from metaformer_ablate.analysis.tables.sheet import Sheet
+from metaformer_ablate.statistics.agreement import CLEAR
 from metaformer_ablate.tasks.base import Metric
 
 MOST_PAIRS = 6  # that a line names; JSON has all of them
@@ -95,6 +96,16 @@ class _Pair:
         unknown = sum(each is None for each in known)
         return f"{sum(map(bool, known))}" + (f" ({unknown} unknown)" if unknown else "")
 
+    @property
+    def clear(self) -> str:
+        found = self.found["clear_pairs"]
+        return f"{found['in_order']} of {found['pairs']}" if found and found["pairs"] else ""
+
+    @property
+    def by_seed(self) -> str:
+        found = self.found["by_seed"]
+        return "" if found is None else f"{found['kendall']['value']:.2f} {format_pair(found['kendall']['ci95'], 2)}"
+
 
 def _agreements(comparison: Comparison) -> Sheet:
     def correlation(name: str) -> Callable[[_Pair, int], str]:
@@ -113,13 +124,22 @@ def _agreements(comparison: Comparison) -> Sheet:
         "beyond": Column("Beyond noise", lambda pair, digits: pair.beyond),
     }
     rows = [_Pair(found) for found in comparison.agreements]
+    if any(row.clear for row in rows):
+        columns["clear"] = Column("Clear pairs", lambda pair, digits: pair.clear)
+    if any(row.by_seed for row in rows):
+        columns["by_seed"] = Column("tau-b by seed", lambda pair, digits: pair.by_seed.strip(), whole=True)
     notes = [
         "Correlations of the rows' means [95% intervals by Fisher z, as if these rows were drawn from many].",
         "Reversed: pairs of rows in the other order.",
         "Beyond noise: of these, those whose paired 95% interval excludes 0 wherever there are seeds.",
     ]
+    if "clear" in columns:
+        notes.append(f"Clear pairs: of those {CLEAR:g} point or more apart in the paper, how many are in its order.")
+    if "by_seed" in columns:
+        notes.append("tau-b by seed: mean over the seeds, each taken alone [95% t interval].")
     title = f"Agreement of {_title(comparison)}"
-    return Sheet(title, rows, columns, 2, [()] * len(rows), (), notes)
+    narrow = [(name, None) for name in ("spearman", "by_seed", "rows", "beyond", "reversed") if name in columns]
+    return Sheet(title, rows, columns, 2, [()] * len(rows), (), notes, (), narrow)
 
 
 def _columns(metric: Metric, recipe: str, i: int, two: bool, interval: bool = True) -> dict[str, Column]:

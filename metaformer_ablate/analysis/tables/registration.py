@@ -126,7 +126,8 @@ def _verdicts(registration: Registration, runs: Runs, rows: Sequence[TableRow], 
 def _measures(ours: RankedColumn, paper: RankedColumn, sign: int) -> dict[str, float | None]:
     found = agreement(ours, paper, sign)
     ranks = {name: found[name]["value"] if found else None for name in ("kendall", "spearman")}
-    return {**ranks, "clear_pairs": clear_pairs(ours, paper)}
+    in_order, pairs = clear_pairs(ours, paper)
+    return {**ranks, "clear_pairs": in_order / pairs if pairs else None}
 
 
 def _problems(plan: Plan, registration: Registration) -> list[str]:

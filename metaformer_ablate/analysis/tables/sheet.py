@@ -168,7 +168,12 @@ def _latex_explanations(table: Table, names: Sequence[str]) -> list[str]:
         lines.append(f"p (images): sign-flip test over images, {corrected_over(tested)}.")
     kendall = (table.agreement or {}).get("kendall")
     if "paper" in names and kendall and kendall["value"] is not None:
-        lines.append(f"Order of rows against the paper's: Kendall's tau-b {kendall['value']:.2f}.")
+        order = f"Kendall's tau-b with the paper's order of rows is {kendall['value']:.2f}"
+        clear = (table.agreement or {}).get("clear_pairs")
+        if clear and clear["pairs"]:  # in a sentence without a semicolon: a table note ends there
+            apart = f"{clear['apart']:g} point or more apart there"
+            order += f", and {clear['in_order']} of {clear['pairs']} pairs {apart} are in its order"
+        lines.append(f"{order}.")
     lines += [asked["text"] for asked in (table.power, table.equivalent, table.seed_counts) if asked]
     lines += table.registration["text"] if table.registration else []
     return lines + _untold_warnings(table)

@@ -13,6 +13,7 @@ from specs import fake_record
 
 from metaformer_ablate.analysis.figures.slope import slope_data
 from metaformer_ablate.analysis.tables.comparison import build_comparison, split_recipe
+from metaformer_ablate.analysis.tables.comparison_sheet import render_comparison
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import plan
@@ -73,6 +74,30 @@ def test_four_sides(folder: Path, ablate: Ablate) -> None:
     assert [each["pairs"] for each in tree["left_out"]] == [[], [], [], []]
     text = ablate("compare", *SIDES, "mine.yaml", cwd=folder).out
     assert "without digits: none." in text and "Agreement of mine under digits, digits:train.epochs=30, " in text
+
+
+def test_clear_pairs_of_each_length_stand_beside_its_correlation(
+    folder: Path, ablate: Ablate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the paper's pairs identity lies a point or more below both poolings, and these are a tenth apart."""
+    pairs = ablate("compare", *SIDES, "mine.yaml", "--json", cwd=folder).json["agreements"]
+    clear = {each["between"][0]: each["clear_pairs"] for each in pairs if each["between"][1] == "paper"}
+    assert [clear[recipe]["in_order"] for recipe in TOPS] == [2, 0, 2]
+    assert {each["pairs"] for each in clear.values()} == {2}
+    assert all(each["clear_pairs"] is None for each in pairs if "paper" not in each["between"])
+    by_seed = next(each["by_seed"] for each in pairs if each["between"] == ["digits", "paper"])
+    # Both seeds have one of three pairs reversed: all the same, so that there is no interval.
+    assert by_seed["kendall"] == {"value": pytest.approx(1 / 3), "ci95": None}
+    found = build_comparison(str(folder / "mine.yaml"), SIDES, (), Store(folder / "results"), DataFolder.choose(None))
+    monkeypatch.setattr("metaformer_ablate.analysis.tables.text.text_width", lambda: 80)
+    narrow = render_comparison(found, "text").partition("Agreement of")[2]
+    heading = narrow.partition(" ──")[0]
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "Kendall" in heading and "Clear pairs" in heading and "Spearman" not in heading
+    assert "Not shown at 80 columns: Spearman rho, " in " ".join(narrow.split())
+    latex = ablate("table", "mine.yaml", "--format", "latex", "--columns", "row,top1,paper", cwd=folder).out
+    order = "is 0.33, and 2 of 2 pairs 1 point or more apart there are in its order."
+    assert f"\\item Kendall's tau-b with the paper's order of rows {order}\n" in latex
 
 
 def test_what_one_recipe_alone_decides_is_named(folder: Path, ablate: Ablate) -> None:
