@@ -125,7 +125,9 @@ def build_comparison(
     _check_one_task(tables)
     sides = [tables[recipe].rows if recipe in tables else _as_printed(first) for recipe in recipes]
     columns = [
-        measured_column(recipe, tables[recipe].rows) if recipe in tables else paper_column(first.rows)
+        measured_column(recipe, tables[recipe].rows, tables[recipe].first)
+        if recipe in tables
+        else paper_column(first.rows)
         for recipe in recipes
     ]
     sign = first.metric.sign

@@ -109,6 +109,7 @@ def build_table(
         interactions=interactions,
         registration=registration,
         seed_counts=None if counts is None else seed_counts_part(counts, pairs, chosen),
+        first=first,
     )
 
 

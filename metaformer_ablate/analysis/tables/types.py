@@ -184,6 +184,7 @@ class Table:
     interactions: Sequence[Any] | None = None  # of the pairs of rows that the experiment names
     registration: Mapping[str, Any] | None = None  # what was written down beforehand, and what became of it
     seed_counts: Mapping[str, Any] | None = None  # where the spread of the first seeds decided how many each row gets
+    first: int | None = None  # how many seeds give the deviation of a difference, None of all (as `paired_difference`)
     tuning: Any | None = None  # where each row has its own best value: the same-value rows, and the trials
 
     @property

@@ -24,10 +24,10 @@ title: Made up
 baseline: pool3
 interactions: [[pool5, relu]]
 rows:
-  pool3: {label: Pooling 3}
-  pool5: {label: Pooling 5, set: {model.pool_size: 5}}
-  relu: {label: ReLU, set: {model.activation: relu}}
-  silu: {label: SiLU, set: {model.activation: silu}}
+  pool3: {label: Pooling 3, paper: {top1: 72.0}}
+  pool5: {label: Pooling 5, set: {model.pool_size: 5}, paper: {top1: 74.0}}
+  relu: {label: ReLU, set: {model.activation: relu}, paper: {top1: 76.0}}
+  silu: {label: SiLU, set: {model.activation: silu}, paper: {top1: 78.0}}
 """
 
 FILE = Path("results/until/mine.digits.yaml")
@@ -97,6 +97,19 @@ def test_the_table_says_which_rows_did_not_get_there(folder: Path, ablate: Ablat
     assert "intervals of loss do not know that" in " ".join(loss["warnings"])
 
 
+def test_a_comparison_has_the_intervals_of_the_table(folder: Path, ablate: Ablate) -> None:
+    ablate("run", "mine", *UNTIL, cwd=folder)
+    theirs = ablate("table", "mine", "--json", cwd=folder).json["agreement"]
+    assert ablate("compare", "digits", "paper", "mine", "--json", cwd=folder).json["agreement"] == theirs
+    assert theirs["by_seed"]["seeds"] == [0, 1, 2, 3] and theirs["reversed"]
+    for pair in theirs["reversed"]:
+        better, worse = (TOPS[row] for row in pair["rows"])
+        n = min(counts(row) for row in pair["rows"] if row != "pool3")
+        apart = np.subtract(better, worse)[:n]
+        error = apart[:4].std(ddof=1) / math.sqrt(n)
+        assert pair["differences"][0]["ci95"] == pytest.approx(scipy.stats.t.interval(0.95, 3, apart.mean(), error))
+
+
 def test_the_interaction_is_over_the_seeds_of_all(folder: Path, ablate: Ablate) -> None:
     tree = ablate("run", "mine", *UNTIL, "--json", cwd=folder).json["tables"][0]
     (found,) = tree["interactions"]
@@ -117,7 +130,8 @@ def test_what_was_decided_is_kept(folder: Path, ablate: Ablate) -> None:
         f"{FILE}: the seeds were decided with --until 0.5 --seeds 4 --max-seeds 12; deciding again after a look is "
         "another test, so only these are allowed"
     )
-    (folder / "experiments" / "mine.yaml").write_text(EXPERIMENT.replace("relu}}", "squared_relu}}"))
+    changed = EXPERIMENT.replace("activation: relu}", "activation: squared_relu}")
+    (folder / "experiments" / "mine.yaml").write_text(changed)
     load_experiment.cache_clear()
     shown = ablate("table", "mine", "--json", cwd=folder).json
     assert "the seed counts of --until are of other runs" in " ".join(shown["warnings"]) and "seed_counts" not in shown
