@@ -101,17 +101,14 @@ class _Pair:
         found = self.found["clear_pairs"]
         return f"{found['in_order']} of {found['pairs']}" if found and found["pairs"] else ""
 
-    @property
-    def by_seed(self) -> str:
-        found = self.found["by_seed"]
-        return "" if found is None else f"{found['kendall']['value']:.2f} {format_pair(found['kendall']['ci95'], 2)}"
-
 
 def _agreements(comparison: Comparison) -> Sheet:
-    def correlation(name: str) -> Callable[[_Pair, int], str]:
+    def correlation(name: str, part: str | None = None) -> Callable[[_Pair, int], str]:
         def cell(pair: _Pair, digits: int) -> str:
-            found = pair.found[name]
-            return "" if found["value"] is None else f"{found['value']:.2f} {format_pair(found['ci95'], 2)}".strip()
+            found = (pair.found[part] or {}).get(name) if part else pair.found[name]
+            if found is None or found["value"] is None:
+                return ""
+            return f"{found['value']:.2f} {format_pair(found['ci95'], 2)}".strip()
 
         return cell
 
@@ -126,8 +123,8 @@ def _agreements(comparison: Comparison) -> Sheet:
     rows = [_Pair(found) for found in comparison.agreements]
     if any(row.clear for row in rows):
         columns["clear"] = Column("Clear pairs", lambda pair, digits: pair.clear)
-    if any(row.by_seed for row in rows):
-        columns["by_seed"] = Column("tau-b by seed", lambda pair, digits: pair.by_seed.strip(), whole=True)
+    if any(row.found["by_seed"] for row in rows):
+        columns["by_seed"] = Column("tau-b by seed", correlation("kendall", "by_seed"), whole=True)
     notes = [
         "Correlations of the rows' means [95% intervals by Fisher z, as if these rows were drawn from many].",
         "Reversed: pairs of rows in the other order.",
