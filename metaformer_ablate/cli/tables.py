@@ -155,6 +155,7 @@ _COMPARE_EXAMPLES = examples(
     "ablate compare digits paper table5",
     "ablate compare cifar10_small cifar10_mixing token_mixers",
     "ablate compare cifar10_small cifar10_small:train.epochs=30 table5",
+    "ablate compare cifar10_small paper table5 --rows pool5,pool7,relu,silu",
     "ablate compare cifar10_small paper table5 --plot slope.png",
 )
 
@@ -167,9 +168,16 @@ _COMPARE_EXAMPLES = examples(
     shell_complete=complete_compared,
 )
 @options("tuned", "seeds", "results", "data")
+@click.option("--rows", metavar="LIST", help="Only these rows, by name: baseline,pool5 (default: all).")
 @_format
 @_digits
-@click.option("--plot", metavar="FILE", help="Also: the ranks as a slope chart (.png, .svg or .pdf).")
+@click.option("--plot", metavar="FILE", help="Also: a figure of it (.png, .svg or .pdf).")
+@click.option(
+    "--kind",
+    metavar="NAME",
+    shell_complete=complete_from("slope", "agreement"),
+    help="Of --plot: slope (default), the ranks; or agreement, with the paper, of each recipe.",
+)
 @_out
 @options("metric", "json")
 def compare_command(
@@ -178,9 +186,11 @@ def compare_command(
     seeds: str | None,
     results: str | None,
     data: str | None,
+    rows: str | None,
     style: str,
     digits: int | None,
     plot: str | None,
+    kind: str | None,
     out: str | None,
     metric: str | None,
     as_json: bool,
@@ -196,12 +206,15 @@ def compare_command(
 
     style = _style("json" if as_json else style, digits, {"--digits": digits is not None})
     recipes, name, overrides = _compared(words)
+    if kind is not None and plot is None:
+        raise RequestError("--kind: only with --plot FILE")
     store = store_of(results)
     folder = DataFolder.choose(data)
-    comparison = build_comparison(name, recipes, overrides, store, folder, seeds_of(seeds), metric, tuned)
+    chosen = None if rows is None else [word.strip() for word in rows.split(",")]
+    comparison = build_comparison(name, recipes, overrides, store, folder, seeds_of(seeds), metric, tuned, chosen)
     warn_problems(store)
     if plot is not None:
-        _plot_slopes(comparison, plot)
+        _plot(comparison, plot, kind or "slope")
     _write(render_comparison(comparison, style, digits), out)
 
 
@@ -216,16 +229,17 @@ def _compared(words: Sequence[str]) -> tuple[list[str], str, list[str]]:
     return [word for word in words[:last] if word in (*names, *own)], words[last], overrides
 
 
-def _plot_slopes(comparison: Comparison, plot: str) -> None:
-    from metaformer_ablate.analysis.figures.slope import draw_slopes, slope_data
+def _plot(comparison: Comparison, plot: str, kind: str) -> None:
+    from metaformer_ablate.analysis.figures.kinds import draw_comparison
     from metaformer_ablate.drawing.canvas import FORMATS, to_bytes
 
     ending = Path(plot).suffix.removeprefix(".").lower()
     if ending not in FORMATS:
         wanted = ", ".join(f".{name}" for name in FORMATS)
         raise RequestError(f"--plot {plot}: the ending says the format; allowed: {wanted}")
+    figure = draw_comparison(comparison, kind)
     try:
-        Path(plot).write_bytes(to_bytes(draw_slopes(slope_data(comparison)), ending))
+        Path(plot).write_bytes(to_bytes(figure, ending))
     except OSError as error:
         raise RequestError(f"--plot {plot}: cannot be written: {error.strerror}") from None
 

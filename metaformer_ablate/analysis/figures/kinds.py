@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from metaformer_ablate.analysis.figures.agreement import agreement_data, draw_agreement
 from metaformer_ablate.analysis.figures.curves import curves_caption, draw_curves
 from metaformer_ablate.analysis.figures.data import (
     FigureData,
@@ -27,6 +28,8 @@ from metaformer_ablate.analysis.figures.look import PAGE, Look
 from metaformer_ablate.analysis.figures.rows import draw_nothing, draw_rows, has_numbers, rows_caption
 from metaformer_ablate.analysis.figures.scatter import cost_caption, draw_cost, draw_paper, paper_caption
 from metaformer_ablate.analysis.figures.seeds import draw_seeds, seeds_caption
+from metaformer_ablate.analysis.figures.slope import draw_slopes, slope_data
+from metaformer_ablate.analysis.tables.comparison import Comparison
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.data.folder import DataFolder
@@ -106,6 +109,15 @@ def figure(
     """A figure of a plan from its records alone. `seeds` are by default all that have a record."""
     table = build_table(plan, store, folder, seeds, metric=metric, spread=False)
     return draw(figure_data(kind, table, **options), look)
+
+
+def draw_comparison(comparison: Comparison, kind: str) -> Figure:
+    """A figure of a comparison: `slope`, the ranks, or `agreement` with the paper. Raises RequestError for another."""
+    if kind == "slope":
+        return draw_slopes(slope_data(comparison))
+    if kind == "agreement":
+        return draw_agreement(agreement_data(comparison))
+    raise RequestError(f"--kind: {unknown('kind of figure', kind, ('slope', 'agreement'))}")
 
 
 @dataclass(frozen=True)

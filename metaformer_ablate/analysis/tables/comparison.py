@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -12,7 +12,7 @@ from metaformer_ablate.analysis.tables.ranking import measured_column, paper_col
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Table, TableRow, metric_json, plain
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.errors import RequestError, shown
+from metaformer_ablate.errors import RequestError, shown, unknown
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.records.tuning import tuned_plan
 from metaformer_ablate.spec.plan import Plan, plan
@@ -81,6 +81,7 @@ class Comparison:
     agreements: tuple[Mapping[str, Any], ...]
     left_out: tuple[LeftOut, ...]
     warnings: tuple[str, ...]
+    not_chosen: tuple[str, ...] = ()  # rows of the experiment that are left out as asked
 
     @property
     def agreement(self) -> Mapping[str, Any] | None:
@@ -89,6 +90,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         more = ("agreements", "left_out") if len(self.recipes) > 2 else ()
+        more = (*more, "not_chosen") if self.not_chosen else more
         return {
             "experiment": self.experiment,
             "recipes": list(self.recipes),
@@ -106,14 +108,16 @@ def build_comparison(
     seeds: Sequence[int] | None = None,
     metric: str | None = None,
     tuned: bool = False,
+    rows: Sequence[str] | None = None,
 ) -> Comparison:
     """What two or more recipes say of the rows of an experiment.
 
     A recipe may have overrides of its own, `NAME:key=value,key=value`; PAPER stands for the printed numbers. Ranks are
     among the rows that all have a number for, 1 for the best value, ties sharing the mean of theirs. `overrides` apply
     to every recipe. With `tuned` each row of a recipe has its own best value there. Rows where a seed diverged have no
-    rank: the mean of the others is one of the fortunate. Raises RequestError for fewer than two, for the same runs
-    twice, for recipes of different tasks, and for `tuned` where nothing was chosen.
+    rank: the mean of the others is one of the fortunate. `rows` names the only ones to compare, as the confirmation of
+    a study; they stay in the order of the experiment. Raises RequestError for fewer than two recipes, for the same runs
+    twice, for recipes of different tasks, for `tuned` where nothing was chosen, and for a row that is not there.
     """
     plans = _plans(experiment, recipes, overrides)
     if tuned:
@@ -121,8 +125,15 @@ def build_comparison(
     tables = {
         name: build_table(chosen, store, folder, seeds, metric=metric, spread=False) for name, chosen in plans.items()
     }
-    first = next(iter(tables.values()))
     _check_one_task(tables)
+    first = next(iter(tables.values()))
+    names = [row.name for row in first.rows]
+    chosen_rows = _chosen(rows, names)
+    tables = {
+        recipe: replace(table, rows=tuple(row for row in table.rows if row.name in chosen_rows))
+        for recipe, table in tables.items()
+    }
+    first = next(iter(tables.values()))
     sides = [tables[recipe].rows if recipe in tables else _as_printed(first) for recipe in recipes]
     columns = [
         measured_column(recipe, tables[recipe].rows, tables[recipe].first)
@@ -133,11 +144,11 @@ def build_comparison(
     sign = first.metric.sign
     ranks = ranks_of(columns, sign)
     means = mean_ranks(ranks)
-    rows = []
+    compared = []
     for results in zip(*sides, strict=True):
         one, name = results[0], results[0].name
         ranked = tuple(Result(row, column.get(name)) for row, column in zip(results, ranks, strict=True))
-        rows.append(ComparisonRow(name, one.label, one.group, one.paper, ranked, means.get(name), one.short))
+        compared.append(ComparisonRow(name, one.label, one.group, one.paper, ranked, means.get(name), one.short))
     pairs = (agreement(one, other, sign) for one, other in combinations(columns, 2))
     return Comparison(
         experiment=first.experiment,
@@ -145,10 +156,11 @@ def build_comparison(
         baseline=first.baseline,
         task=first.task,
         metric=first.metric,
-        rows=tuple(rows),
+        rows=tuple(compared),
         agreements=tuple(found for found in pairs if found is not None),
         left_out=tuple(left_out_one_by_one(columns, first.baseline, sign)),
         warnings=tuple(f"{recipe}: {warning}" for recipe, table in tables.items() for warning in table.warnings),
+        not_chosen=tuple(name for name in names if name not in chosen_rows),
     )
 
 
@@ -178,6 +190,14 @@ def _plans(experiment: str, recipes: Sequence[str], overrides: Sequence[str]) ->
         if (same := runs.setdefault(ids, recipe)) != recipe:
             raise RequestError(f"compare: {same!r} and {recipe!r} are the same runs; allowed: recipes that differ")
     return plans
+
+
+def _chosen(rows: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]:
+    """The rows asked for, by default all."""
+    for row in rows or ():
+        if row not in names:
+            raise RequestError(f"--rows: {unknown('row', row, names)}")
+    return names if rows is None else rows
 
 
 def _check_one_task(tables: Mapping[str, Table]) -> None:

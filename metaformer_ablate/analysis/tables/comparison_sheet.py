@@ -47,6 +47,7 @@ def _means(comparison: Comparison, digits: int, label: str) -> Sheet:
     notes = [
         f"Ranks are of the mean {metric.phrase} among the rows that {have}, 1 for {best}; ties share theirs."
         + ("" if two else " Deviations, intervals and n are in csv and JSON."),
+        *_chosen(comparison),
         *(comparison.agreement["text"] if comparison.agreement else []),
         *_left_out(comparison),
         *(f"Warning: {warning}" for warning in comparison.warnings),
@@ -63,6 +64,17 @@ def _means(comparison: Comparison, digits: int, label: str) -> Sheet:
 def _title(comparison: Comparison) -> str:
     *recipes, last = comparison.recipes
     return f"{comparison.experiment} under {', '.join(recipes)} and {last}"
+
+
+def _chosen(comparison: Comparison) -> list[str]:
+    """Which rows were asked for, where these are not all."""
+    if not comparison.not_chosen:
+        return []
+    everything = len(comparison.rows) + len(comparison.not_chosen)
+    return [
+        f"{len(comparison.rows)} of the {everything} rows of {comparison.experiment}, as asked for by --rows; "
+        f"without {', '.join(comparison.not_chosen)}."
+    ]
 
 
 def _left_out(comparison: Comparison) -> list[str]:

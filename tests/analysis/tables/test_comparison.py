@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 import scipy.stats
+from committed_study import RECIPE, STUDY
 from conftest import Result
 from PIL import Image
 from specs import fake_record
 
+from metaformer_ablate.analysis.figures.agreement import agreement_data
 from metaformer_ablate.analysis.figures.slope import slope_data
 from metaformer_ablate.analysis.tables.comparison import build_comparison, split_recipe
 from metaformer_ablate.analysis.tables.comparison_sheet import render_comparison
 from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import plan
 
@@ -135,7 +138,53 @@ def test_a_slope_chart_of_the_ranks(folder: Path, ablate: Ablate) -> None:
     assert data.to_json()["recipes"] == SIDES and data.to_json()["left_out"] == []
 
 
+def test_rows_alone_are_compared_as_if_there_were_no_others(ablate: Ablate) -> None:
+    """The rows of confirmation, on the committed study: the correlation is scipy's of just these, the clear pairs and
+    the pairs that p is corrected over are among them."""
+    names = ["pppf", "pool5", "layer_norm", "relu", "no_channel_mlp"]
+    words = ("compare", RECIPE, "paper", "table5", "--results", str(STUDY), "--json")
+    everything, some = ablate(*words).json, ablate(*words, "--rows", " ,".join(names)).json
+    rows = {row["name"]: row for row in everything["rows"]}
+    chosen = [name for name in rows if name in names]
+    assert [row["name"] for row in some["rows"]] == chosen == some["agreement"]["rows"]
+    assert some["not_chosen"] == [name for name in rows if name not in names] and "not_chosen" not in everything
+    ours, printed = ([rows[name]["results"][side]["mean"] for name in chosen] for side in (0, 1))
+    assert some["agreement"]["kendall"]["value"] == pytest.approx(scipy.stats.kendalltau(ours, printed).statistic)
+    # 77.2, 76.5, 76.4, 5.7 and 77.5: the four pairs of no_channel_mlp, and pppf above layer_norm and above relu.
+    assert some["agreement"]["clear_pairs"]["pairs"] == 6
+    assert [row["results"][1]["rank"] for row in some["rows"]] == [2, 3, 4, 5, 1]
+    assert some["agreement"]["comparisons"][0] == 10
+    text = " ".join(ablate(*words[:-1], "--rows", ",".join(names)).out.split())
+    assert "5 of the 18 rows of table5, as asked for by --rows; without baseline, identity, " in text
+
+
+def test_a_figure_of_the_agreement_with_the_paper_by_recipe(folder: Path, ablate: Ablate) -> None:
+    done = ablate("compare", *SIDES, "mine.yaml", "--plot", "order.png", "--kind", "agreement", cwd=folder)
+    assert done.code == 0 and Image.open(folder / "order.png").size[0] == 1380, done.err
+    store = Store(folder / "results")
+    found = build_comparison(str(folder / "mine.yaml"), SIDES, (), store, DataFolder.choose(None))
+    data = agreement_data(found)
+    assert {row.name: (row.rows, row.n, row.kendall.value, row.clear_pairs.value) for row in data.rows} == {
+        SIDES[0]: (3, 2, pytest.approx(1 / 3), 100),
+        SIDES[1]: (3, 2, pytest.approx(-1), 0),
+        SIDES[2]: (3, 2, pytest.approx(1), 100),
+    }
+    assert data.rows[0].kendall_by_seed.value == pytest.approx(1 / 3) and data.left_out == ()
+    some = build_comparison(
+        str(folder / "mine.yaml"), SIDES, (), store, DataFolder.choose(None), rows=("pool3", "none")
+    )
+    with pytest.raises(RequestError, match="no recipe has three rows in common with 'paper'"):
+        agreement_data(some)
+
+
 WRONG = {
+    "digits paper mine.yaml --rows pool3,pool6": "--rows: unknown row 'pool6' (did you mean 'pool3'?); "
+    "allowed: pool3, pool5, none",
+    "digits paper mine.yaml --kind slope": "--kind: only with --plot FILE",
+    "digits paper mine.yaml --plot x.png --kind slopes": "--kind: unknown kind of figure 'slopes' "
+    "(did you mean 'slope'?); allowed: slope, agreement",
+    "digits digits:train.epochs=30 mine.yaml --plot x.png --kind agreement": "--kind agreement: give 'paper' as one of "
+    "the recipes",
     "digits mine.yaml": "give two recipes or more, then one experiment, then overrides; found digits mine.yaml",
     "digits digits mine.yaml": "compare: 'digits' twice; give two recipes, or one and 'paper'",
     "digits paper:train.lr=1 mine.yaml": "compare: 'paper:train.lr=1': the paper's printed numbers take no overrides",
