@@ -43,7 +43,8 @@ def test_the_readme_can_be_read_in_one_go():
 
 
 def test_links_lead_somewhere():
-    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+    results = (REPOSITORY / "results" / "README.md", *(REPOSITORY / "results" / "studies").glob("*.md"))
+    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md"), *results):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists() or target in MADE, f"{page.name}: {target}"
 

@@ -42,7 +42,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_tables_and_figures_are_those_of_the_records(command, ablate, records):
-    """The commands of results/README.md, from the records alone."""
+    """The commands of the page of the study, from the records alone."""
     words, _, target = command.partition(" > ")
     before = {path for path in records.rglob("*") if path.is_file()}
     done = ablate(*shlex.split(words)[1:], cwd=records)

@@ -11,7 +11,7 @@ from metaformer_ablate.spec.plan import plan
 STUDY = REPOSITORY / "results"
 
 
-PAGE = (STUDY / "README.md").read_text(encoding="utf-8")
+PAGE = (STUDY / "studies" / "cifar10_small.md").read_text(encoding="utf-8")
 
 
 COMMANDS = [
