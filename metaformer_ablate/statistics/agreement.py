@@ -10,7 +10,6 @@ from typing import Any
 from metaformer_ablate.statistics.stats import (
     FISHER_Z,
     LEVEL,
-    Summary,
     holm,
     kendall,
     paired_difference,
@@ -116,16 +115,37 @@ def _with_printed(one: RankedColumn, other: RankedColumn, names: Sequence[str]) 
     if pairs and len(common) > 1 and None not in taus:
         found["by_seed"] = {
             "seeds": common,
-            "kendall": _within(summarise([tau for tau in taus if tau is not None]), -1.0),
-            "clear_pairs": _within(summarise([clear_pairs(each, printed)[0] / pairs for each in alone]), 0.0),
+            "kendall": _over_seeds([tau for tau in taus if tau is not None], -1.0),
+            "clear_pairs": _over_seeds([clear_pairs(each, printed)[0] / pairs for each in alone], 0.0),
         }
     return found
 
 
-def _within(summary: Summary, lowest: float) -> dict[str, Any]:
+def _over_seeds(values: Sequence[float], lowest: float) -> dict[str, Any]:
     """Mean and interval of a figure from `lowest` to 1; an interval of all that is possible says nothing: None."""
+    summary = summarise(values)
     ci95 = summary.ci95 and [max(summary.ci95[0], lowest), min(summary.ci95[1], 1.0)]
-    return {"value": summary.mean, "ci95": None if ci95 == [lowest, 1.0] else ci95}
+    return {"value": summary.mean, "ci95": None if ci95 == [lowest, 1.0] else ci95, "values": list(values)}
+
+
+def change_of_agreement(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How much better one column agrees with printed numbers than another: `by_seed` of both, paired over the seeds.
+
+    `before` and `after` are what `agreement` gave for two columns and the same printed one. None where they are not
+    over the same rows, or have fewer than two seeds in common.
+    """
+    one, other = before["by_seed"], after["by_seed"]
+    if not one or not other or set(before["rows"]) != set(after["rows"]):
+        return None
+    common = [seed for seed in one["seeds"] if seed in other["seeds"]]
+    if len(common) < 2:
+        return None
+    found: dict[str, Any] = {"seeds": common}
+    for name in ("kendall", "clear_pairs"):
+        here, there = (dict(zip(side["seeds"], side[name]["values"], strict=True)) for side in (other, one))
+        change = paired_difference([here[seed] for seed in common], [there[seed] for seed in common])
+        found[name] = {"mean": change.mean, "ci95": change.ci95 and list(change.ci95), "p": change.p}
+    return found
 
 
 def _apart(column: RankedColumn, first: str, second: str) -> float:

@@ -11,7 +11,7 @@ from metaformer_ablate.analysis.tables.ranking import measured_column, paper_col
 from metaformer_ablate.analysis.tables.types import TableRow
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.status import RunState
-from metaformer_ablate.statistics.agreement import RankedColumn, agreement
+from metaformer_ablate.statistics.agreement import RankedColumn, agreement, change_of_agreement
 from metaformer_ablate.statistics.stats import holm
 from metaformer_ablate.tasks.registry import get_task
 
@@ -112,6 +112,39 @@ def test_seeds_alone_are_those_that_all_rows_have() -> None:
     assert not any("pairs that lie" in line for line in unclear["text"])
     both = agreement(measured_column("digits", ROWS), measured_column("cifar10", rows))
     assert both is not None and both["clear_pairs"] is None and both["by_seed"] is None
+
+
+def test_how_agreement_changes_from_one_recipe_to_another() -> None:
+    """Paired over the seeds that both have, against scipy; none over other rows or fewer than two seeds."""
+    paper, names = paper_column(ROWS), list(PAPER)
+    longer = {"a": {0: 96.0, 1: 91.5, 2: 95.0}, "b": {0: 93.0, 1: 94.0, 2: 94.5}, "c": {0: 92.0, 1: 93.0, 2: 90.0}}
+    longer["d"] = {0: 97.0, 1: 96.0, 2: 95.5, 7: 99.0}
+    rows = [row(name, longer[name], PAPER[name]) for name in names]
+    before = agreement(measured_column("short", ROWS), paper)
+    after = agreement(measured_column("long", rows), paper)
+    assert before is not None and after is not None
+    found = change_of_agreement(before, after)
+    assert found is not None and found["seeds"] == [0, 1, 2]
+    taus = [
+        [scipy.stats.kendalltau([runs[n][s] for n in names], list(PAPER.values())).statistic for s in range(3)]
+        for runs in (longer, OURS)
+    ]
+    test = scipy.stats.ttest_rel(*taus)
+    assert found["kendall"]["mean"] == pytest.approx(sum(taus[0]) / 3 - sum(taus[1]) / 3)
+    assert found["kendall"]["ci95"] == pytest.approx(list(test.confidence_interval()))
+    assert found["kendall"]["p"] == pytest.approx(test.pvalue)
+    # All pairs but a and d are clear: 5, 3 and 5 of 5 are in order, before 2, 4 and 2.
+    shares = scipy.stats.ttest_rel([1.0, 0.6, 1.0], [0.4, 0.8, 0.4])
+    assert found["clear_pairs"]["mean"] == pytest.approx(1 / 3)
+    assert found["clear_pairs"]["ci95"] == pytest.approx(list(shares.confidence_interval()))
+    three = agreement(measured_column("long", rows[:3]), paper)
+    pairs = [row(n, {0: v[0], 1: v[1]}, PAPER[n]) for n, v in longer.items()]
+    two_seeds = agreement(measured_column("long", pairs), paper)
+    one_seed = agreement(measured_column("long", [row(n, {2: v[2]}, PAPER[n]) for n, v in longer.items()]), paper)
+    assert three is not None and two_seeds is not None and one_seed is not None
+    assert change_of_agreement(before, three) is None and change_of_agreement(before, one_seed) is None
+    both = change_of_agreement(before, two_seeds)
+    assert both is not None and both["seeds"] == [0, 1]
 
 
 def test_a_perfect_order_has_no_reversal() -> None:

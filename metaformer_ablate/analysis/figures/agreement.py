@@ -11,7 +11,7 @@ from metaformer_ablate.analysis.figures.look import PAGE, Look
 from metaformer_ablate.analysis.figures.page import Page, foot_of_axis
 from metaformer_ablate.analysis.figures.rows import BETWEEN, RowAxis, draw_point
 from metaformer_ablate.analysis.figures.scale import Scale
-from metaformer_ablate.analysis.tables.comparison import PAPER, Comparison
+from metaformer_ablate.analysis.tables.comparison import PAPER, Comparison, with_paper
 from metaformer_ablate.analysis.tables.types import Interval, plain
 from metaformer_ablate.drawing.canvas import COLOURS, GREY, styled
 from metaformer_ablate.drawing.text import line_height, text_width
@@ -62,11 +62,7 @@ def agreement_data(comparison: Comparison) -> AgreementData:
     if PAPER not in comparison.recipes:
         raise RequestError(f"--kind agreement: give {PAPER!r} as one of the recipes")
     others = [recipe for recipe in comparison.recipes if recipe != PAPER]
-    found = {
-        next(side for side in each["between"] if side != PAPER): each
-        for each in comparison.agreements
-        if PAPER in each["between"]
-    }
+    found = with_paper(comparison.agreements)
     known = [recipe for recipe, each in found.items() if each["kendall"]["value"] is not None]
     there = {recipe: found[recipe] for recipe in others if recipe in known}
     if not there:

@@ -16,7 +16,7 @@ from metaformer_ablate.errors import RequestError, shown, unknown
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.records.tuning import tuned_plan
 from metaformer_ablate.spec.plan import Plan, plan
-from metaformer_ablate.statistics.agreement import agreement
+from metaformer_ablate.statistics.agreement import agreement, change_of_agreement
 from metaformer_ablate.statistics.consensus import LeftOut, left_out_one_by_one, mean_ranks, ranks_of
 from metaformer_ablate.tasks.base import Metric, Task
 
@@ -69,7 +69,8 @@ class ComparisonRow:
 class Comparison:
     """An experiment under several recipes, for one metric of their task.
 
-    `agreements` are of each pair of recipes, `left_out` says what each recipe alone decides (of three or more).
+    `agreements` are of each pair of recipes, `left_out` says what each recipe alone decides (of three or more), and
+    `changes` how much better one recipe agrees with the paper than the one named before it.
     """
 
     experiment: str
@@ -81,6 +82,7 @@ class Comparison:
     agreements: tuple[Mapping[str, Any], ...]
     left_out: tuple[LeftOut, ...]
     warnings: tuple[str, ...]
+    changes: tuple[Mapping[str, Any], ...] = ()
     not_chosen: tuple[str, ...] = ()  # rows of the experiment that are left out as asked
 
     @property
@@ -89,7 +91,7 @@ class Comparison:
         return self.agreements[0] if len(self.recipes) == 2 and self.agreements else None
 
     def to_json(self) -> dict[str, Any]:
-        more = ("agreements", "left_out") if len(self.recipes) > 2 else ()
+        more = ("agreements", "changes", "left_out") if len(self.recipes) > 2 else ()
         more = (*more, "not_chosen") if self.not_chosen else more
         return {
             "experiment": self.experiment,
@@ -149,7 +151,8 @@ def build_comparison(
         one, name = results[0], results[0].name
         ranked = tuple(Result(row, column.get(name)) for row, column in zip(results, ranks, strict=True))
         compared.append(ComparisonRow(name, one.label, one.group, one.paper, ranked, means.get(name), one.short))
-    pairs = (agreement(one, other, sign) for one, other in combinations(columns, 2))
+    pairs = [agreement(one, other, sign) for one, other in combinations(columns, 2)]
+    agreements = tuple(found for found in pairs if found is not None)
     return Comparison(
         experiment=first.experiment,
         recipes=tuple(recipes),
@@ -157,11 +160,26 @@ def build_comparison(
         task=first.task,
         metric=first.metric,
         rows=tuple(compared),
-        agreements=tuple(found for found in pairs if found is not None),
+        agreements=agreements,
         left_out=tuple(left_out_one_by_one(columns, first.baseline, sign)),
         warnings=tuple(f"{recipe}: {warning}" for recipe, table in tables.items() for warning in table.warnings),
+        changes=tuple(_changes(recipes, agreements)),
         not_chosen=tuple(name for name in names if name not in chosen_rows),
     )
+
+
+def with_paper(agreements: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The agreement of each recipe with the paper, by recipe."""
+    return {
+        next(side for side in each["between"] if side != PAPER): each for each in agreements if PAPER in each["between"]
+    }
+
+
+def _changes(recipes: Sequence[str], agreements: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    found = with_paper(agreements)
+    for before, after in combinations([recipe for recipe in recipes if recipe in found], 2):
+        if (change := change_of_agreement(found[before], found[after])) is not None:
+            yield {"from": before, "to": after, **change}
 
 
 def split_recipe(word: str) -> tuple[str, list[str]]:

@@ -146,9 +146,22 @@ def _agreements(comparison: Comparison) -> Sheet:
         notes.append(f"Clear pairs: of those {CLEAR:g} point or more apart in the paper, how many are in its order.")
     if "by_seed" in columns:
         notes.append("tau-b by seed: mean over the seeds, each taken alone [95% t interval].")
+    notes += [_change(change) for change in comparison.changes]
     title = f"Agreement of {_title(comparison)}"
     narrow = [(name, None) for name in ("spearman", "by_seed", "rows", "beyond", "reversed") if name in columns]
     return Sheet(title, rows, columns, 2, [()] * len(rows), (), notes, (), narrow)
+
+
+def _change(change: Mapping[str, Any]) -> str:
+    def words(name: str, times: float, digits: int) -> str:
+        found = change[name]
+        ci95 = found["ci95"] and [times * end for end in found["ci95"]]
+        return f"{times * found['mean']:+.{digits}f} {format_pair(ci95, digits, '+')}".strip()
+
+    return (
+        f"From {change['from']} to {change['to']}, paired over {len(change['seeds'])} seeds: tau-b by seed "
+        f"{words('kendall', 1, 2)}, share of clear pairs {words('clear_pairs', 100, 0)} points [95% t intervals]."
+    )
 
 
 def _columns(metric: Metric, recipe: str, i: int, two: bool, interval: bool = True) -> dict[str, Column]:

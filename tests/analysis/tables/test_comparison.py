@@ -90,7 +90,7 @@ def test_clear_pairs_of_each_length_stand_beside_its_correlation(
     assert all(each["clear_pairs"] is None for each in pairs if "paper" not in each["between"])
     by_seed = next(each["by_seed"] for each in pairs if each["between"] == ["digits", "paper"])
     # Both seeds have one of three pairs reversed: all the same, so that there is no interval.
-    assert by_seed["kendall"] == {"value": pytest.approx(1 / 3), "ci95": None}
+    assert by_seed["kendall"] == {"value": pytest.approx(1 / 3), "ci95": None, "values": [pytest.approx(1 / 3)] * 2}
     found = build_comparison(str(folder / "mine.yaml"), SIDES, (), Store(folder / "results"), DataFolder.choose(None))
     monkeypatch.setattr("metaformer_ablate.analysis.tables.text.text_width", lambda: 80)
     narrow = render_comparison(found, "text").partition("Agreement of")[2]
@@ -101,6 +101,17 @@ def test_clear_pairs_of_each_length_stand_beside_its_correlation(
     latex = ablate("table", "mine.yaml", "--format", "latex", "--columns", "row,top1,paper", cwd=folder).out
     order = "is 0.33, and 2 of 2 pairs 1 point or more apart there are in its order."
     assert f"\\item Kendall's tau-b with the paper's order of rows {order}\n" in latex
+
+
+def test_how_the_agreement_changes_with_the_recipe(folder: Path, ablate: Ablate) -> None:
+    changes = ablate("compare", *SIDES, "mine.yaml", "--json", cwd=folder).json["changes"]
+    assert [[each["from"], each["to"]] for each in changes] == [SIDES[:2], SIDES[0:3:2], SIDES[1:3]]
+    # Of digits both seeds have tau-b 1/3 and both clear pairs; with 30 epochs -1 and none of them.
+    assert changes[0]["kendall"] == {"mean": pytest.approx(-4 / 3), "ci95": None, "p": None}
+    assert changes[0]["clear_pairs"]["mean"] == -1 and changes[0]["seeds"] == [0, 1]
+    text = " ".join(ablate("compare", *SIDES, "mine.yaml", cwd=folder).out.split())
+    assert f"From {SIDES[0]} to {SIDES[1]}, paired over 2 seeds: tau-b by seed -1.33, share of clear pairs -100" in text
+    assert ablate("compare", *SIDES[:3], "mine.yaml", "--json", cwd=folder).json["changes"] == []
 
 
 def test_what_one_recipe_alone_decides_is_named(folder: Path, ablate: Ablate) -> None:
