@@ -70,30 +70,34 @@ class Scale:
     def around(cls, one: Scale, other: Scale) -> Scale:
         """Holds what both hold: for two axes of one scale."""
         low, high = min(one.low, other.low), max(one.high, other.high)
-        ends = [(value, value, value) for scale in (one, other) for value, _ in scale.knots]
-        return cls._broken(low, high, [s for s in ends if s[0] < low], [s for s in ends if s[0] > high], 0)
+        beyond = [stretch for scale in (one, other) for stretch in scale.beyond]
+        below = [(start, start, min(end, low)) for start, end in beyond if start < low]
+        above = [(end, max(start, high), end) for start, end in beyond if end > high]
+        return cls._broken(low, high, below, above, 0)
 
     @classmethod
     def _broken(cls, low: float, high: float, below: Sequence[Span], above: Sequence[Span], pad: float = PAD) -> Scale:
         """A scale whose main stretch is from low to high, with what lies below and above beyond breaks."""
         margin = (high - low) * pad or (0.0 if not pad else 0.1 * abs(high) or 0.5)
         start, end = low - margin, high + margin
+        below, above = [s for s in below if s[1] < start], [s for s in above if s[2] > end]
         first, last = 0.0, 1.0
-        knots: list[tuple[float, float]] = []
+        before: list[tuple[float, float]] = []
+        after: list[tuple[float, float]] = []
+        # What reaches the main stretch goes on from it: a break without a gap.
         if below:
-            crossing = any(s[2] >= low for s in below)
-            bottom, top = min(s[1] for s in below), low if crossing else max(s[2] for s in below)
-            more = (top - bottom) * 3 * pad or (high - low) * pad
-            top, first = (start, BEYOND) if crossing else (min(top + more, start), BEYOND + GAP)
-            knots += [(bottom - more, 0.0)] + ([] if crossing else [(top, BEYOND)])
+            bottom, top = min(s[1] for s in below), min(max(s[2] for s in below), low)
+            more = (top - bottom) * 3 * pad or (high - low) * pad or (end - start) * pad
+            gap = top + more < start
+            first = BEYOND + GAP * gap
+            before = [(bottom - more, 0.0)] + [(top + more, BEYOND)] * gap
         if above:
-            last = 1 - BEYOND if any(s[1] <= high for s in above) else 1 - BEYOND - GAP
-        knots += [(start, first), (end, last)]
-        if above:
-            top = max(s[2] for s in above)
-            bottom = end if last == 1 - BEYOND else min(s[1] for s in above)
-            more = (top - bottom) * 3 * pad or (high - low) * pad
-            knots += ([] if last == 1 - BEYOND else [(max(bottom - more, end), 1 - BEYOND)]) + [(top + more, 1.0)]
+            bottom, top = max(min(s[1] for s in above), high), max(s[2] for s in above)
+            more = (top - bottom) * 3 * pad or (high - low) * pad or (end - start) * pad
+            gap = bottom - more > end
+            last = 1 - BEYOND - GAP * gap
+            after = [(bottom - more, 1 - BEYOND)] * gap + [(top + more, 1.0)]
+        knots = [*before, (start, first), (end, last), *after]
         return cls(tuple(knots), start, end)
 
     @property

@@ -17,6 +17,8 @@ import matplotlib
 import pytest
 import scipy.stats
 from conftest import Result, command
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Line
@@ -376,6 +378,34 @@ def test_a_wide_interval_goes_through_the_break() -> None:
     narrow = [[value - 0.1, value + 0.1] for value in near]
     far = Scale.of(TOP1, [*near, 40.0], [*narrow, [20.0, 60.0]])
     assert far.ends[0] < 20 and far.place(60.0) < 0.2, "the whole interval of a row that is far"
+
+
+_VALUES = st.lists(
+    st.tuples(st.one_of(st.floats(-90, 90), st.floats(-3, 3)), st.floats(0, 40)), min_size=1, max_size=12
+)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(_VALUES, _VALUES)
+@example(
+    [(-2.9, 0), (-1.4, 0), (0.9, 0), (0.0, 0), (-0.8, 0), (-31.1, 0), (-77.1, 0), (-71.5, 0), (1.1, 0), (3.8, 0)],
+    [(-6.1, 0.7), (-2.7, 1.6), (-1.8, 2.9), (-1.1, 0.7), (-2, 1.2), (-20.2, 2.5), (-23.5, 4), (-22.9, 3), (0.9, 0.3)],
+)
+def test_every_scale_gives_each_value_one_place(
+    ours: list[tuple[float, float]], theirs: list[tuple[float, float]]
+) -> None:
+    """In order, within the axis, and as matplotlib draws it: also where one axis has a break and the other has none."""
+    scales = [
+        Scale.of(TOP1, [value for value, _ in side], [(value - half, value + half) for value, half in side], zero)
+        for side, zero in ((ours, True), (theirs, True), (ours, False))
+    ]
+    ends = [end for value, half in ours for end in (value - half, value + half)]
+    for scale in (*scales, Scale.around(*scales[:2]), Scale.around(*scales[1::-1])):
+        values, places = zip(*scale.knots, strict=True)
+        assert all(a < b for a, b in pairwise(values)) and all(a < b for a, b in pairwise(places)), scale
+        assert (places[0], places[-1]) == (0, 1)
+        if scale is not scales[1]:
+            assert scale.ends[0] <= min(ends) and max(ends) <= scale.ends[1]
 
 
 @pytest.mark.parametrize(
