@@ -25,28 +25,36 @@ def render_comparison(comparison: Comparison, style: str, digits: int | None = N
     if style == "csv":
         return _csv(comparison)
     decimals = comparison.metric.digits if digits is None else digits
-    text = render_sheet(_means(comparison, decimals, "short" if style == "latex" else "row"), style)
+    together = style == "text" and len(comparison.recipes) > 2  # a line has no room for two columns per recipe
+    text = render_sheet(_means(comparison, decimals, "short" if style == "latex" else "row", together), style)
     if len(comparison.recipes) > 2 and comparison.agreements:
         text += "\n" + render_sheet(_agreements(comparison), style)
     return text
 
 
-def _means(comparison: Comparison, digits: int, label: str) -> Sheet:
+def _means(comparison: Comparison, digits: int, label: str, together: bool) -> Sheet:
+    """The rows with a column per recipe, or with one for the means and one for the ranks."""
     metric, recipes = comparison.metric, comparison.recipes
     two = len(recipes) == 2
     usual = columns_of(metric)
     columns = {"group": usual["group"], label: usual[label]}
     for i, recipe in enumerate(recipes):
-        columns |= {f"{recipe} {key}": column for key, column in _columns(metric, recipe, i, two).items()}
+        if together:
+            columns[recipe] = _mean_and_rank(comparison, i)
+        else:
+            columns |= {f"{recipe} {key}": column for key, column in _columns(metric, recipe, i, two).items()}
     if two:
         columns["change"] = Column("Rank change", lambda row, digits: _rank(row.rank_change, "+"))
     else:
         columns["mean rank"] = Column("Mean rank", lambda row, digits: _mean_rank(row.mean_rank))
     best = "the highest" if metric.higher_is_better else "the lowest"
-    have = "both have" if two else "all have"
+    among = f"among the rows that {'both' if two else 'all'} have, 1 for {best}; ties share theirs."
+    unit = f" ({metric.unit})" if metric.unit else ""
     notes = [
-        f"Ranks are of the mean {metric.phrase} among the rows that {have}, 1 for {best}; ties share theirs."
-        + ("" if two else " Deviations, intervals and n are in csv and JSON."),
+        f"Mean {metric.phrase}{unit} and, in brackets, its rank {among}"
+        if together
+        else f"Ranks are of the mean {metric.phrase} {among}",
+        *([] if two else ["Deviations, intervals and n are in csv and JSON."]),
         *_chosen(comparison),
         *(comparison.agreement["text"] if comparison.agreement else []),
         *_left_out(comparison),
@@ -57,6 +65,7 @@ def _means(comparison: Comparison, digits: int, label: str) -> Sheet:
         if recipe != PAPER:
             shorter = _columns(metric, recipe, i, two, interval=False)["mean"]
             narrow += [(f"{recipe} n", None), (f"{recipe} mean", shorter)]
+    narrow += [] if two else [("row", usual["short"]), ("mean rank", None)]
     marks: list[tuple[int, ...]] = [()] * len(comparison.rows)
     return Sheet(_title(comparison), comparison.rows, columns, digits, marks, (), notes, (), narrow)
 
@@ -173,8 +182,7 @@ def _columns(metric: Metric, recipe: str, i: int, two: bool, interval: bool = Tr
     usual = columns_of(metric)
     mean = usual[metric.name if interval else "mean"]
     parts = tuple(replace(part, of=of(part.of)) for part in mean.parts)
-    named = recipe.replace(":", ": ").replace(",", ", ")  # where a heading may be broken
-    heading = f"{named}: {metric.phrase}" + (f" ({metric.unit})" if metric.unit else "")
+    heading = f"{_named(recipe)}: {metric.phrase}" + (f" ({metric.unit})" if metric.unit else "")
     parts = (*(replace(part, heading=heading) for part in parts[:1]), *(() if recipe == PAPER else parts[1:]))
     columns = {"mean": replace(mean, heading=heading, of=of(mean.of), parts=parts)}
     if not two:  # with deviations and intervals a line would be too wide
@@ -182,6 +190,24 @@ def _columns(metric: Metric, recipe: str, i: int, two: bool, interval: bool = Tr
     if recipe != PAPER and two:
         columns["n"] = replace(usual["n"], of=of(usual["n"].of))
     return {**columns, "rank": Column("Rank", lambda row, digits: _rank(row.results[i].rank))}
+
+
+def _mean_and_rank(comparison: Comparison, i: int) -> Column:
+    """One column of a recipe: `67.17 (3)`, the means below each other."""
+    recipe = comparison.recipes[i]
+    of = _columns(comparison.metric, recipe, i, two=False)
+    room = max(len(_rank(row.results[i].rank)) for row in comparison.rows) + 2
+
+    def cell(row: Any, digits: int) -> str:
+        mean, rank = of["mean"].of(row, digits), of["rank"].of(row, digits)
+        return f"{mean} {f'({rank})' if rank else '':{room}}"
+
+    return Column(_named(recipe), cell)
+
+
+def _named(recipe: str) -> str:
+    """A recipe with its overrides as a heading, which may be broken between them."""
+    return recipe.replace(":", ": ").replace(",", ", ")
 
 
 def _rank(rank: float | None, sign: str = "") -> str:

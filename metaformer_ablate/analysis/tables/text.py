@@ -65,7 +65,8 @@ def _in_width(sheet: Sheet, width: int) -> Sheet:
         if needed_width(sheet) <= width:
             break
         if name in sheet.columns:
-            gone.append("intervals" if shorter else sheet.columns[name].heading)
+            shortened = "whole labels" if shorter and shorter.left else "intervals"
+            gone.append(shortened if shorter else sheet.columns[name].heading)
             kept = {key: shorter if key == name else column for key, column in sheet.columns.items()}
             sheet = replace(sheet, columns={key: column for key, column in kept.items() if column is not None})
     said = [not_shown(gone, width)] if gone else []

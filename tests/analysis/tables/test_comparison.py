@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,31 @@ def test_clear_pairs_of_each_length_stand_beside_its_correlation(
     latex = ablate("table", "mine.yaml", "--format", "latex", "--columns", "row,top1,paper", cwd=folder).out
     order = "is 0.33, and 2 of 2 pairs 1 point or more apart there are in its order."
     assert f"\\item Kendall's tau-b with the paper's order of rows {order}\n" in latex
+
+
+def test_many_recipes_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean and rank in one column of each recipe, and no word is broken."""
+    recipes = (RECIPE, "cifar10_mixing", "cifar10_mixing:train.epochs=4,train.lr=4e-3", "paper")
+    found = build_comparison("table5", recipes, (), Store(STUDY), DataFolder.choose(None))
+    monkeypatch.setattr("metaformer_ablate.analysis.tables.text.text_width", lambda: 80)
+    text = render_comparison(found, "text")
+    assert max(map(len, text.splitlines())) <= 80
+    words = set(text.partition(" ──")[0].split())
+    assert words >= {"Row", "cifar10_small", "cifar10_mixing", "cifar10_mixing:", "train.epochs=4,", "train.lr=4e-3"}
+    assert "MLN -> BN" in text and "whole labels" in text, "the short labels"
+    assert "Mean top-1 (%) and, in brackets, its rank among the rows that all have, 1 for" in " ".join(text.split())
+    assert "| Rank |" in render_comparison(found, "markdown"), "where there is room a column each"
+
+
+def test_means_stand_below_each_other_beside_their_ranks(folder: Path) -> None:
+    found = build_comparison(str(folder / "mine.yaml"), SIDES, (), Store(folder / "results"), DataFolder.choose(None))
+    lines = render_comparison(found, "text").splitlines()
+    cells = [re.findall(r"\S+ \(\S+\)", line) for line in lines if re.search(r"Pooling [35] |Identity ", line)]
+    assert cells == [
+        ["90.20 (2)", "91.20 (3)", "95.20 (1)", "77.2 (1)"],
+        ["92.25 (1)", "95.25 (2)", "94.25 (2)", "77.1 (2)"],
+        ["80.20 (3)", "97.20 (1)", "93.05 (3)", "74.3 (3)"],
+    ]
 
 
 def test_how_the_agreement_changes_with_the_recipe(folder: Path, ablate: Ablate) -> None:
