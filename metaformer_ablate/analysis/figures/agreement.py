@@ -11,7 +11,7 @@ from metaformer_ablate.analysis.figures.look import PAGE, Look
 from metaformer_ablate.analysis.figures.page import Page, foot_of_axis
 from metaformer_ablate.analysis.figures.rows import BETWEEN, RowAxis, draw_point
 from metaformer_ablate.analysis.figures.scale import Scale
-from metaformer_ablate.analysis.tables.comparison import PAPER, Comparison, with_paper
+from metaformer_ablate.analysis.tables.comparison import PAPER, Comparison, spaced, with_paper
 from metaformer_ablate.analysis.tables.types import Interval, plain
 from metaformer_ablate.drawing.canvas import COLOURS, GREY, styled
 from metaformer_ablate.drawing.text import line_height, text_width
@@ -51,10 +51,11 @@ class AgreementData(FigureData):
     rows: Sequence[AgreementRow]
     apart: float  # points in the paper from which a pair is clear
     left_out: tuple[str, ...]
+    compared: int  # rows of the experiment
     not_chosen: tuple[str, ...]
 
     def own(self) -> dict[str, Any]:
-        return {name: plain(getattr(self, name)) for name in ("apart", "left_out", "not_chosen")}
+        return {name: plain(getattr(self, name)) for name in ("apart", "left_out", "compared", "not_chosen")}
 
 
 def agreement_data(comparison: Comparison) -> AgreementData:
@@ -78,6 +79,7 @@ def agreement_data(comparison: Comparison) -> AgreementData:
         rows=[_row(recipe, each, _seeds(comparison, recipe, each["rows"])) for recipe, each in there.items()],
         apart=next((each["clear_pairs"]["apart"] for each in there.values()), 0.0),
         left_out=tuple(recipe for recipe in others if recipe not in there),
+        compared=len(comparison.rows),
         not_chosen=comparison.not_chosen,
     )
 
@@ -90,7 +92,7 @@ def _seeds(comparison: Comparison, recipe: str, names: Sequence[str]) -> list[in
 
 def _row(recipe: str, found: Mapping[str, Any], seeds: list[int]) -> AgreementRow:
     clear, by_seed = found["clear_pairs"], found["by_seed"]
-    label = recipe.replace(":", ": ").replace(",", ", ")
+    label = spaced(recipe)
     return AgreementRow(
         name=recipe,
         label=label,
@@ -113,10 +115,9 @@ def _point(found: Mapping[str, Any], times: float = 1) -> Point:
 
 
 def agreement_caption(data: AgreementData) -> list[str]:
-    shown = max((row.rows for row in data.rows), default=0)
-    chosen = f"Over {shown} of {shown + len(data.not_chosen)} rows, as asked for." if data.not_chosen else ""
+    everything = data.compared + len(data.not_chosen)
     return [
-        chosen,
+        f"Over {data.compared} of {everything} rows, as asked for." if data.not_chosen else "",
         "Left: Kendall's tau-b with the paper's order of rows. Right: share of the pairs of rows "
         f"{data.apart:g} point or more apart in the paper that are in its order. Circles: of the rows' means, with the "
         "95% interval by Fisher z, as if these rows were drawn from many. Squares: the mean over the seeds, each "

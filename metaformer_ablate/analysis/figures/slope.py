@@ -10,7 +10,7 @@ from metaformer_ablate.analysis.figures.data import FigureData
 from metaformer_ablate.analysis.figures.look import PAGE, Look
 from metaformer_ablate.analysis.figures.page import Page, plain_label, widest
 from metaformer_ablate.analysis.figures.style import row_styles
-from metaformer_ablate.analysis.tables.comparison import Comparison
+from metaformer_ablate.analysis.tables.comparison import Comparison, spaced
 from metaformer_ablate.drawing.canvas import GREY, styled
 from metaformer_ablate.drawing.text import line_height, text_height, wrap
 
@@ -89,7 +89,7 @@ def draw_slopes(data: SlopeData, look: Look = PAGE) -> Figure:
         labels = {row.name: plain_label(row.label if look.full_labels else row.short) for row in rows}
         side = widest(labels, look.size) + 0.16
         width, height = look.width - 2 * side, line_height(look.size) * 1.2 * max(len(rows), 1)
-        heads = [wrap(recipe.replace(":", ": "), max(width / max(last, 1), 0.8), look.size) for recipe in data.recipes]
+        heads = [wrap(spaced(recipe), max(width / max(last, 1), 0.8), look.size) for recipe in data.recipes]
         page = Page(
             data, look, height + max(text_height(head, look.size) for head in heads) + 0.14, slopes_caption(data)
         )

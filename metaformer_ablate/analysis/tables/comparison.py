@@ -188,6 +188,11 @@ def split_recipe(word: str) -> tuple[str, list[str]]:
     return name, re.split(r",(?=[A-Za-z_][A-Za-z0-9_.]*=)", rest) if colon else []
 
 
+def spaced(recipe: str) -> str:
+    """A recipe with its overrides as a heading, which may be broken between them."""
+    return recipe.replace(":", ": ").replace(",", ", ")
+
+
 def _plans(experiment: str, recipes: Sequence[str], overrides: Sequence[str]) -> dict[str, Plan]:
     """The plan of each recipe, the paper apart."""
     if len(recipes) < 2:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metaformer_ablate.analysis.tables.columns import Column, columns_of, format_pair
-from metaformer_ablate.analysis.tables.comparison import PAPER, Comparison, names_of
+from metaformer_ablate.analysis.tables.comparison import PAPER, Comparison, names_of, spaced
 from metaformer_ablate.analysis.tables.csv import csv_text
 from metaformer_ablate.analysis.tables.render import render_sheet
 from metaformer_ablate.analysis.tables.sheet import Sheet
@@ -182,7 +182,7 @@ def _columns(metric: Metric, recipe: str, i: int, two: bool, interval: bool = Tr
     usual = columns_of(metric)
     mean = usual[metric.name if interval else "mean"]
     parts = tuple(replace(part, of=of(part.of)) for part in mean.parts)
-    heading = f"{_named(recipe)}: {metric.phrase}" + (f" ({metric.unit})" if metric.unit else "")
+    heading = f"{spaced(recipe)}: {metric.phrase}" + (f" ({metric.unit})" if metric.unit else "")
     parts = (*(replace(part, heading=heading) for part in parts[:1]), *(() if recipe == PAPER else parts[1:]))
     columns = {"mean": replace(mean, heading=heading, of=of(mean.of), parts=parts)}
     if not two:  # with deviations and intervals a line would be too wide
@@ -202,12 +202,7 @@ def _mean_and_rank(comparison: Comparison, i: int) -> Column:
         mean, rank = of["mean"].of(row, digits), of["rank"].of(row, digits)
         return f"{mean} {f'({rank})' if rank else '':{room}}"
 
-    return Column(_named(recipe), cell)
-
-
-def _named(recipe: str) -> str:
-    """A recipe with its overrides as a heading, which may be broken between them."""
-    return recipe.replace(":", ": ").replace(",", ", ")
+    return Column(spaced(recipe), cell)
 
 
 def _rank(rank: float | None, sign: str = "") -> str:

@@ -13,7 +13,7 @@ from conftest import Result
 from PIL import Image
 from specs import fake_record
 
-from metaformer_ablate.analysis.figures.agreement import agreement_data
+from metaformer_ablate.analysis.figures.agreement import agreement_caption, agreement_data
 from metaformer_ablate.analysis.figures.slope import slope_data
 from metaformer_ablate.analysis.tables.comparison import build_comparison, split_recipe
 from metaformer_ablate.analysis.tables.comparison_sheet import render_comparison
@@ -210,6 +210,9 @@ def test_a_figure_of_the_agreement_with_the_paper_by_recipe(folder: Path, ablate
     some = build_comparison(
         str(folder / "mine.yaml"), SIDES, (), store, DataFolder.choose(None), rows=("pool3", "none")
     )
+    five = ["pool5", "layer_norm", "relu", "no_channel_mlp", "pppf"]
+    studied = build_comparison("table5", (RECIPE, "paper"), (), Store(STUDY), DataFolder.choose(None), rows=five)
+    assert agreement_caption(agreement_data(studied))[0] == "Over 5 of 18 rows, as asked for."
     with pytest.raises(RequestError, match="no recipe has three rows in common with 'paper'"):
         agreement_data(some)
 
