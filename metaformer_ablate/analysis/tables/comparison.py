@@ -128,13 +128,7 @@ def build_comparison(
         name: build_table(chosen, store, folder, seeds, metric=metric, spread=False) for name, chosen in plans.items()
     }
     _check_one_task(tables)
-    first = next(iter(tables.values()))
-    names = [row.name for row in first.rows]
-    chosen_rows = _chosen(rows, names)
-    tables = {
-        recipe: replace(table, rows=tuple(row for row in table.rows if row.name in chosen_rows))
-        for recipe, table in tables.items()
-    }
+    tables, not_chosen = _with_rows(tables, rows)
     first = next(iter(tables.values()))
     sides = [tables[recipe].rows if recipe in tables else _as_printed(first) for recipe in recipes]
     columns = [
@@ -164,7 +158,7 @@ def build_comparison(
         left_out=tuple(left_out_one_by_one(columns, first.baseline, sign)),
         warnings=tuple(f"{recipe}: {warning}" for recipe, table in tables.items() for warning in table.warnings),
         changes=tuple(_changes(recipes, agreements)),
-        not_chosen=tuple(name for name in names if name not in chosen_rows),
+        not_chosen=not_chosen,
     )
 
 
@@ -215,12 +209,18 @@ def _plans(experiment: str, recipes: Sequence[str], overrides: Sequence[str]) ->
     return plans
 
 
-def _chosen(rows: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]:
-    """The rows asked for, by default all."""
+def _with_rows(tables: Mapping[str, Table], rows: Sequence[str] | None) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """The tables with the rows asked for, by default all, and the names of the others."""
+    names = [row.name for row in next(iter(tables.values())).rows]
     for row in rows or ():
         if row not in names:
             raise RequestError(f"--rows: {unknown('row', row, names)}")
-    return names if rows is None else rows
+    chosen = names if rows is None else rows
+    kept = {
+        recipe: replace(table, rows=tuple(row for row in table.rows if row.name in chosen))
+        for recipe, table in tables.items()
+    }
+    return kept, tuple(name for name in names if name not in chosen)
 
 
 def _check_one_task(tables: Mapping[str, Table]) -> None:
