@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from committed_study import STUDY, ids
+from committed_study import FIRST, RESULTS
 from conftest import Result, Terminal
 
 from metaformer_ablate import __version__
@@ -80,13 +80,13 @@ def copy_of(folder: Path, run_ids: list[str]) -> Path:
     """A folder with the copies of the experiments and with records of the study, and nothing else."""
     shutil.copytree(GOLDEN / "experiments", folder / "experiments")
     for run_id in run_ids:
-        shutil.copytree(STUDY / "runs" / run_id, folder / "results" / "runs" / run_id)
+        shutil.copytree(RESULTS / "runs" / run_id, folder / "results" / "runs" / run_id)
     return folder
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_of(tmp_path_factory.mktemp("study"), ids())
+    return copy_of(tmp_path_factory.mktemp("study"), FIRST.ids())
 
 
 def without_versions(text: str) -> Any:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from committed_study import STUDY
+from committed_study import RESULTS
 from conftest import Result, Trained
 from specs import fake_record, spec_of
 
@@ -147,7 +147,7 @@ def test_a_run_is_named_by_the_row_that_shows_it() -> None:
 def test_errors_names_runs_and_leaves_no_figures_of_another_call(ablate: Ablate, undrawn: None, tmp_path: Path) -> None:
     chosen = plan("table5", "cifar10_small")
     first, second = (chosen.spec(row, 0).run_id for row in ("identity", "ppaa"))
-    words = ["--results", STUDY, "--out", "out"]
+    words = ["--results", RESULTS, "--out", "out"]
     both = ablate("errors", first, "--against", second, *words)
     assert both.code == 0, both.err
     assert both.out.startswith(f"table5/identity seed 0 (run {first}) on cifar10 ")
@@ -164,7 +164,7 @@ def test_the_title_of_a_figure_names_the_run() -> None:
     from metaformer_ablate.records.names import with_names
     from metaformer_ablate.tasks.classification.error_analysis.command import ErrorAnalysis
 
-    record = Store(STUDY).find(plan("table5", "cifar10_small").spec("identity", 0).run_id)
+    record = Store(RESULTS).find(plan("table5", "cifar10_small").spec("identity", 0).run_id)
     named = ErrorAnalysis(*with_names([record]))
     unnamed = ErrorAnalysis(record)
     titles = [made.figures["classes"].axes[0].get_title(loc="left") or made.figures["classes"].axes[0].get_title()

@@ -16,23 +16,23 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
-from committed_study import STUDY
+from committed_study import RESULTS
 from conftest import TINY_WORDS, Result, Terminal, command
 
 from metaformer_ablate.cli.main import main
 
-OF_STUDY = f"--recipe cifar10_small --results {STUDY}"
-RUN = sorted(path.name for path in (STUDY / "runs").iterdir())[0]
+OF_STUDY = f"--recipe cifar10_small --results {RESULTS}"
+RUN = sorted(path.name for path in (RESULTS / "runs").iterdir())[0]
 COMMANDS = {
     "table": f"table table5 {OF_STUDY}",
     "runs": f"table table5 {OF_STUDY} --runs",
-    "compare": f"compare cifar10_small paper table5 --results {STUDY}",
+    "compare": f"compare cifar10_small paper table5 --results {RESULTS}",
     "explain": "explain table5 ppaa --recipe imagenet",
     "explain-all": "explain table5 ppaa --all --recipe imagenet",
     "show": f"show table5 {OF_STUDY}",
     "cost": "cost poolformer_s12 --no-speed",
     "status": f"status table5 {OF_STUDY} --seeds 7",
-    "errors": f"errors {RUN} --results {STUDY} --out errors",
+    "errors": f"errors {RUN} --results {RESULTS} --out errors",
     "init": "init an_idea_with_a_name_that_is_long",
 }
 

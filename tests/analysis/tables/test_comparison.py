@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import scipy.stats
-from committed_study import RECIPE, STUDY
+from committed_study import FIRST, RESULTS
 from conftest import Result
 from PIL import Image
 from specs import fake_record
@@ -106,8 +106,8 @@ def test_clear_pairs_of_each_length_stand_beside_its_correlation(
 
 def test_many_recipes_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mean and rank in one column of each recipe, and no word is broken."""
-    recipes = (RECIPE, "cifar10_mixing", "cifar10_mixing:train.epochs=4,train.lr=4e-3", "paper")
-    found = build_comparison("table5", recipes, (), Store(STUDY), DataFolder.choose(None))
+    recipes = (FIRST.recipe, "cifar10_mixing", "cifar10_mixing:train.epochs=4,train.lr=4e-3", "paper")
+    found = build_comparison("table5", recipes, (), Store(RESULTS), DataFolder.choose(None))
     monkeypatch.setattr("metaformer_ablate.analysis.tables.text.text_width", lambda: 80)
     text = render_comparison(found, "text")
     assert max(map(len, text.splitlines())) <= 80
@@ -179,7 +179,7 @@ def test_rows_alone_are_compared_as_if_there_were_no_others(ablate: Ablate) -> N
     """The rows of confirmation, on the committed study: the correlation is scipy's of just these, the clear pairs and
     the pairs that p is corrected over are among them."""
     names = ["pppf", "pool5", "layer_norm", "relu", "no_channel_mlp"]
-    words = ("compare", RECIPE, "paper", "table5", "--results", str(STUDY), "--json")
+    words = ("compare", FIRST.recipe, "paper", "table5", "--results", str(RESULTS), "--json")
     everything, some = ablate(*words).json, ablate(*words, "--rows", " ,".join(names)).json
     rows = {row["name"]: row for row in everything["rows"]}
     chosen = [name for name in rows if name in names]
@@ -211,7 +211,9 @@ def test_a_figure_of_the_agreement_with_the_paper_by_recipe(folder: Path, ablate
         str(folder / "mine.yaml"), SIDES, (), store, DataFolder.choose(None), rows=("pool3", "none")
     )
     five = ["pool5", "layer_norm", "relu", "no_channel_mlp", "pppf"]
-    studied = build_comparison("table5", (RECIPE, "paper"), (), Store(STUDY), DataFolder.choose(None), rows=five)
+    studied = build_comparison(
+        "table5", (FIRST.recipe, "paper"), (), Store(RESULTS), DataFolder.choose(None), rows=five
+    )
     assert agreement_caption(agreement_data(studied))[0] == "Over 5 of 18 rows, as asked for."
     with pytest.raises(RequestError, match="no recipe has three rows in common with 'paper'"):
         agreement_data(some)
