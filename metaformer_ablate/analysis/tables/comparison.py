@@ -216,11 +216,19 @@ def _with_rows(tables: Mapping[str, Table], rows: Sequence[str] | None) -> tuple
         if row not in names:
             raise RequestError(f"--rows: {unknown('row', row, names)}")
     chosen = names if rows is None else rows
-    kept = {
-        recipe: replace(table, rows=tuple(row for row in table.rows if row.name in chosen))
-        for recipe, table in tables.items()
-    }
-    return kept, tuple(name for name in names if name not in chosen)
+    others = tuple(name for name in names if name not in chosen)
+    return {recipe: _without(table, others) for recipe, table in tables.items()}, others
+
+
+def _without(table: Table, names: Iterable[str]) -> Table:
+    """The table without some rows and what the audit found in them alone."""
+    gone = set(names)
+    findings = {finding.warning for finding in table.audit if gone.issuperset(finding.rows)}
+    return replace(
+        table,
+        rows=tuple(row for row in table.rows if row.name not in gone),
+        warnings=tuple(warning for warning in table.warnings if warning not in findings),
+    )
 
 
 def _check_one_task(tables: Mapping[str, Table]) -> None:

@@ -195,6 +195,21 @@ def test_rows_alone_are_compared_as_if_there_were_no_others(ablate: Ablate) -> N
     assert "5 of the 18 rows of table5, as asked for by --rows; without baseline, identity, " in text
 
 
+def test_what_is_warned_of_rows_that_are_left_out_is_left_out(folder: Path) -> None:
+    store, chosen = Store(folder / "results"), plan(str(folder / "mine.yaml"), "digits", [])
+    for seed, value in enumerate(TOPS["digits"]["none"]):
+        fake_record(store, chosen.spec("none", seed), value, device="cuda")
+
+    def warnings(*rows: str) -> list[str]:
+        asked = (str(folder / "mine.yaml"), ("digits", "paper"), (), store, DataFolder.choose(None))
+        found = build_comparison(*asked, rows=rows or None).warnings
+        return [warning for warning in found if "device" in warning]
+
+    assert len(warnings()) == 1 and "(none)" in warnings()[0]
+    assert warnings("pool3", "none") == warnings()
+    assert warnings("pool3", "pool5") == []
+
+
 def test_a_figure_of_the_agreement_with_the_paper_by_recipe(folder: Path, ablate: Ablate) -> None:
     done = ablate("compare", *SIDES, "mine.yaml", "--plot", "order.png", "--kind", "agreement", cwd=folder)
     assert done.code == 0 and Image.open(folder / "order.png").size[0] == 1380, done.err
