@@ -75,7 +75,8 @@ def cached_cost(spec: RunSpec, image_size: int | None = None) -> Cost | None:
 def _cache_path(spec: RunSpec, image_size: int | None) -> Path:
     own = COMPONENTS.find(spec.model.own_names())
     functions = sorted([name, part.macs] for name, part in own.items() if part.macs)
-    key = digest([spec.cost_key(), image_size, COUNTING, _fvcore_version(), *functions])
+    timm = [version("timm")] if spec.model.timm else []
+    key = digest([spec.cost_key(), image_size, COUNTING, _fvcore_version(), *functions, *timm])
     return cache_dir() / "costs" / f"{key[:24]}.json"
 
 
@@ -93,9 +94,9 @@ def macs_at_224(spec: RunSpec) -> int | None:
     try:
         return count(spec, 224).macs
     except Exception:  # whatever its code raises
-        if spec.model.own_class is None:
+        if spec.model.own_class is None and not spec.model.own_names():
             raise
-        return None  # what sizes a class of the user's own takes, only trying it tells
+        return None  # what sizes a class or a component of the user's own takes, only trying it tells
 
 
 @cache

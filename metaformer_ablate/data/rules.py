@@ -104,7 +104,7 @@ def require_regular(path: Path) -> None:
 
 def natural(name: str) -> tuple[list[int | str], str]:
     """A key that sorts as timm does, digits as numbers and without case."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())], name
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())], name
 
 
 def natural_classes(root: Path, folders: set[str]) -> dict[str, str]:

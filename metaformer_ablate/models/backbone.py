@@ -97,13 +97,19 @@ class TimmBackbone(Backbone):
         import timm
 
         check_timm_name(name)
-        shape: dict[str, Any] = {"pretrained": False, "features_only": True, "in_chans": channels, **args}
-        rate: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+        shape: dict[str, Any] = {"pretrained": False, "features_only": True, "in_chans": channels}
+        shape |= {"drop_path_rate": drop_path, **args}  # 0 is said too: some models have another default
         try:
-            info: Any = timm.create_model(name, **shape).feature_info
+            try:
+                info: Any = timm.create_model(name, **shape).feature_info
+            except TypeError:  # a model that has no stochastic depth does not take its rate
+                if shape["drop_path_rate"]:
+                    raise
+                del shape["drop_path_rate"]
+                info = timm.create_model(name, **shape).feature_info
             at = {stride: i for i, stride in enumerate(info.reduction())}
             places = [at[4 * 2**stage] for stage in outputs]
-            self.body = timm.create_model(name, **shape, out_indices=places, **rate)
+            self.body = timm.create_model(name, **shape, out_indices=places)
         except (KeyError, RuntimeError, AttributeError, TypeError) as error:
             said = " ".join(str(error).split())[:160]
             with_args = f" with {dict(args)}" if args else ""

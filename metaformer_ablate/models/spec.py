@@ -93,7 +93,7 @@ class ModelSpec(Strict):
     names a model, only its `args`, `drop_path`, and what is said of weights and freezing are read beside it.
     """
 
-    timm: str | None = setting(None, "the name of a model of timm")
+    timm: Annotated[str, Field(min_length=1)] | None = setting(None, "the name of a model of timm")
     comparator: Annotated[str, name_in("comparator", COMPARATORS)] | None = setting(
         None, "one of: " + ", ".join(COMPARATORS)
     )

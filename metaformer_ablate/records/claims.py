@@ -24,6 +24,7 @@ from uuid import uuid4
 
 from pydantic import Field
 
+from metaformer_ablate.errors import visible
 from metaformer_ablate.settings.typed_files import FileShape, read_json
 from metaformer_ablate.system.processes import is_gone, of_this_process
 from metaformer_ablate.tasks.base import Metric
@@ -91,7 +92,8 @@ class ClaimOwner:
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 ProcessId = Annotated[int, Field(ge=0, lt=2**31)]
-ShortText = Annotated[str, Field(max_length=1000)]
+LONGEST_TEXT = 1000
+ShortText = Annotated[str, Field(max_length=LONGEST_TEXT)]
 
 
 class ProgressShape(FileShape):
@@ -129,7 +131,8 @@ class Claim:
     """A claim that this process holds; beats until released. `lost` once another process has outnumbered it."""
 
     def __init__(self, claims: Claims, run_id: str, generation: int, token: str, name: str):
-        self.claims, self.run_id, self.generation, self.token, self.name = claims, run_id, generation, token, name
+        self.claims, self.run_id, self.generation, self.token = claims, run_id, generation, token
+        self.name = visible(name)[:LONGEST_TEXT]  # what the shape of a claim refuses would be nobody's claim
         self.progress: Progress | None = None
         self.lost = False
         self._beat = 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.record import LATER_PACKAGES, Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.own_class import located
 from metaformer_ablate.spec.run_spec import SEMANTICS, RunSpec
@@ -115,7 +115,9 @@ def _of_predictions(then: Record, now: Record) -> Iterator[Pair]:
 
 def _environment(then: Record, now: Record, identical: bool) -> Iterator[Pair]:
     """What was computed with and by, then and now."""
-    yield from _paired(then.data["versions"], now.data["versions"], "version of ")
+    named = then.data["versions"]
+    comparable = {name: v for name, v in now.data["versions"].items() if name in named or name not in LATER_PACKAGES}
+    yield from _paired(named, comparable, "version of ")
     # Older records lack the last three; then the spec left no choice.
     for key in ("device", "data_fingerprint", *(k for k in ("precision", "compiled", "kernels") if k in then.data)):
         yield key, then.data[key], now.data.get(key)

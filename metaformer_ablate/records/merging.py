@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metaformer_ablate.errors import RequestError
+from metaformer_ablate.records.claims import Claims
 from metaformer_ablate.records.compare import compare
 from metaformer_ablate.records.integrity import check_record
 from metaformer_ablate.records.record import Record
@@ -30,13 +31,18 @@ class Merged:
 def merge(ours: Store, folders: Sequence[Path]) -> Merged:
     """Brings in the records of folders, each a results folder, a folder `aside`, or one run of such a folder.
 
+    A run that is being trained here is left alone: its checkpoints would come to lie beside another run's record.
+
     Where both have a result, ours stays, unless it failed and theirs did not. What was moved aside from `ours` moves
     back; all else is copied, and links are not followed. Raises RequestError where a folder is none of these.
     """
     done, found = Merged(), [run for folder in folders for run in _runs_in(folder)]  # all, before one is moved
     ours.check_writable()
+    held = Claims(ours.path).held()
     for run_id, path in found:
         try:
+            if (owner := held.get(run_id)) is not None:
+                raise RequestError(f"{path}: the run is being trained here by {owner.host} (pid {owner.pid})")
             _bring(ours, run_id, path, done)
         except RequestError as error:
             done.problems[run_id] = str(error)

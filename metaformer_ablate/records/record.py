@@ -32,13 +32,16 @@ STATUSES = ("ok", "diverged", "failed")
 
 
 # The files of a record of any task, and what a run may have left beside it; the largest that is read of each, in bytes.
-LARGEST = {"spec.yaml": 2**18, "history.csv": 2**26, "log.txt": 2**26, "record.json": 2**20}
+LARGEST = {"spec.yaml": 2**18, "history.csv": 2**26, "log.txt": 2**26, "record.json": 2**24}
 
 
 LARGEST_OF_TASK = 2**30  # of a file that the task names
 
 
 PREDICTIONS = "predictions.npz"
+
+
+LATER_PACKAGES = ("timm", "Pillow", "faster-coco-eval")  # that older records name no version of
 
 
 class StoreError(Exception):

@@ -49,13 +49,16 @@ def cost_of(spec: RunSpec) -> dict[str, Any]:
     }
 
 
+LONGEST_REASON = 2000  # letters; a record has to stay readable
+
+
 def failure_reason(error: Exception, spec: RunSpec) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in text:
         return f"out of memory with a batch of {spec.train.batch_size}; try a smaller model.size or data.image_size"
     if is_compile_error(error):
         return f"torch.compile failed ({type(error).__name__}: {text[:300]}); try train.compile=false"
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text[:LONGEST_REASON]}"
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,10 @@ def agreement(one: RankedColumn, other: RankedColumn, sign: int = 1) -> dict[str
     """Rank correlation of two columns and the pairs of rows that they order differently; None below FEWEST_ROWS rows.
 
     `sign` is 1 where higher values are better, -1 where lower ones are. The better row of a pair in the other column
-    stands first, so a reversed pair's first difference times `sign` is below 0. It is beyond noise where the paired 95%
-    interval excludes 0 in each column that has seeds, null where there is no interval. Each p is Holm's over all pairs
-    that both columns order: of each column as many as `comparisons` says.
+    stands first. Orders are those of `values`, the means over all seeds; differences are over the seeds that both rows
+    have, so that with unlike seeds they may point the other way. A reversed pair is beyond noise where the paired 95%
+    interval lies on the side of the means in each column that has seeds, null where there is no interval. Each p is
+    Holm's over all pairs that both columns order: of each column as many as `comparisons` says.
 
     Where one column is of printed numbers, `clear_pairs` counts the pairs that lie CLEAR or more apart there and how
     many of them the other column orders alike. `by_seed` has both figures from each seed alone that all rows have, as
@@ -64,11 +65,15 @@ def agreement(one: RankedColumn, other: RankedColumn, sign: int = 1) -> dict[str
     ours, theirs = ([column.values[row] for row in names] for column in (one, other))
     tau, rho = kendall(ours, theirs), spearman(ours, theirs)
     pairs = _ordered_pairs(names, one, other, sign)
-    reversed_pairs = [pair for pair in pairs if sign * pair["differences"][0]["mean"] < 0]
+    reversed_pairs = [pair for pair in pairs if sign * _above(one, *pair["rows"]) < 0]
     for pair in reversed_pairs:
-        noisy = [s for s, column in zip(pair["differences"], (one, other), strict=True) if column.seeds is not None]
-        known = all(side["ci95"] for side in noisy)
-        pair["beyond_noise"] = all(s["ci95"][0] * s["ci95"][1] > 0 for s in noisy) if known else None
+        noisy = [
+            (side["ci95"], _above(column, *pair["rows"]))
+            for side, column in zip(pair["differences"], (one, other), strict=True)
+            if column.seeds is not None
+        ]
+        known = all(ci95 for ci95, _ in noisy)
+        pair["beyond_noise"] = all(min(end * apart for end in ci95) > 0 for ci95, apart in noisy) if known else None
     left_out = {**one.left_out, **other.left_out}
     either = {*one.values, *one.left_out} & {*other.values, *other.left_out}
     found = {
@@ -92,7 +97,7 @@ def clear_pairs(one: RankedColumn, other: RankedColumn, apart: float = CLEAR) ->
     A tie is not in order.
     """
     names = [row for row in one.values if row in other.values]
-    pairs = [pair for pair in combinations(names, 2) if _apart(other, *pair) >= apart - 1e-9]
+    pairs = [pair for pair in combinations(names, 2) if abs(_above(other, *pair)) >= apart - 1e-9]
     in_order = sum(
         (one.values[first] - one.values[second]) * (other.values[first] - other.values[second]) > 0
         for first, second in pairs
@@ -148,19 +153,18 @@ def change_of_agreement(before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     return found
 
 
-def _apart(column: RankedColumn, first: str, second: str) -> float:
-    return abs(column.values[first] - column.values[second])
+def _above(column: RankedColumn, first: str, second: str) -> float:
+    return column.values[first] - column.values[second]
 
 
 def _ordered_pairs(names: Sequence[str], one: RankedColumn, other: RankedColumn, sign: int) -> list[dict[str, Any]]:
     """The pairs of rows that both columns order, with both differences; p is Holm's over the pairs of a column."""
     pairs: list[dict[str, Any]] = []
     for first, second in combinations(names, 2):
-        if sign * other.difference(first, second)["mean"] < 0:
+        if sign * _above(other, first, second) < 0:
             first, second = second, first
-        sides = [column.difference(first, second) for column in (one, other)]
-        if all(abs(side["mean"]) > 1e-9 for side in sides):  # ties are in no order
-            pairs.append({"rows": [first, second], "differences": sides})
+        if all(abs(_above(column, first, second)) > 1e-9 for column in (one, other)):  # ties are in no order
+            pairs.append({"rows": [first, second], "differences": [c.difference(first, second) for c in (one, other)]})
     for k in range(2):
         corrected = holm([pair["differences"][k]["p"] for pair in pairs])
         for pair, p in zip(pairs, corrected, strict=True):

@@ -31,10 +31,11 @@ class Estimate:
     method: str
 
 
-def standardised(differences: Sequence[float]) -> Estimate | None:
+def standardised(differences: Sequence[float], first: int | None = None) -> Estimate | None:
     """The mean of the differences over their standard deviation, Hedges' correction for few pairs applied.
 
-    None below three pairs, and where the differences are all the same.
+    None below three pairs, and where the differences are all the same. `first` as of `paired_difference`; then there is
+    no interval, for how many differences there are followed from their deviation.
     """
     n = len(differences)
     if n < 3 or (std := _spread(differences)) is None:
@@ -44,7 +45,7 @@ def standardised(differences: Sequence[float]) -> Estimate | None:
     df, ratio = n - 1, fmean(differences) / std
     small = math.exp(math.lgamma(df / 2) - math.lgamma((df - 1) / 2)) * math.sqrt(2 / df)
     ends = [_rounded(float(nctdtrinc(df, p, ratio * math.sqrt(n))) / math.sqrt(n)) for p in (1 - LEVEL / 2, LEVEL / 2)]
-    known = all(map(math.isfinite, ends)) and ends[0] < ratio < ends[1]
+    known = first is None and all(map(math.isfinite, ends)) and ends[0] < ratio < ends[1]
     return Estimate(small * ratio, (ends[0], ends[1]) if known else None, EFFECT)
 
 

@@ -101,7 +101,8 @@ def judge(
     """A verdict on each hypothesis. `values` has the metric by row and seed.
 
     Rows in `unfinished` lack runs, so hypotheses of them, and all measures, are open; rows in `diverged` have a run
-    that diverged, and what is left of them is a choice of the fortunate. `first` as of `paired_difference`.
+    that diverged, and what is left of them is a choice of the fortunate: measures are without them and say so. `first`
+    as of `paired_difference`.
     """
     unfinished, diverged = set(unfinished), set(diverged)
     found = []
@@ -114,7 +115,7 @@ def judge(
         elif rows:
             found.append(_tested(each, values, first))
         else:
-            found.append(_measured(each, (measures or {}).get(each.left)))
+            found.append(_measured(each, (measures or {}).get(each.left), sorted(diverged)))
     of_rows = [i for i, each in enumerate(hypotheses) if each.rows]
     known = [found[i].p_uncorrected for i in of_rows]
     corrected = holm([1.0 if p is None else p for p in known])
@@ -150,8 +151,10 @@ def _decided(hypothesis: Hypothesis, found: Verdict, p: float) -> Verdict:
     return Verdict(found.text, verdict, found.n, found.mean, found.interval, p, found.p_uncorrected)
 
 
-def _measured(hypothesis: Hypothesis, value: float | None) -> Verdict:
+def _measured(hypothesis: Hypothesis, value: float | None, diverged: Sequence[str]) -> Verdict:
+    without = f"without {' and '.join(diverged)}: a run diverged" if diverged else None
     if value is None:
-        return Verdict(hypothesis.text, UNTESTABLE, why="too few rows with a number of the paper, or all tied")
+        why = "too few rows with a number of the paper, or all tied"
+        return Verdict(hypothesis.text, UNTESTABLE, why=f"{why}; {without}" if without else why)
     assert hypothesis.bound is not None, "it is a figure that is to be reached"
-    return Verdict(hypothesis.text, HELD if value >= hypothesis.bound else NOT_HELD, value=value)
+    return Verdict(hypothesis.text, HELD if value >= hypothesis.bound else NOT_HELD, value=value, why=without)

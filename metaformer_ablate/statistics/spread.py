@@ -44,7 +44,9 @@ def variance_of_images(row: np.ndarray, baseline: np.ndarray) -> float:
     return 1e4 * float(each.var(axis=0, ddof=1).sum()) / each.shape[1] ** 2
 
 
-def where_it_comes_from(rows: Sequence[RowRuns], n: int, unit: str = "points") -> dict[str, Any] | None:
+def where_it_comes_from(
+    rows: Sequence[RowRuns], n: int, unit: str = "points", digits: int = 2
+) -> dict[str, Any] | None:
     """The parts of the spread of the median row, and half of a paired interval now and as it would be otherwise.
 
     `n` is the number of pairs that most rows have. None where there is no spread.
@@ -73,7 +75,7 @@ def where_it_comes_from(rows: Sequence[RowRuns], n: int, unit: str = "points") -
         "share_taken_by_pairing": 1 - median(kept) if kept else None,
         "half_width": widths,
     }
-    return {**found, "text": _in_words(found, unit)}
+    return {**found, "text": _in_words(found, unit, digits)}
 
 
 def _apart(pairs: Pairs) -> list[float]:
@@ -87,22 +89,23 @@ def _kept_by_pairing(pairs: Pairs) -> float | None:
     return variance(_apart(pairs)) / unpaired if unpaired > 1e-12 else None
 
 
-def _in_words(found: dict[str, Any], unit: str) -> str:
+def _in_words(found: dict[str, Any], unit: str, digits: int) -> str:
     parts = []
     if (share := found["share_of_images"]) is not None:
         parts.append(f"the {found['images']:,} test images explain {share:.0%} of the variance")
     if (taken := found["share_taken_by_pairing"]) is not None:
         parts.append("pairing by seed takes " + (f"{taken:.0%} off it" if taken >= 0.005 else "nothing off it"))
     widths, largest = found["half_width"], largest_difference(unit)
-    now = amount(widths["now"], unit) if widths["now"] <= largest else f"over {amount(largest, unit)}"
+    now = amount(widths["now"], unit, digits) if widths["now"] <= largest else f"over {amount(largest, unit)}"
     instead = {"twice_the_seeds": f"with {2 * found['n']} seeds", "endless_images": "with unlimited test images"}
     instead["halfway"] = "after half of the training"
     others = [
-        f"{width:.2f} {words}"
+        f"{width:.{digits}f} {words}"
         for name, words in instead.items()
         if (width := widths[name]) is not None and width <= largest
     ]
-    text = f"Where the spread comes from (standard deviation of a difference: {found['std']:.2f} in the median row): "
+    std = f"{found['std']:.{digits}f} in the median row"
+    text = f"Where the spread comes from (standard deviation of a difference: {std}): "
     text += f"{', '.join(parts)}. " if parts else ""
     text += f"Half of the paired interval, {now} now, would be {', '.join(others)}. " if others else ""
     return text + _what_helps(found, widths)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PAIRED_T = "paired t over common seeds, Holm over the rows"
 
 
+TWO_STAGE = "Stein's two-stage t over common seeds, by the deviation of the first {first}, Holm over the rows"
+
+
 UNDEFINED_T = "paired t undefined: the differences are all the same"
 
 
@@ -107,7 +110,8 @@ def paired_difference(row: Sequence[float], baseline: Sequence[float], first: in
     df, error = len(known) - 1, std / math.sqrt(n)
     p = 2 * float(stdtr(df, -abs(mean) / error))
     half = float(stdtrit(df, 1 - LEVEL / 2)) * error
-    return Difference(n, mean, (mean - half, mean + half), p, PAIRED_T)
+    method = PAIRED_T if first is None else TWO_STAGE.format(first=first)
+    return Difference(n, mean, (mean - half, mean + half), p, method)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

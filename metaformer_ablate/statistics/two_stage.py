@@ -22,8 +22,6 @@ USUAL_FIRST = 5
 
 USUAL_MOST = 20
 
-TWO_STAGE = "Stein's two-stage t over common seeds, by the deviation of the first {first}, Holm over the rows"
-
 
 def seeds_for(width: float, first: Sequence[float], most: int) -> int:
     """The seeds that bring half of the 95% interval of the mean to a width, by the differences of the first ones; at

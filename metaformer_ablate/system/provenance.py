@@ -14,7 +14,10 @@ import torch
 
 from metaformer_ablate.errors import RequestError, shown
 
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "fvcore", "metaformer-ablate")
+PACKAGES = (
+    *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "fvcore", "timm", "Pillow"),
+    *("faster-coco-eval", "metaformer-ablate"),
+)
 
 
 @cache

@@ -211,6 +211,15 @@ class TaskModule(pl.LightningModule):
             # Counted from 1, as timm does: the first step's weights are taken as they are.
             self.averaged.update(self.net, step=self.global_step + 1)  # type: ignore[operator]
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By the norm of all gradients, as Lightning does; it refuses a fused optimiser in bf16, as if losses were
+        scaled there."""
+        if gradient_clip_val:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         spec = self.spec
         optimizer = make_optimizer(self.net, spec, self._decayed)

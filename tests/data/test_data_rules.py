@@ -17,6 +17,7 @@ from PIL import Image
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.pictures import as_rgb
+from metaformer_ablate.data.rules import natural
 from metaformer_ablate.data.unreadable import Unreadable
 from metaformer_ablate.errors import RequestError
 
@@ -95,6 +96,10 @@ def test_the_fingerprint_of_a_folder_stays_for_ever_whatever_else_lies_in_it(tmp
     assert DataFolder(tmp_path, given=True).fingerprint("imagenet") == "ae3787054e316ed2"
     write(tmp_path, "train/.ipynb_checkpoints/0.jpg", "train/b9/._0.jpg", "val/b9/.DS_Store", content=b"")
     assert DataFolder(tmp_path, given=True).fingerprint("imagenet") == "ae3787054e316ed2"
+
+
+def test_digits_of_other_scripts_and_powers_sort_as_names_do() -> None:
+    assert sorted(["20", "10²", "x", "9", "٣"], key=natural) == ["٣", "9", "10²", "20", "x"]
 
 
 def test_hidden_folders_are_no_class_and_are_said(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from specs import spec_of
+from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
 
@@ -68,6 +69,15 @@ def test_timms_models_give_their_own_maps(name: str, channels: tuple[int, ...]) 
     with torch.no_grad():
         for found, wanted in zip(net(IMAGES), theirs(IMAGES), strict=True):
             torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_the_rate_of_stochastic_depth_is_the_settings_where_timm_has_another_default(rate: float) -> None:
+    settings = {"timm": "swin_tiny_patch4_window7_224", "args.img_size": 64, "drop_path": rate}
+    net = build_backbone(model_of(**settings), 3, None)
+    found = [module.drop_prob for module in net.modules() if isinstance(module, DropPath)]
+    assert max(found, default=0.0) == pytest.approx(rate)
+    assert build_backbone(model_of(timm="densenet121", drop_path=0.0), 3, None).strides == (4, 8, 16, 32)
 
 
 def test_a_classifier_of_timm_fills_the_backbone_of_its_name(tmp_path: Path) -> None:

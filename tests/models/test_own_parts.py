@@ -316,6 +316,22 @@ def test_a_parameter_of_four_dimensions_keeps_its_layout(home: Path, ablate: Cal
     assert "MACs are a lower bound: nobody counts aten::fft_irfft2, aten::fft_rfft2" in row["notes"]
 
 
+def test_a_part_that_fits_no_map_of_224_is_trained_all_the_same(home: Path, ablate: Callable[..., Result]) -> None:
+    edit(home / "my_parts.py", "x.roll(self.by, dims=3)", "self.rolled(x)")
+    refuses = """
+    def rolled(self, x):
+        if x.shape[2] & (x.shape[2] - 1):
+            raise ValueError("a power of two, please")
+        return x.roll(self.by, dims=3)
+"""
+    text = (home / "my_parts.py").read_text()
+    at = text.index("self.rolled(x)") + len("self.rolled(x)\n")
+    (home / "my_parts.py").write_text(text[:at] + refuses + text[at:])
+    done = ablate("run", "rolling", *WORDS, "--json")
+    assert done.code == 0, done.err
+    assert done.json["tables"][0]["rows"][1]["status"] == "ok"
+
+
 FLAT = "x.view(len(x), -1).view(x.shape)"  # fits no image in channels_last
 
 

@@ -461,6 +461,16 @@ def test_the_clocks_of_machines_are_not_compared(tmp_path: Path) -> None:
         assert observer.take("0123456789ab") is None
 
 
+def test_a_claim_is_held_whatever_its_run_is_called(tmp_path: Path) -> None:
+    """By a name of a thousand settings, or with a letter that no file can hold."""
+    claim = Claims(tmp_path).take("0123456789ab", "\udcff" + "model.pool_size=3 " * 1000)
+    assert claim is not None and claim.holds()
+    claim.heartbeat()
+    owner = Claims(tmp_path).current("0123456789ab")
+    assert owner is not None and owner.token == claim.token and owner.name.startswith(r"\udcffmodel.pool_size=3 ")
+    claim.release()
+
+
 def test_who_was_only_stalled_sees_that_it_was_outnumbered(tmp_path: Path, patient: None) -> None:
     claim = Claims(tmp_path).take("0123456789ab")
     assert claim is not None

@@ -30,7 +30,7 @@ from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.build import build_model
 from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.records.claims import Progress
-from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.record import LATER_PACKAGES, Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.options import RunOptions
 from metaformer_ablate.runs.request import RunRequest
@@ -43,6 +43,7 @@ from metaformer_ablate.sweep.jobs import Job, make_request
 from metaformer_ablate.sweep.launchers.local import InProcess
 from metaformer_ablate.sweep.scheduler import Sweep
 from metaformer_ablate.system.devices import choose_device
+from metaformer_ablate.system.provenance import PACKAGES
 from metaformer_ablate.system.signals import Interrupted, StopRequest
 from metaformer_ablate.tasks.classification.data.augment import Augment
 from metaformer_ablate.tasks.classification.data.in_memory import load_images, train_loader
@@ -231,7 +232,8 @@ def test_a_record_has_the_keys_of_the_contract(train: Callable[..., Record], tin
     assert data["seconds"] > 0
     assert data["peak_memory_bytes"] is None or data["peak_memory_bytes"] > 1e6
     assert data["versions"]["torch"] == torch.__version__
-    assert {"python", "pytorch-lightning", "numpy", "metaformer-ablate"} <= set(data["versions"])
+    assert {"python", "pytorch-lightning", "numpy", "timm", "metaformer-ablate"} <= set(data["versions"])
+    assert set(LATER_PACKAGES) <= set(PACKAGES)
     assert sorted(data["git"]) == ["commit", "dirty"]
     assert data["data_fingerprint"] == DataFolder.choose(None).fingerprint("digits")
     assert data["started"] <= data["ended"] and data["started"].endswith("+00:00")

@@ -46,7 +46,7 @@ ROWS = [row(name, runs, PAPER[name]) for name, runs in OURS.items()]
 
 
 def test_correlations_and_reversed_pairs() -> None:
-    found = agreement(measured_column("digits", ROWS), paper_column(ROWS))
+    found = agreement(measured_column("digits", ROWS), paper_column(ROWS, "top1"))
     assert found is not None
     assert (found["between"], found["rows"]) == (["digits", "paper"], ["a", "b", "c", "d"])
     means = [sum(runs.values()) / 3 for runs in OURS.values()]
@@ -74,7 +74,7 @@ def test_correlations_and_reversed_pairs() -> None:
 
 
 def test_clear_pairs_and_both_figures_of_each_seed_alone() -> None:
-    found = agreement(measured_column("digits", ROWS), paper_column(ROWS))
+    found = agreement(measured_column("digits", ROWS), paper_column(ROWS, "top1"))
     assert found is not None
     # All but the tie lie a point apart in the paper; of the means, d is above b and c as there, a below both.
     assert found["clear_pairs"] == {"apart": 1.0, "pairs": 5, "in_order": 2}
@@ -96,7 +96,7 @@ def test_clear_pairs_and_both_figures_of_each_seed_alone() -> None:
 def test_seeds_alone_are_those_that_all_rows_have() -> None:
     runs = {**OURS, "d": {0: 95.0, 2: 97.2}}
     rows = [row(name, values, PAPER[name]) for name, values in runs.items()]
-    paper = paper_column(rows)
+    paper = paper_column(rows, "top1")
     found = agreement(measured_column("digits", rows), paper)
     assert found is not None and found["by_seed"]["seeds"] == [0, 2]
     turned = agreement(paper, measured_column("digits", rows))
@@ -107,7 +107,7 @@ def test_seeds_alone_are_those_that_all_rows_have() -> None:
     single = agreement(measured_column("digits", [row(n, {0: v[0]}, PAPER[n]) for n, v in OURS.items()]), paper)
     assert single is not None and single["by_seed"] is None and single["clear_pairs"] is not None
     close = [row(name, values, 77.0 + 0.1 * i) for i, (name, values) in enumerate(OURS.items())]
-    unclear = agreement(measured_column("digits", close), paper_column(close))
+    unclear = agreement(measured_column("digits", close), paper_column(close, "top1"))
     assert unclear is not None and unclear["by_seed"] is None and unclear["clear_pairs"]["pairs"] == 0
     assert not any("pairs that lie" in line for line in unclear["text"])
     both = agreement(measured_column("digits", ROWS), measured_column("cifar10", rows))
@@ -116,7 +116,7 @@ def test_seeds_alone_are_those_that_all_rows_have() -> None:
 
 def test_how_agreement_changes_from_one_recipe_to_another() -> None:
     """Paired over the seeds that both have, against scipy; none over other rows or fewer than two seeds."""
-    paper, names = paper_column(ROWS), list(PAPER)
+    paper, names = paper_column(ROWS, "top1"), list(PAPER)
     longer = {"a": {0: 96.0, 1: 91.5, 2: 95.0}, "b": {0: 93.0, 1: 94.0, 2: 94.5}, "c": {0: 92.0, 1: 93.0, 2: 90.0}}
     longer["d"] = {0: 97.0, 1: 96.0, 2: 95.5, 7: 99.0}
     rows = [row(name, longer[name], PAPER[name]) for name in names]
@@ -149,19 +149,19 @@ def test_how_agreement_changes_from_one_recipe_to_another() -> None:
 
 def test_a_perfect_order_has_no_reversal() -> None:
     rows = [row(name, {0: 90.0 + i, 1: 90.5 + i}, 70.0 + i) for i, name in enumerate("vwxyz")]
-    found = agreement(measured_column("digits", rows), paper_column(rows))
+    found = agreement(measured_column("digits", rows), paper_column(rows, "top1"))
     assert found is not None
     assert (found["kendall"], found["reversed"], found["pairs"]) == ({"value": 1.0, "ci95": None}, [], 10)
 
 
 def test_below_three_rows_there_is_none() -> None:
-    assert agreement(measured_column("digits", ROWS[:2]), paper_column(ROWS[:2])) is None
-    assert agreement(measured_column("digits", ROWS), paper_column(ROWS[:2])) is None
+    assert agreement(measured_column("digits", ROWS[:2]), paper_column(ROWS[:2], "top1")) is None
+    assert agreement(measured_column("digits", ROWS), paper_column(ROWS[:2], "top1")) is None
 
 
 def test_a_mean_of_the_fortunate_is_not_compared() -> None:
     rows = [*ROWS, row("e", {0: 99.0, 1: "diverged"}, 60.0), row("f", {0: "failed"}, 61.0), row("g", {0: "diverged"})]
-    found = agreement(measured_column("digits", rows), paper_column(rows))
+    found = agreement(measured_column("digits", rows), paper_column(rows, "top1"))
     assert found is not None
     assert found["rows"] == ["a", "b", "c", "d"]
     assert found["left_out"] == [
@@ -173,7 +173,7 @@ def test_a_mean_of_the_fortunate_is_not_compared() -> None:
 
 def test_one_seed_cannot_say_what_noise_is() -> None:
     rows = [row(name, {0: runs[0]}, PAPER[name]) for name, runs in OURS.items()]
-    found = agreement(measured_column("digits", rows), paper_column(rows))
+    found = agreement(measured_column("digits", rows), paper_column(rows, "top1"))
     assert found is not None
     assert {pair["beyond_noise"] for pair in found["reversed"]} == {None}
     assert "Whether that exceeds noise needs more seeds" in found["text"][1]
@@ -195,18 +195,41 @@ def test_two_measured_columns_have_to_disagree_both() -> None:
     assert not any(pair["beyond_noise"] for pair in found["reversed"]), "a and b are noise in the other column"
 
 
+def test_orders_are_those_of_the_means_where_rows_have_other_seeds() -> None:
+    """The mean of a is above that of b, over the seeds that both have it is below: not reversed, for the paper has a
+    above b; and c, which is above b in the means alone, is reversed but not beyond noise."""
+    runs = {
+        "a": {0: 90.0, 1: 90.5, 2: 93.0, 3: 93.4},
+        "b": {0: 90.5, 1: 91.1, 2: 90.0},
+        "c": {0: 90.4, 1: 90.9, 2: 89.9, 3: 99.0},
+    }
+    printed = {"a": 78.0, "b": 77.0, "c": 76.0}
+    rows = [row(name, values, printed[name]) for name, values in runs.items()]
+    found = agreement(measured_column("digits", rows), paper_column(rows, "top1"))
+    assert found is not None
+    means = [sum(values.values()) / len(values) for values in runs.values()]
+    assert found["kendall"]["value"] == pytest.approx(scipy.stats.kendalltau(means, list(printed.values())).statistic)
+    (first, second) = found["reversed"]
+    assert (first["rows"], second["rows"]) == (["a", "c"], ["b", "c"]) and found["pairs"] == 3
+    theirs = scipy.stats.ttest_rel([90.5, 91.1, 90.0], [90.4, 90.9, 89.9])
+    assert second["differences"][0]["mean"] == pytest.approx(0.4 / 3)
+    assert second["differences"][0]["ci95"] == pytest.approx(list(theirs.confidence_interval()))
+    assert second["differences"][0]["ci95"][0] > -0.02 and second["beyond_noise"] is False
+    assert found["clear_pairs"]["in_order"] == 1 == 3 - len(found["reversed"])
+
+
 def test_equal_counts_are_a_tie() -> None:
     """Three means of the same counts that differ in their last digit are no order."""
     rows = [row("x", {0: 0.1, 1: 0.2, 2: 0.3}, 3.0), row("y", {0: 0.2, 1: 0.2, 2: 0.2}, 2.0)]
     rows.append(row("z", {0: 0.0, 1: 0.0, 2: 0.0}, 1.0))
-    found = agreement(measured_column("digits", rows), paper_column(rows))
+    found = agreement(measured_column("digits", rows), paper_column(rows, "top1"))
     assert found is not None
     assert found["pairs"] == 2 and found["reversed"] == []
 
 
 def test_where_lower_is_better_the_better_row_stands_first() -> None:
     """The same order of rows as losses: as many reversals, told the other way round."""
-    found = agreement(measured_column("digits", ROWS), paper_column(ROWS), sign=-1)
+    found = agreement(measured_column("digits", ROWS), paper_column(ROWS, "top1"), sign=-1)
     assert found is not None
     assert [pair["rows"] for pair in found["reversed"]] == [["b", "a"], ["c", "a"], ["c", "b"]]
     assert "a above b by 1.00" in " ".join(found["text"])

@@ -28,6 +28,12 @@ def test_the_effect_is_hedges_g_and_its_interval_that_of_the_noncentral_t(differ
     assert (back.value, *back.ci95) == pytest.approx((-found.value, -found.ci95[1], -found.ci95[0]), rel=1e-4)
 
 
+def test_a_number_of_pairs_that_the_spread_decided_leaves_the_effect_without_an_interval() -> None:
+    found, whole = standardised(CASES[1], first=3), standardised(CASES[1])
+    assert found is not None and whole is not None
+    assert found.value == whole.value and found.ci95 is None and whole.ci95 is not None
+
+
 def test_there_is_no_effect_without_a_spread() -> None:
     assert standardised([]) is standardised([1.0, 2.0]) is standardised([0.3, 0.3, 0.3 + 1e-15]) is None
 

@@ -83,6 +83,9 @@ def test_what_cannot_be_tested_yet_counts_in_the_correction() -> None:
     assert found[0].p == pytest.approx(2 * (found[0].p_uncorrected or 0)), "silu may still have the smaller p"
     found = judge(hypotheses(*texts), VALUES, diverged=["silu"], measures={"kendall": 0.6})
     assert [each.verdict for each in found] == ["held", "not testable", "held"]
+    assert found[2].why == "without silu: a run diverged", "what is held is of fewer rows than were registered"
+    found = judge(hypotheses("kendall >= 0.6"), VALUES, diverged=["silu", "pool5"], measures={"kendall": None})
+    assert found[0].verdict == "not testable" and str(found[0].why).endswith("; without pool5 and silu: a run diverged")
     assert judge(hypotheses("kendall >= 0.61"), VALUES, measures={"kendall": 0.6})[0].verdict == "not held"
     one = {row: {0: values[0]} for row, values in VALUES.items()}
     assert [each.verdict for each in judge(hypotheses(*texts[:2]), one)] == ["not shown", "not shown"]

@@ -47,6 +47,20 @@ def test_the_seeds_are_those_that_make_the_interval_so_wide() -> None:
     assert seeds_for(0.1, [0.5, 0.5, 0.5], 20) == 3, "no spread is seen, and none to be narrowed"
 
 
+def test_intervals_of_another_metric_hold_too() -> None:
+    """The seeds follow from the spread of one metric; means of another are independent of that spread as well."""
+    generator = np.random.default_rng(0)
+    tables, first, most = 4_000, 3, 30
+    hit = 0
+    for _ in range(tables):
+        decides = generator.normal(0, 0.4, most)
+        other = 0.9 * decides + generator.normal(0, 0.2, most)
+        n = seeds_for(0.5, decides[:first].tolist(), most)
+        low, high = paired_difference(other[:n].tolist(), [0.0] * n, first).ci95 or (0.0, 0.0)
+        hit += low <= 0 <= high
+    assert hit / tables == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / tables))
+
+
 UNTIL, MOST, ROWS, TABLES = 0.5, 30, 17, 4_000
 FIXED = {"normal": 13, "skewed": 16}  # seeds with which all rows get there in 9 of 10 tables
 

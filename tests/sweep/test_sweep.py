@@ -382,6 +382,19 @@ def test_rm_moves_records_aside_and_merge_brings_them_in(ablate: Ablate, trained
     assert store.read(first).data == Store(trained.results).read(first).data
 
 
+def test_merge_leaves_a_run_alone_that_is_being_trained(ablate: Ablate, tmp_path: Path) -> None:
+    theirs, (held, free) = Store(tmp_path / "theirs"), [spec_of(seed=seed) for seed in range(2)]
+    fake_record(theirs, held, 91.0), fake_record(theirs, free, 92.0)
+    claim = Claims(tmp_path / "results").take(held.run_id)
+    assert claim is not None
+    done = ablate("merge", "theirs", "--json").json
+    claim.release()
+    assert done["brought"] == [free.run_id] and [
+        held.run_id in each and "is being trained here by" in each for each in done["problems"]
+    ] == [True]
+    assert ablate("merge", "theirs", "--json").json["brought"] == [held.run_id]
+
+
 def test_merge_keeps_ours_where_results_differ_and_takes_theirs_for_a_failed_one(
     ablate: Ablate, tmp_path: Path
 ) -> None:

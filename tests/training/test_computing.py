@@ -34,8 +34,10 @@ from metaformer_ablate.system.signals import Interrupted
 from metaformer_ablate.tasks.classification.data.augment import Augment
 from metaformer_ablate.tasks.classification.data.in_memory import evaluation_loader
 from metaformer_ablate.tasks.classification.module import Classification
+from metaformer_ablate.tasks.module import TaskModule
 from metaformer_ablate.trained.load import load_images_of, load_trained
 from metaformer_ablate.training.compute import ComputeSettings, checkpoint_activations, compile_in_place
+from metaformer_ablate.training.optim import make_optimizer
 
 CPU = torch.device("cpu")
 # All that draws at random, without batch norm.
@@ -212,6 +214,23 @@ def test_bf16_on_a_cpu_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureF
         spec = spec_of({"train.precision": "bf16", "train.batch_size": 512}, words=TINY_WORDS, seed=seed)
         assert used.run(spec).data["precision"] == "bf16"
     assert capsys.readouterr().err.count("train.precision is bf16 on a CPU") == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradients_are_clipped_in_either_precision(tmp_path: Path, precision: str) -> None:
+    """By torch's own clipping; Lightning refuses it in bf16 with a fused optimiser, and every run would have failed."""
+    words = {"train.precision": precision, "train.clip_grad": 1e-3, "train.batch_size": 512}
+    record = runner(tmp_path).run(spec_of(words, words=TINY_WORDS))
+    assert record.status == "ok", record.data["reason"]
+    spec = spec_of(words, words=TINY_WORDS)
+    net = build_net(spec)
+    optimizer = make_optimizer(net, spec.train)
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    module = TaskModule(net, spec.train, 1, 0)
+    module.configure_gradient_clipping(optimizer, 1e-3)
+    norm = torch.stack([p.grad.square().sum() for p in net.parameters() if p.grad is not None]).sum().sqrt()
+    torch.testing.assert_close(norm, torch.tensor(1e-3), rtol=1e-3, atol=0)
 
 
 def test_a_checkpoint_of_another_precision_is_not_used(

@@ -205,16 +205,18 @@ def _missing(data: FigureData, look: Look, plot: _Plot) -> str:
     """The rows without a point, each with the reason; empty where each has one."""
     there = {point.name for point in plot.points} | ({data.baseline} if plot.diagonal else set())
     absent = [row for row in data.rows if row.name not in there]
-    told = ", ".join(f"{label_of(row, look)} ({_why_absent(row, plot.diagonal)})" for row in absent)
+    told = ", ".join(f"{label_of(row, look)} ({_why_absent(row, data.baseline_row, plot.diagonal)})" for row in absent)
     return wrap(f"Without a point: {told}.", look.width - 0.1, look.size * SMALL) if absent else ""
 
 
-def _why_absent(row: Any, diagonal: bool) -> str:
+def _why_absent(row: Any, baseline: Any, diagonal: bool) -> str:
     if ending := ending_remark(row):
         return ending
     if diagonal and row.printed is None:
         return "no number in the paper"
-    return "no difference: the baseline has no such seed" if diagonal else "not counted"
+    if not diagonal:
+        return "not counted"
+    return "no difference: the baseline " + ("diverged" if "diverged" in baseline.seeds else "has no such seed")
 
 
 def _draw_diagonal(page: Page, axes: Any, plot: _Plot, legend: tuple[float, float]) -> None:

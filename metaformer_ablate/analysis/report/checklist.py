@@ -173,7 +173,8 @@ def _numbers(table: Table) -> str:
     if not tested:
         return f"{text} No difference was tested."
     over = f"corrected by Holm over {_counted(tested, 'comparison')}"
-    return f"{text} Differences to {table.baseline} are paired by seed, with the paired t test, {over}."
+    test = "the paired t test" if table.first is None else f"Stein's two-stage t test by the first {table.first} seeds"
+    return f"{text} Differences to {table.baseline} are paired by seed, with {test}, {over}."
 
 
 def _counted(number: int, noun: str) -> str:

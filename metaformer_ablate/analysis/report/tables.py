@@ -153,7 +153,7 @@ def _lines(table: Table) -> list[str]:
         told = (
             f"{table.metric.label}: mean ± standard deviation over n seeds [95% t interval of the mean]. "
             "Difference: from the baseline, mean over common seeds "
-            f"[95% {'two-stage' if table.seed_counts else 'paired'} t interval]"
+            f"[95% {'paired' if table.first is None else 'two-stage'} t interval]"
         )
         tested = next((row.delta.comparisons for row in table.rows if row.delta and row.delta.comparisons), None)
         lines.append(told + (f"; its p is {corrected_over(tested)}." if tested else "."))

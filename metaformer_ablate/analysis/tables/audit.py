@@ -13,7 +13,7 @@ from typing import Any
 
 from metaformer_ablate.analysis.tables.types import Finding
 from metaformer_ablate.data.rules import REMARKS
-from metaformer_ablate.records.record import Record
+from metaformer_ablate.records.record import LATER_PACKAGES, Record
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.spec.merge import WHOLE_MODELS
 from metaformer_ablate.spec.notes import differences
@@ -155,7 +155,12 @@ def _versions(runs: Runs) -> list[_Fact]:
     packages = sorted({package for record in records for package in record.data.get("versions") or ()})
 
     def version(package: str) -> _Fact:
-        return _Fact(f"{package} version", lambda r: (r.data.get("versions") or {}).get(package), diverged_too=True)
+        return _Fact(
+            f"{package} version",
+            lambda record: (record.data.get("versions") or {}).get(package),
+            diverged_too=True,
+            newer=package in LATER_PACKAGES,
+        )
 
     return [version(package) for package in packages]
 

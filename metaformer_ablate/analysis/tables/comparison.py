@@ -130,11 +130,12 @@ def build_comparison(
     _check_one_task(tables)
     tables, not_chosen = _with_rows(tables, rows)
     first = next(iter(tables.values()))
-    sides = [tables[recipe].rows if recipe in tables else _as_printed(first) for recipe in recipes]
+    printed = _one_paper(tables) if PAPER in recipes else first
+    sides = [tables[recipe].rows if recipe in tables else _as_printed(printed) for recipe in recipes]
     columns = [
         measured_column(recipe, tables[recipe].rows, tables[recipe].first)
         if recipe in tables
-        else paper_column(first.rows)
+        else paper_column(printed.rows, first.metric.name)
         for recipe in recipes
     ]
     sign = first.metric.sign
@@ -238,6 +239,25 @@ def _check_one_task(tables: Mapping[str, Table]) -> None:
             f"compare: {first[0]} is of {first[1].task.name}, {other[0]} of {other[1].task.name}; "
             f"give recipes of one task"
         )
+
+
+def _one_paper(tables: Mapping[str, Table]) -> Table:
+    """A table with the paper's numbers of all. Raises RequestError where the paper prints others under each recipe."""
+    first, *others = tables
+    found = {row.name: row.printed for row in tables[first].rows}
+    for other in others:
+        for row in tables[other].rows:
+            if (here := found[row.name]) is None:
+                found[row.name] = row.printed
+            elif row.printed not in (None, here):
+                raise RequestError(
+                    f"compare: the paper prints {here:g} for {row.name} under {first} and {row.printed:g} under "
+                    f"{other}; give {PAPER!r} with one of them"
+                )
+    table = tables[first]
+    name = table.metric.name
+    rows = (row if (p := found[row.name]) is None else replace(row, paper={**row.paper, name: p}) for row in table.rows)
+    return replace(table, rows=tuple(rows))
 
 
 def _as_printed(table: Table) -> tuple[TableRow, ...]:

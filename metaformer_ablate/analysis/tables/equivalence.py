@@ -50,7 +50,7 @@ def within_margin(
     if least is not None and resolution is not None:
         text += (
             f" With {resolution['n']} seeds, rows that are equal are shown to be so in 8 of 10 tables within "
-            f"{least:.2f} {metric.difference_unit}".rstrip()
+            f"{least:.{metric.digits}f} {metric.difference_unit}".rstrip()
             + ", if one row is tested."
         )
     found = {"margin": margin, "rows": shown, "comparisons": len(tests), "least_margin": least, "method": EQUIVALENCE}

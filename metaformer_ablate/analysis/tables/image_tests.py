@@ -12,7 +12,7 @@ from metaformer_ablate.records.status import RunState
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.statistics import images
 from metaformer_ablate.statistics.stats import holm
-from metaformer_ablate.tasks.base import Task
+from metaformer_ablate.tasks.base import Metric, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,12 +20,20 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, "np.ndarray"]
 
 
-def test_on_images(runs: Mapping[str, Sequence[RunState]], base: str, store: Store, task: Task) -> dict[str, ImageTest]:
+def test_on_images(
+    runs: Mapping[str, Sequence[RunState]], base: str, store: Store, task: Task, metric: Metric
+) -> dict[str, ImageTest]:
     """The test of each row against the baseline, where the predictions are of the same images and the task says of each
     image whether it is right, or gives it a score.
 
-    A run whose predictions cannot be read is left out; `store.problems` says so.
+    A run whose predictions cannot be read is left out; `store.problems` says so. Raises RequestError for a metric that
+    is not what the task says of an image.
     """
+    if metric != task.reported:
+        raise RequestError(
+            f"images: the test over images is of {task.reported.name}, found the metric {metric.name}; "
+            f"allowed: {task.reported.name}, or a table without the test"
+        )
     if any(state.status == "diverged" for state in runs[base]):
         return {}
     baseline = _predictions(runs[base], store)

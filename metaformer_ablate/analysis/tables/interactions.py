@@ -6,21 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from metaformer_ablate.analysis.tables.columns import (
-    Column,
-    LatexColumn,
-    difference_range,
-    format_p,
-    format_pair,
-    within_range,
-)
+from metaformer_ablate.analysis.tables.columns import Column, LatexColumn, format_p, format_pair
 from metaformer_ablate.analysis.tables.sheet import Sheet
 from metaformer_ablate.analysis.tables.types import Delta, Finding, Interval, flat_interval, plain, run_json
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.spec.plan import Combination, Plan
 from metaformer_ablate.statistics.effects import standardised
 from metaformer_ablate.statistics.stats import corrected_over, holm, paired_difference, summarise
-from metaformer_ablate.statistics.two_stage import TWO_STAGE
 from metaformer_ablate.tasks.base import Metric
 
 Runs = Mapping[str, Sequence[RunState]]
@@ -144,9 +136,8 @@ def _test(both: Sequence[float], expected: Sequence[float], head: int | None) ->
     if not both:
         return None
     found = paired_difference(both, expected, head)
-    effect = standardised([b - e for b, e in zip(both, expected, strict=True)])
-    method = found.method if head is None or found.p is None else TWO_STAGE.format(first=head)
-    return Delta(found.mean, found.ci95, found.p, method, p_uncorrected=found.p, effect=effect)
+    effect = standardised([b - e for b, e in zip(both, expected, strict=True)], head)
+    return Delta(found.mean, found.ci95, found.p, found.method, p_uncorrected=found.p, effect=effect)
 
 
 def interactions_sheet(
@@ -192,7 +183,7 @@ def _shift_column(heading: str, name: str) -> Column:
 
     def interval(row: Interaction, digits: int) -> str:
         found = getattr(row, name)
-        return format_pair(within_range(found.ci95 if found else None, difference_range(row.metric)), digits, "+")
+        return format_pair(found.ci95 if found else None, digits, "+")  # a sum of differences has no bounds of its own
 
     parts = (LatexColumn(heading, mean), LatexColumn("95% interval", interval))
     return Column(

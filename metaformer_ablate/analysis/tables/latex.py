@@ -47,7 +47,7 @@ def render_latex(sheet: Sheet, transposed: bool, latex: Latex, best: Collection[
     sheet = _with_brief_notes(sheet)
     columns, body = _transposed(sheet, best) if transposed else _body(sheet, best)
     notes = [f"\\item[{_letter(number)}] {escape_latex(note)}" for number, note in sheet.footnotes]
-    notes += [f"\\item {escape_latex(brief(line))}" for line in sheet.explanations]
+    notes += [f"\\item {escape_latex(line)}" for line in sheet.explanations]
     label = latex.label or "tab:" + re.sub("[^A-Za-z0-9]+", "-", sheet.title.replace(" under ", "-"))
     source = "\n".join(
         [
@@ -75,7 +75,7 @@ def render_latex(sheet: Sheet, transposed: bool, latex: Latex, best: Collection[
 
 
 def brief(text: str) -> str:
-    """A note in a few words: its first sentence, without what stands behind a semicolon."""
+    """A footnote in a few words: its first sentence, without what stands behind a semicolon."""
     if found := re.fullmatch(r"besides [\w.]+ it changes (.*)", text):
         return "also changes " + ", ".join(
             path.rpartition(".")[2] for path in re.findall(r"(?:^|, )(\w+\.[\w.]+) ", found[1])

@@ -21,6 +21,6 @@ def measured_column(name: str, rows: Sequence[TableRow], first: int | None = Non
     return RankedColumn(name, values, {row.name: row.values() for row in rows}, left_out, first)
 
 
-def paper_column(rows: Sequence[TableRow]) -> RankedColumn:
-    """The paper's numbers, for the rows that have one."""
-    return RankedColumn("paper", {row.name: row.printed for row in rows if row.printed is not None})
+def paper_column(rows: Sequence[TableRow], metric: str) -> RankedColumn:
+    """The paper's numbers of a metric, by its name, for the rows that have one."""
+    return RankedColumn("paper", {row.name: row.paper[metric] for row in rows if row.paper.get(metric) is not None})

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from metaformer_ablate.analysis.tables.columns import difference_range, format_p, format_pair, within_range
+from metaformer_ablate.analysis.tables.columns import format_p, format_pair
 from metaformer_ablate.analysis.tables.ranking import paper_column
 from metaformer_ablate.analysis.tables.types import TableRow, plain
 from metaformer_ablate.data.folder import DataFolder
@@ -118,7 +118,7 @@ def _verdicts(registration: Registration, runs: Runs, rows: Sequence[TableRow], 
         values,
         unfinished,
         diverged,
-        _measures(ours, paper_column(rows), metric.sign),
+        _measures(ours, paper_column(rows, metric.name), metric.sign),
         registration.stopping.first,
     )
 
@@ -181,7 +181,7 @@ def verdict_in_words(each: Verdict, metric: Metric) -> str:
     """`held, -2.71 [-3.10, -2.32], p = 0.003`."""
     parts = [each.verdict]
     if each.mean is not None:
-        interval = format_pair(within_range(each.interval, difference_range(metric)), metric.digits, "+")
+        interval = format_pair(each.interval, metric.digits, "+")
         parts.append(f"{each.mean:+.{metric.digits}f} {interval}".strip())
     if each.p is not None:
         parts.append(f"p {format_p(each.p)}".replace("p 0", "p = 0").replace("p <", "p < "))

@@ -12,7 +12,7 @@ from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.statistics.power import Pairs, amount
 from metaformer_ablate.statistics.stats import half_width, spread_of_values
-from metaformer_ablate.tasks.base import Metric
+from metaformer_ablate.tasks.base import Metric, Task
 
 
 def counts_for(plan: Plan, store: Store, seeds: Sequence[int] | None) -> tuple[SeedCounts | None, list[str]]:
@@ -31,34 +31,31 @@ def counts_for(plan: Plan, store: Store, seeds: Sequence[int] | None) -> tuple[S
     return found, []
 
 
-def first_of(counts: SeedCounts | None, metric: Metric) -> tuple[int | None, list[str]]:
-    """How many seeds give the deviation of a difference in a metric, None of all; and a warning."""
-    if counts is None:
-        return None, []
-    if counts.metric != metric.name:
-        return None, [
-            f"the seeds follow from the spread of {counts.metric}: intervals of {metric.name} do not know that"
-        ]
-    return counts.first, []
+def seed_counts_part(counts: SeedCounts, pairs: Mapping[str, Pairs], task: Task, metric: Metric) -> dict[str, Any]:
+    """What a table says: how the seeds were decided, and which rows did not get there.
 
-
-def seed_counts_part(counts: SeedCounts, pairs: Mapping[str, Pairs], metric: Metric) -> dict[str, Any]:
-    """What a table says: how the seeds were decided, and which rows did not get there."""
+    The seeds follow from the spread of one metric. For normal differences the intervals of every metric hold, for the
+    means are independent of all deviations of the first seeds; but only of that one a width was asked for.
+    """
+    decided_by = task.metric(counts.metric)
+    same = decided_by == metric
     reached = {row: _half(found, counts.first) for row, found in pairs.items() if len(found) >= counts.first}
-    short = {row: half for row, half in reached.items() if half > counts.until * (1 + 1e-9)}
-    unit = metric.difference_unit
+    short = {row: half for row, half in reached.items() if half > counts.until * (1 + 1e-9)} if same else {}
     text = (
-        f"Seeds by the spread: of the first {counts.first} follows how many each row gets, at most {counts.max_seeds}, "
-        f"for half an interval of the difference of at most {amount(counts.until, unit)}. Intervals and p are of "
-        f"Stein's two-stage t with {counts.first - 1} degrees of freedom, and hold for any number that comes out. "
+        f"Seeds by the spread{'' if same else f' of {decided_by.phrase}'}: of the first {counts.first} follows how "
+        f"many each row gets, at most {counts.max_seeds}, for half an interval of the difference of at most "
+        f"{amount(counts.until, decided_by.difference_unit, decided_by.digits)}{'' if same else ' there'}. Intervals "
+        f"and p are of Stein's two-stage t with {counts.first - 1} degrees of freedom, and hold for any number that "
+        "comes out. "
     )
     if short:
         named = ", ".join(f"{row} ({half:.{metric.digits}f})" for row, half in short.items())
         text += f"Not reached by: {named}."
-    elif len(reached) == len([row for row in pairs if counts.seeds.get(row) and pairs[row]]):
+    elif same and len(reached) == len([row for row in pairs if counts.seeds.get(row) and pairs[row]]):
         text += "All rows that have a difference got there."
     return {
         "until": counts.until,
+        "metric": counts.metric,
         "first": counts.first,
         "max_seeds": counts.max_seeds,
         "seeds": dict(counts.seeds),

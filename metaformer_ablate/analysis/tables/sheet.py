@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from metaformer_ablate.analysis.tables.columns import Column, Row, columns_of
 from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table
 from metaformer_ablate.statistics.effects import probability_better
-from metaformer_ablate.statistics.images import FLOOR_P
+from metaformer_ablate.statistics.images import FLOOR_P, MCNEMAR
 from metaformer_ablate.statistics.stats import corrected_over
 
 
@@ -110,7 +111,7 @@ def _explanations(table: Table, names: Sequence[str]) -> list[str]:
         lines.append(f"{label}: mean ± standard deviation over seeds [95% t interval of the mean].")
     if "mean" in names and any(row.std is not None for row in rows):
         lines.append(f"{label}: mean ± standard deviation over seeds.")
-    test = "two-stage" if table.seed_counts else "paired"
+    test = "paired" if table.first is None else "two-stage"
     if {"difference", "p"} & {*names} and (tested := _comparisons(row.delta for row in rows)):
         lines.append(
             f"Difference from the baseline: mean over common seeds [95% {test} t interval]; p: {test} t test, "
@@ -126,7 +127,7 @@ def _explanations(table: Table, names: Sequence[str]) -> list[str]:
         lines.append(f"Bootstrap: 95% interval of the mean, {method}.")
     if "images" in names and (tested := _comparisons(row.images for row in rows)):
         lines.append(
-            f"p (images): exact sign-flip test over images (McNemar's for one seed), {corrected_over(tested)}; "
+            f"p (images): {_test_over_images(rows)}, {corrected_over(tested)}; "
             f"<{FLOOR_P:.0e} is its floor, below which rounding errors would decide. "
             "The test asks whether these trained models differ on such images, not whether the rows would if trained "
             "again."
@@ -139,6 +140,12 @@ def _explanations(table: Table, names: Sequence[str]) -> list[str]:
     lines += [table.seed_counts["text"]] if table.seed_counts else []
     lines += table.registration["text"] if table.registration else []
     return lines + _untold_warnings(table)
+
+
+def _test_over_images(rows: Iterable[Any]) -> str:
+    """Of scores, as an IoU of each image, McNemar's test is not the one of a single seed."""
+    counted = any(row.images and row.images.seed_method == MCNEMAR for row in rows)
+    return "exact sign-flip test over images" + (" (McNemar's for one seed)" if counted else " of their scores")
 
 
 def _untold_warnings(table: Table) -> list[str]:
@@ -155,7 +162,7 @@ def _latex_explanations(table: Table, names: Sequence[str]) -> list[str]:
         seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
         spread = "Mean ± standard deviation" if "mean" in names else "Mean and standard deviation (SD)"
         lines.append("One seed per row." if counts == [1] else f"{spread} over {seeds}.")
-    test = "two-stage" if table.seed_counts else "paired"
+    test = "paired" if table.first is None else "two-stage"
     if "difference" in names and any(row.delta for row in table.rows):
         lines.append(
             f"Diff.: from the baseline, paired by seed, with its 95% {'two-stage ' * (test != 'paired')}t interval."
@@ -170,7 +177,7 @@ def _latex_explanations(table: Table, names: Sequence[str]) -> list[str]:
     if "paper" in names and kendall and kendall["value"] is not None:
         order = f"Kendall's tau-b with the paper's order of rows is {kendall['value']:.2f}"
         clear = (table.agreement or {}).get("clear_pairs")
-        if clear and clear["pairs"]:  # in a sentence without a semicolon: a table note ends there
+        if clear and clear["pairs"]:
             apart = f"{clear['apart']:g} point or more apart there"
             order += f", and {clear['in_order']} of {clear['pairs']} pairs {apart} are in its order"
         lines.append(f"{order}.")

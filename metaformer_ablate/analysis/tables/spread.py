@@ -34,7 +34,7 @@ def spread_of(
             here, there = (_records(runs[row]) for row in (name, base))
             sides = [(here[seed], there[seed]) for seed in here if seed in there]
             rows.append(RowRuns(found, read.halfway(sides), read.right(sides)))
-    return where_it_comes_from(rows, resolution["n"], metric.difference_unit)
+    return where_it_comes_from(rows, resolution["n"], metric.difference_unit, metric.digits)
 
 
 def _records(states: Sequence[RunState]) -> dict[int, Record]:

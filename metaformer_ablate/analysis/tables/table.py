@@ -16,7 +16,7 @@ from metaformer_ablate.analysis.tables.image_tests import test_on_images
 from metaformer_ablate.analysis.tables.interactions import build_interactions
 from metaformer_ablate.analysis.tables.ranking import measured_column, paper_column
 from metaformer_ablate.analysis.tables.registration import try_registered_study
-from metaformer_ablate.analysis.tables.seed_counts import counts_for, first_of, seed_counts_part
+from metaformer_ablate.analysis.tables.seed_counts import counts_for, seed_counts_part
 from metaformer_ablate.analysis.tables.spread import spread_of
 from metaformer_ablate.analysis.tables.types import (
     Bootstrap,
@@ -39,7 +39,6 @@ from metaformer_ablate.statistics.agreement import agreement
 from metaformer_ablate.statistics.effects import probability_better, standardised
 from metaformer_ablate.statistics.power import Pairs, detectable_difference, required_seeds
 from metaformer_ablate.statistics.stats import holm, paired_difference, summarise
-from metaformer_ablate.statistics.two_stage import TWO_STAGE
 from metaformer_ablate.tasks.base import Metric, Task
 from metaformer_ablate.tasks.registry import get_task, task_of
 
@@ -70,7 +69,7 @@ def build_table(
     task = plan_task(plan)
     chosen = task.metric(metric)
     counts, warned = counts_for(plan, store, seeds)
-    first, unknowing = first_of(counts, chosen)
+    first = None if counts is None else counts.first
     found = tuple(seeds) if seeds is not None else seeds_with_records(plan, store)
     each = None if counts is None else counts.seeds
     known = _states(plan, store, folder, found, each)
@@ -79,16 +78,18 @@ def build_table(
     pairs = {row: [] if row == base else _pairs(runs[row], runs[base], chosen) for row in runs}
     deltas = _deltas(pairs, chosen.sign, first)
     equal = test_equivalence(pairs, equivalent, first)
-    on_images = test_on_images(runs, base, store, task) if images else {}
+    on_images = test_on_images(runs, base, store, task, chosen) if images else {}
     rows = tuple(
         _table_row(plan, name, states, chosen, deltas[name], pairs[name], on_images.get(name), equal.get(name))
         for name, states in runs.items()
     )
     together = _states(plan, store, folder, found, each, combined=True)
     findings = audit(plan, {**runs, **together}, chosen)
-    resolution = detectable_difference(list(pairs.values()), chosen.difference_unit)
-    hints = [no_records_hint(plan, store, found), None if seeds is not None else stray_seeds(runs)]
-    warnings = [*_warnings(rows, store, [hint for hint in hints if hint], each is None), *warned, *unknowing]
+    unit = chosen.difference_unit, chosen.digits
+    # Of a number of seeds that the spread has decided, this is not known: the seeds of the rows differ by design.
+    resolution = detectable_difference(list(pairs.values()), *unit) if first is None else None
+    hints = [no_records_hint(plan, store, found), stray_seeds(runs) if seeds is None and counts is None else None]
+    warnings = [*_warnings(rows, store, [hint for hint in hints if hint], each is None), *warned]
     registration, mind = try_registered_study(plan, store, folder, rows, task)
     interactions = build_interactions(plan, runs, together, chosen, first) if plan.combinations else None
     return Table(
@@ -103,12 +104,14 @@ def build_table(
         audit=findings,
         resolution=resolution,
         spread=spread_of(runs, base, pairs, resolution, task, chosen) if spread else None,
-        agreement=agreement(measured_column(plan.recipe.name, rows, first), paper_column(rows), chosen.sign),
-        power=None if power is None else required_seeds(power, list(pairs.values()), chosen.difference_unit),
+        agreement=agreement(
+            measured_column(plan.recipe.name, rows, first), paper_column(rows, chosen.name), chosen.sign
+        ),
+        power=None if power is None else required_seeds(power, [found[:first] for found in pairs.values()], *unit),
         equivalent=None if equivalent is None else within_margin(equal, equivalent, resolution, chosen),
         interactions=interactions,
         registration=registration,
-        seed_counts=None if counts is None else seed_counts_part(counts, pairs, chosen),
+        seed_counts=None if counts is None else seed_counts_part(counts, pairs, task, chosen),
         first=first,
     )
 
@@ -166,10 +169,10 @@ def _deltas(pairs: Mapping[str, Pairs], sign: int, first: int | None = None) -> 
             d.mean,
             d.ci95,
             p,
-            d.method if first is None or d.p is None else TWO_STAGE.format(first=first),
+            d.method,
             p_uncorrected=d.p,
             comparisons=None if p is None else tested,
-            effect=standardised(apart[row]),
+            effect=standardised(apart[row], first),
             better=probability_better(apart[row], sign),
         )
         for (row, d), p in zip(found.items(), corrected, strict=True)

@@ -122,8 +122,12 @@ def _edge_notes(tuning: Tuning, name: str) -> list[str]:
 
 
 def _changes(same: Table, tuned: Table) -> dict[str, Delta | None]:
-    """How much each row's difference to the baseline changes, paired by seed over all four; p by Holm over the rows."""
+    """How much each row's difference to the baseline changes, paired by seed over all four; p by Holm over the rows.
+
+    Where the spread of its first seeds has decided how many a table has, the deviation is of these.
+    """
     found: dict[str, Delta | None] = {}
+    first = min((table.first for table in (same, tuned) if table.first is not None), default=None)
     there = [table.baseline_row.values() for table in (same, tuned)]
     for one, other in zip(same.rows, tuned.rows, strict=True):
         found[one.name] = None
@@ -135,7 +139,7 @@ def _changes(same: Table, tuned: Table) -> dict[str, Delta | None]:
             continue
         before = [sides[0][seed] - there[0][seed] for seed in common]
         after = [sides[1][seed] - there[1][seed] for seed in common]
-        change = paired_difference(after, before)
+        change = paired_difference(after, before, first)
         found[one.name] = Delta(change.mean, change.ci95, change.p, change.method, p_uncorrected=change.p)
     corrected = holm([each.p if each else None for each in found.values()])
     tested = sum(p is not None for p in corrected)
@@ -180,12 +184,13 @@ def tuning_sheets(part: TuningPart, digits: int) -> list[Sheet]:
     tested = next((line.change.comparisons for line in lines if line.change and line.change.comparisons), None)
     tried = ", ".join(f"{key} {', '.join(map(str, values))}" for key, values in part.over.items())
     seeds = f"{len(part.seeds)} seed{'s' if len(part.seeds) > 1 else ''} each"
+    test = "two-stage" if any(line.change and line.change.method.startswith("Stein") for line in lines) else "paired"
     notes = [
         f"Tried with every row: {tried} ({seeds}, on held-out training images).",
         f"Chosen: the best mean there ({part.file}).",
         "Change: of the difference from the baseline, own best minus same value, over the seeds of all four "
-        "[95% paired t interval].",
-        *([f"p: paired t test, {corrected_over(tested)}."] if tested else []),
+        f"[95% {test} t interval].",
+        *([f"p: {test} t test, {corrected_over(tested)}."] if tested else []),
     ]
     columns = {
         "row": Column("Row", lambda line, digits: line.label, left=True),

@@ -19,6 +19,7 @@ from metaformer_ablate.tasks.detection.pyramid import Pyramid, head_norm
 from metaformer_ablate.tasks.detection.retinanet import RetinaNet
 from metaformer_ablate.tasks.detection.task import MULTIPLE, DetectionSpec, net_size, padded
 from metaformer_ablate.training.compute import conditions
+from metaformer_ablate.training.spec import TrainSpec
 
 # Stages whose maps the pyramid stands on: RetinaNet's leaves out the finest (mmdet: start_level=1).
 OUTPUTS = {"retinanet": (1, 2, 3), "mask_rcnn": (0, 1, 2, 3)}
@@ -31,7 +32,7 @@ def build_net(run: RunSections, kernels: str = "torch", device: torch.device | N
     """
     task, channels = _task(run), DATASETS[run.data.name].channels
     outputs = OUTPUTS[task.head]
-    _check_groups(task, run.train.batch_size)
+    _check_groups(task, run.train)
     options: dict[str, Any] = {"seed": run.seed, "kernels": kernels, "under": conditions(run.train, device)}
     body = build_backbone(run.model, channels, net_size(run), outputs=outputs, **options)
     _check_strides(body.strides)
@@ -66,11 +67,20 @@ def _task(run: RunSections) -> DetectionSpec:
     return run.task
 
 
-def _check_groups(task: DetectionSpec, batch_size: int) -> None:
+def _check_groups(task: DetectionSpec, train: TrainSpec) -> None:
+    """A group of images that share a divisor is never parted, or the loss would depend on how a batch is taken."""
+    batch_size, parts = train.batch_size, train.world * train.accumulation
     if task.loss_images is not None and batch_size % task.loss_images:
         raise RequestError(
             f"train.batch_size is {batch_size}, but task.loss_images is {task.loss_images}; allowed: a batch of whole "
             f"groups of so many images, or null"
+        )
+    if parts > 1 and (batch_size // parts) % (task.loss_images or batch_size):
+        wanted = "null" if task.loss_images is None else str(task.loss_images)
+        raise RequestError(
+            f"task.loss_images is {wanted}, but train.devices, train.nodes and train.micro_batch take a batch of "
+            f"{batch_size} in parts of {batch_size // parts}; allowed: parts of whole groups of images that share a "
+            f"divisor of the loss{', here the whole batch' if task.loss_images is None else ''}"
         )
 
 

@@ -113,7 +113,7 @@ DIRTY = {"git": {"commit": None, "dirty": True}}
     [
         (GPU, "device: an H100; of the baseline: a CPU"),
         (NEWER, "torch version: 2.16.0; of the baseline: 2.15.0"),
-        ({"versions": {"torch": "2.15.0", "timm": "1.0"}}, "timm version: 1.0; of the baseline: unknown"),
+        ({"versions": {"torch": "2.15.0", "fvcore": "1.0"}}, "fvcore version: 1.0; of the baseline: unknown"),
         (COMMIT, "code commit: 0123456789; of the baseline: unknown"),
         ({"images_seen": 50}, "images seen: 50; of the baseline: 1200"),
         ({"data_fingerprint": "feed"}, "data fingerprint: feed; of the baseline: unknown"),
@@ -125,6 +125,13 @@ DIRTY = {"git": {"commit": None, "dirty": True}}
 def test_what_a_row_does_not_declare(says: Any, text: str, found: Callable[..., Any]) -> None:
     odd = {("none", seed): says for seed in range(3)}
     assert found(odd) == [{"number": 1, "text": text, "rows": ["none"]}]
+
+
+def test_a_package_that_older_records_do_not_name_is_no_difference(found: Callable[..., Any]) -> None:
+    named, other = ({"versions": {"torch": "2.15.0", "timm": version}} for version in ("1.0", "1.1"))
+    assert found({("none", seed): named for seed in range(3)}) == []
+    mixed = {("none", 0): named, ("none", 1): other}
+    assert [each["text"] for each in found(mixed)] == ["timm version differs between runs of one row: 1.0, 1.1"]
 
 
 @pytest.mark.parametrize(("key", "then", "now"), [("precision", "fp32", "bf16"), ("compiled", False, True)])

@@ -30,6 +30,7 @@ from metaformer_ablate.analysis.tables.render import FORMATS, render
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Finding, Table, TableRow
 from metaformer_ablate.data.folder import DataFolder
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.spec.notes import differences
 from metaformer_ablate.spec.plan import Plan, plan
@@ -190,6 +191,22 @@ def test_what_cannot_be_is_not_printed(chosen: Plan, tmp_path: Path) -> None:
         assert "not at any size if Holm corrects over 2" in text
 
 
+def test_small_numbers_have_the_digits_of_their_metric(chosen: Plan, tmp_path: Path) -> None:
+    """A loss that differs in its third digit, and a row that differs by the same amount for every seed."""
+    store = Store(tmp_path / "loss")
+    losses = {"pool3": (1.0, 1.001, 1.002), "pool5": (1.001, 1.001, 1.0035), "none": (1.5, 1.501, 1.502)}
+    for row, values in losses.items():
+        for seed, loss in enumerate(values):
+            fake_record(store, chosen.spec(row, seed), metrics={"top1": 90.0, "top5": 100.0, "loss": loss})
+    table = build_table(chosen, store, DataFolder.choose(None), metric="loss", power=0.01)
+    found = table.resolution
+    assert found["rows"] == 1 == row_of(table, "pool5").delta.comparisons, "the other row has no test"
+    text = " ".join(render(table, "text", width=2000).split())
+    half = found["half_width"]
+    assert 0.001 < half < 0.01 and f"differences below {half:.3f} cannot be told apart" in text
+    assert f"Half of the paired interval, {half:.3f} now" in text and f"as {found['std']:.3f}, the median" in text
+
+
 def test_resolution_is_of_the_seeds_that_most_rows_have(chosen: Plan, store: Store) -> None:
     for seed, top1 in enumerate([90.0, 91.0, 92.5, 90.5]):
         fake_record(store, chosen.spec("pool3", seed), top1 + 0.1 * seed**2)
@@ -240,6 +257,8 @@ def test_the_images_question(chosen: Plan, tmp_path: Path) -> None:
     assert "sign-flip" in found["method"] and "McNemar" in found["seed_method"]
     text = render(build_table(chosen, store, folder, images=True), "text", width=2000)
     assert "p (images)" in text and "not whether the rows would if trained again" in text
+    with pytest.raises(RequestError, match="the test over images is of top1, found the metric loss; allowed: top1"):
+        build_table(chosen, store, folder, images=True, metric="loss")
 
 
 def test_the_floor_of_the_exact_test_is_printed_as_such(chosen: Plan, tmp_path: Path) -> None:

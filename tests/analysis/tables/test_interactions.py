@@ -106,6 +106,19 @@ def test_numbers_are_those_of_four_rows_paired_by_seed(table: Table) -> None:
     assert [row.name for row in table.rows] == ["pool3", "none", "batch", "relu", "both"]
 
 
+def test_a_sum_of_differences_is_not_cut_where_a_difference_would_be(chosen: Plan, tmp_path: Path) -> None:
+    """Two changes that destroy a model: 20 and 10 of 97 points are left, and the sum is 164 points down."""
+    store, specs = Store(tmp_path / "low"), dict(chosen.everything())
+    tops = {"pool3": [97.0, 97.1, 97.2], "none": [20.0, 20.1, 20.3], "batch": [10.0, 10.1, 9.9]}
+    for name, values in {**tops, "none+batch": [10.0, 10.2, 10.1]}.items():
+        for seed, top1 in enumerate(values):
+            fake_record(store, specs[name].with_seed(seed), top1)
+    base, one, other = (np.array(values) for values in tops.values())
+    low, high = scipy.stats.ttest_1samp(one + other - 2 * base, 0).confidence_interval()
+    text = render(build_table(chosen, store, DataFolder.choose(None)), "text", width=2000)
+    assert f"{(one + other - 2 * base).mean():+.2f} [{low:+.2f}, {high:+.2f}]" in text and high < -100
+
+
 def test_every_format_for_people_has_a_part_for_them(table: Table) -> None:
     for style in ("text", "markdown", "html", "latex"):
         text = " ".join(render(table, style, width=2000).split())

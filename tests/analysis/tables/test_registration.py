@@ -82,6 +82,27 @@ def test_the_plan_and_what_comes_of_it(folder: Path, ablate: Ablate) -> None:
     assert "none < pool3: held, -5.03 [" in " ".join(page.text.split())
 
 
+def test_a_verdict_is_of_the_registered_metric_whatever_a_table_shows(folder: Path, ablate: Ablate) -> None:
+    """The paper prints another order of top-5 here, and no loss."""
+    text, top5 = EXPERIMENT, {"77.2": 90.0, "77.1": 91.0, "74.3": 92.0}
+    for top1, value in top5.items():
+        text = text.replace(f"top1: {top1}", f"top1: {top1}, top5: {value}")
+    (folder / "experiments" / "mine.yaml").write_text(text)
+    train(folder, TOPS, EARLIER)
+    ablate("register", *PLAN, "--expect", "clear_pairs >= 85%", cwd=folder)
+    for metric in ("top1", "top5", "loss"):
+        words = said(folder, ablate, "--metric", metric)
+        assert "kendall >= 0.9: held, 1.00. clear_pairs >= 85%: held, 1.00." in words, metric
+
+
+def test_latex_has_the_verdicts_whole(folder: Path, ablate: Ablate) -> None:
+    train(folder, TOPS, EARLIER)
+    ablate("register", "mine", "--seeds", "3", "--expect", "none > pool3", cwd=folder)
+    text = said(folder, ablate, "--format", "latex")
+    assert r"none > pool3: contradicted, -5.03" in text.replace(r"\textgreater{}", ">")
+    assert "9 of them were started before" in text
+
+
 def test_runs_that_were_there_before_are_counted(folder: Path, ablate: Ablate) -> None:
     train(folder, {"pool3": [90.0], "none": [85.0]}, EARLIER)
     done = ablate("register", *PLAN, cwd=folder)

@@ -93,8 +93,42 @@ def test_the_table_says_which_rows_did_not_get_there(folder: Path, ablate: Ablat
     theirs = scipy.stats.ttest_rel(TOPS["relu"][:12], TOPS["pool3"][:12])
     assert other["rows"][2]["delta"]["p_uncorrected"] == pytest.approx(theirs.pvalue)
     assert "this table has other seeds than --until 0.5 decided" in " ".join(other["warnings"])
-    loss = ablate("table", "mine", "--metric", "loss", "--json", cwd=folder).json
-    assert "intervals of loss do not know that" in " ".join(loss["warnings"])
+
+
+def test_another_metric_has_the_same_test_and_no_width_of_its_own(folder: Path, ablate: Ablate) -> None:
+    ablate("run", "mine", *UNTIL, cwd=folder)
+    store, spec = Store(folder / "results"), plan(str(folder / "experiments" / "mine.yaml")).spec
+    n = counts("relu")
+    losses = {row: np.random.default_rng(len(row)).normal(1, 0.1, n).round(4) for row in ("pool3", "relu")}
+    for row, values in losses.items():
+        for seed, value in enumerate(values):
+            metrics = {"top1": TOPS[row][seed], "top5": 100.0, "loss": float(value)}
+            fake_record(store, spec(row, seed), TOPS[row][seed], metrics=metrics)
+    tree = ablate("table", "mine", "--metric", "loss", "--json", cwd=folder).json
+    apart = losses["relu"] - losses["pool3"]
+    error = apart[:4].std(ddof=1) / math.sqrt(n)
+    found = next(row for row in tree["rows"] if row["name"] == "relu")["delta"]
+    assert found["ci95"] == pytest.approx(scipy.stats.t.interval(0.95, 3, apart.mean(), error))
+    assert found["method"].startswith("Stein") and found["effect"]["ci95"] is None
+    assert tree["seed_counts"]["not_reached"] == [] and tree["seed_counts"]["metric"] == "top1"
+    text = " ".join(ablate("table", "mine", "--metric", "loss", cwd=folder).out.split())
+    assert "Seeds by the spread of top-1: of the first 4" in text and "at most 0.50 points there" in text
+    assert "Not reached by" not in text and "got there" not in text and "[95% two-stage t interval]" in text
+
+
+def test_what_is_said_of_a_fixed_number_of_seeds_is_not_said(folder: Path, ablate: Ablate) -> None:
+    """Rows have other numbers of seeds by design, and their tests fewer degrees of freedom."""
+    ablate("run", "mine", *UNTIL, cwd=folder)
+    words = ("table", "mine", "--power", "1", "--equivalent", "1", "--json")
+    tree = ablate(*words, cwd=folder).json
+    assert tree["resolution"] is tree["spread"] is None and tree["equivalent"]["least_margin"] is None
+    assert not [warning for warning in tree["warnings"] if "--seeds 4 leaves them out" in warning]
+    fixed = ablate(*words, "--seeds", "4", cwd=folder).json
+    assert tree["power"]["seeds"] == fixed["power"]["seeds"], "by the first seeds, whose number was fixed"
+    assert fixed["resolution"] is not None
+    done = ablate("report", "--checklist", "runs.txt", "mine", cwd=folder)
+    assert done.code == 0, done.err
+    assert "with Stein's two-stage t test by the first 4 seeds" in (folder / "runs.txt").read_text()
 
 
 def test_a_comparison_has_the_intervals_of_the_table(folder: Path, ablate: Ablate) -> None:

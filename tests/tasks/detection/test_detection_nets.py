@@ -125,6 +125,17 @@ def test_weights_follow_from_the_seed() -> None:
             "null",
         ),
         (
+            ("train.micro_batch=1",),
+            "task.loss_images is 2, but train.devices, train.nodes and train.micro_batch take a batch of 16 in parts "
+            "of 1; allowed: parts of whole groups of images that share a divisor of the loss",
+        ),
+        (
+            ("train.devices=2", "task.loss_images=null"),
+            "task.loss_images is null, but train.devices, train.nodes and train.micro_batch take a batch of 16 in "
+            "parts of 8; allowed: parts of whole groups of images that share a divisor of the loss, here the whole "
+            "batch",
+        ),
+        (
             ("model.stem.stride=3",),
             "the maps of the backbone have strides 6, 12, 24; allowed in detection: powers of two up to 32, each "
             "twice the one before",
