@@ -43,7 +43,7 @@ _PLOT_EXAMPLES = examples(
     shell_complete=complete_from("macs", "params", "images_per_second"),
 )
 @click.option("--y", metavar="NAME", help="Of curves: a column of history.csv, as train_loss (default: the metric's).")
-@options("recipe", "tuned", "seeds", "results", "data")
+@options("recipe", "tuned", "seeds with records", "results", "data")
 @click.option(
     "--format",
     "style",

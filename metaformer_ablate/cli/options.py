@@ -102,6 +102,10 @@ _CLASS = "Where the class of a run's model is, if no experiment here names it (m
 _WORKERS = "Runs at once, each in a process; N on one GPU share it; 0: in this one (default: by cores, or one per GPU)."
 
 
+def _seeds(default: str) -> Callable[[Any], Any]:
+    return click.option("--seeds", metavar="N|LIST", help=f"3 means seeds 0,1,2; or a list: 0,2,5{default}.")
+
+
 def options(*names: str) -> Callable[[Any], Any]:
     """The options that recur, by name, in the order given."""
     known: dict[str, Callable[[Any], Any]] = {
@@ -111,7 +115,9 @@ def options(*names: str) -> Callable[[Any], Any]:
             shell_complete=complete_recipes,
             help="Where it is measured (default: digits; `ablate list recipes`).",
         ),
-        "seeds": click.option("--seeds", metavar="N|LIST", help="3 means seeds 0,1,2; or a list: 0,2,5."),
+        "seeds": _seeds(" (default: seed 0)"),
+        "seeds with records": _seeds(" (default: all with records)"),
+        "planned seeds": _seeds("; to be given"),
         "results": click.option(
             "--results",
             metavar="DIR",

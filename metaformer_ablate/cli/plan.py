@@ -44,7 +44,7 @@ _SHOW_EXAMPLES = examples(
 
 @click.command("show", epilog=_SHOW_EXAMPLES)
 @click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
-@options("recipe", "seeds", "results", "data")
+@options("recipe", "seeds with records", "results", "data")
 @click.option("--columns", metavar="LIST", help=f"Columns and their order, of {', '.join(COLUMNS)}.")
 @notes_option
 @options("json")

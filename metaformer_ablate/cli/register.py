@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_EXPECT = "A hypothesis, as 'identity < baseline', 'pool5 = baseline within 0.5', 'kendall >= 0.6'; may be given again."
+_EXPECT = (
+    "A hypothesis of rows by their names, as 'identity < pooling' or 'pool5 = pool3 within 0.5', or 'kendall >= 0.6'; "
+    "may be given again."
+)
 
 _FIXED = (
     "every registered run once; one that fails is trained again, one that diverges is a result; no result ends the "
@@ -47,7 +50,7 @@ _EXAMPLES = examples(
 
 @click.command("register", epilog=_EXAMPLES)
 @click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
-@options("recipe", "seeds")
+@options("recipe", "planned seeds")
 @click.option("--expect", multiple=True, metavar="TEXT", help=_EXPECT)
 @click.option("--question", metavar="TEXT", help="What the study asks, and what would count as agreement.")
 @click.option("--stop", metavar="TEXT", help="The stopping rule (default: the seeds are fixed).")

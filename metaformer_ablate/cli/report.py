@@ -36,7 +36,7 @@ _REPORT_EXAMPLES = examples(
     shell_complete=complete_recipes,
 )
 @click.argument("words", nargs=-1, metavar="[EXPERIMENT [KEY.PATH=VALUE]...]", shell_complete=complete_one_experiment)
-@options("seeds", "results", "data")
+@options("seeds with records", "results", "data")
 @click.option(
     "--checklist", metavar="FILE", help="Instead: what was run of an experiment, for an appendix (.txt, .md, .tex)."
 )

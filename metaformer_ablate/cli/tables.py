@@ -66,7 +66,7 @@ _COLUMNS = (
 
 @click.command("table", epilog=_TABLE_EXAMPLES)
 @click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY.PATH=VALUE]...", shell_complete=complete_one_experiment)
-@options("recipe", "tuned", "seeds", "results", "data")
+@options("recipe", "tuned", "seeds with records", "results", "data")
 @_format
 @click.option("--columns", metavar="LIST", help=_COLUMNS)
 @_digits
@@ -167,7 +167,7 @@ _COMPARE_EXAMPLES = examples(
     metavar="RECIPE RECIPE... EXPERIMENT [KEY.PATH=VALUE]...",
     shell_complete=complete_compared,
 )
-@options("tuned", "seeds", "results", "data")
+@options("tuned", "seeds with records", "results", "data")
 @click.option("--rows", metavar="LIST", help="Only these rows, by name: baseline,pool5 (default: all).")
 @_format
 @_digits

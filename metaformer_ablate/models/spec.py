@@ -125,9 +125,13 @@ class ModelSpec(Strict):
     channel_mlp: bool | None = setting(True, "true or false")
     mlp_ratio: AboveZero | None = setting(4.0, "a number above 0")
     mlp_bias: bool | None = setting(True, "true or false")
-    layer_scale: AboveZero | None = setting(1e-5, "a number above 0, or null for none")
+    layer_scale: AboveZero | None = setting(
+        1e-5, "a number above 0, or null for none; model.size may bring another default"
+    )
     res_scale: Stages[AboveZero | None] | None = setting(None, "a number above 0 or null for none, or one per stage")
-    drop_path: Probability | None = setting(0.1, "a number of at least 0 and below 1: the rate of the last block")
+    drop_path: Probability | None = setting(
+        0.1, "a number of at least 0 and below 1: the rate of the last block; model.size may bring another default"
+    )
     position_embedding: Stages[bool] | None = setting(False, "true or false, or one per stage")
     stem: ConvSpec | None = setting(ConvSpec(kernel=7, stride=4, padding=2), "kernel, stride, padding and norm")
     downsample: ConvSpec | None = setting(ConvSpec(kernel=3, stride=2, padding=1), "kernel, stride, padding and norm")

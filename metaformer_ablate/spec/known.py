@@ -53,7 +53,7 @@ def of_open_mapping(path: str) -> str | None:
 # Short for other fields; none of them stays in the resolved spec.
 SHORTHANDS = {
     "model.name": "a named model: " + ", ".join(NAMED),
-    "model.size": "a size: " + ", ".join(SIZES),
+    "model.size": f"a size: {', '.join(SIZES)}; it brings drop_path and layer_scale, too",
     "train.epoch_factor": "a number above 0: the recipe's epochs or steps, and its milestones, times it",
 }
 

@@ -63,8 +63,10 @@ class TrainSpec(Strict):
         "a list of rising integers of at least 1: the epochs (with train.steps the steps) after which the learning "
         "rate is multiplied by gamma"
     )
-    gamma: AboveZero | None = later_setting("a number above 0: what a milestone multiplies the learning rate by")
-    power: AboveZero | None = later_setting("a number above 0: the exponent of the poly schedule")
+    gamma: AboveZero | None = later_setting(
+        "a number above 0: what a milestone multiplies the learning rate by; null for 0.1"
+    )
+    power: AboveZero | None = later_setting("a number above 0: the exponent of the poly schedule; null for 0.9")
     schedule_unit: Annotated[str, name_in("unit", ("step", "epoch"))] = setting("step", "step or epoch")
     warmup_epochs: NotNegative | None = setting(5.0, "a number of at least 0")
     warmup_steps: Annotated[int, Field(ge=0, lt=2**31)] | None = later_setting(

@@ -40,7 +40,7 @@ def commands_of(path: Path) -> list[list[str]]:
             while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # variables of the environment
                 words = words[1:]
             if words[:1] == ["ablate"] and len(words) > 1:
-                found.append(shlex.split(" ".join(words[1:])))
+                found.append(shlex.split(" ".join(words[1:]), comments=True))
     return found
 
 

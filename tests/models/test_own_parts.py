@@ -332,6 +332,21 @@ def test_a_part_that_fits_no_map_of_224_is_trained_all_the_same(home: Path, abla
     assert done.json["tables"][0]["rows"][1]["status"] == "ok"
 
 
+def test_a_part_of_one_size_of_map_is_refused_where_images_vary_unless_it_says_so(
+    home: Path, ablate: Callable[..., Result]
+) -> None:
+    (home / "my_parts.py").write_text(CLASSES + GLOBAL_FILTER)
+    edit(home / "parts.yaml", "my_parts.py:Roll", "my_parts.py:GlobalFilter")
+    done = ablate("show", "rolling", "--recipe", "coco_retinanet")
+    assert done.code == 1
+    said = " ".join(done.err.split())
+    assert "the model with roll cannot run: RuntimeError: " in said and "my_parts.py, line " in said
+    assert "images vary in size here: a part that fits one size of map says fixed_resolution: true" in said
+    edit(home / "parts.yaml", "about:", "fixed_resolution: true, about:")
+    done = ablate("show", "rolling", "--recipe", "coco_retinanet")
+    assert done.code == 0 and "not applicable" in done.out, done.err
+
+
 FLAT = "x.view(len(x), -1).view(x.shape)"  # fits no image in channels_last
 
 
