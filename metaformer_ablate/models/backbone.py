@@ -7,7 +7,7 @@ blocks have, and the classifier with its norm is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -167,34 +167,23 @@ def build_backbone(
         whole = MetaFormer(model, in_chans=channels, num_classes=None, sizes=sizes, seed=seed, fused=fused)
         return MetaFormerBackbone(whole, model, outputs)
 
-    net = _build_tried(model, (channels, height, width), image_size is not None, seed, build, under)
+    # Where sizes vary, parts of the user's own are tried on a wider image than they were built for.
+    tried = (channels, height, width if image_size else width + 64)
+    try:
+        net = build_seeded(model, tried, seed, build, under)
+    except ModelRefused as error:
+        if image_size is not None:
+            raise
+        raise ModelRefused(
+            f"{error}; images vary in size here: a part that fits one size of map says fixed_resolution: true in "
+            f"parts.yaml"
+        ) from None
     assert isinstance(net, Backbone)
     if model.init_from is not None:
         weights = weights_of(model.init_from, model.init_averaged, net.body.state_dict())
         mark_start(net, model, **load_backbone(net, weights, model.init_from))
     apply_freezing(net.body, model)
     return net
-
-
-def _build_tried(
-    model: ModelSpec,
-    image: tuple[int, int, int],
-    one_size: bool,
-    seed: int,
-    build: Callable[[], Backbone],
-    under: Conditions | None,
-) -> nn.Module:
-    """`build_seeded`, with parts of the user's own tried on a wider image than they were built for where sizes vary."""
-    if one_size:
-        return build_seeded(model, image, seed, build, under)
-    channels, height, width = image
-    try:
-        return build_seeded(model, (channels, height, width + 64), seed, build, under)
-    except ModelRefused as error:
-        raise ModelRefused(
-            f"{error}; images vary in size here: a part that fits one size of map says fixed_resolution: true in "
-            f"parts.yaml"
-        ) from None
 
 
 def load_backbone(net: Backbone, weights: dict[str, Tensor], source: str) -> dict[str, list[str]]:

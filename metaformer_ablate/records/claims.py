@@ -19,13 +19,12 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
-from pydantic import Field
-
 from metaformer_ablate.errors import visible
-from metaformer_ablate.settings.typed_files import FileShape, read_json
+from metaformer_ablate.records.claim_shape import LONGEST_TEXT, ClaimShape
+from metaformer_ablate.settings.typed_files import read_json
 from metaformer_ablate.system.processes import is_gone, of_this_process
 from metaformer_ablate.tasks.base import Metric
 from metaformer_ablate.tasks.registry import DEFAULT, TASKS, get_task
@@ -88,43 +87,6 @@ class ClaimOwner:
     def is_gone(self) -> bool:
         """Whether the owner was a process of this machine that is there no more. False says nothing."""
         return is_gone(self.machine, self.pid, self.started)
-
-
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-ProcessId = Annotated[int, Field(ge=0, lt=2**31)]
-LONGEST_TEXT = 1000
-ShortText = Annotated[str, Field(max_length=LONGEST_TEXT)]
-
-
-class ProgressShape(FileShape):
-    """`Progress` as a claim holds it."""
-
-    epoch: Count
-    epochs: Count
-    share: Annotated[float, Field(ge=0, le=1)]
-    train_loss: float | None
-    metrics: dict[ShortText, float] | None = None
-    images_per_second: Annotated[float, Field(ge=0)]
-    task: ShortText = DEFAULT
-
-
-class ProcessShape(FileShape):
-    """`of_this_process` as a file holds it."""
-
-    host: ShortText
-    machine: ShortText
-    pid: ProcessId
-    parent: ProcessId
-    started: ShortText
-
-
-class ClaimShape(ProcessShape):
-    """The file of a claim."""
-
-    token: ShortText
-    beat: Count
-    name: ShortText = ""
-    progress: ProgressShape | None
 
 
 class Claim:

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from metaformer_ablate.errors import RequestError
-from metaformer_ablate.records.claims import Claims, Clock, Count, ProcessShape, Progress, ShortText
+from metaformer_ablate.records.claim_shape import Count, ProcessShape, ShortText
+from metaformer_ablate.records.claims import Claims, Clock, Progress
 from metaformer_ablate.records.record import Record, StoreError
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.request import RunRequest, RunResult

@@ -220,9 +220,9 @@ def test_bf16_on_a_cpu_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureF
 def test_gradients_are_clipped_in_either_precision(tmp_path: Path, precision: str) -> None:
     """By torch's own clipping; Lightning refuses it in bf16 with a fused optimiser, and every run would have failed."""
     words = {"train.precision": precision, "train.clip_grad": 1e-3, "train.batch_size": 512}
-    record = runner(tmp_path).run(spec_of(words, words=TINY_WORDS))
-    assert record.status == "ok", record.data["reason"]
     spec = spec_of(words, words=TINY_WORDS)
+    record = runner(tmp_path).run(spec)
+    assert record.status == "ok", record.data["reason"]
     net = build_net(spec)
     optimizer = make_optimizer(net, spec.train)
     for p in net.parameters():

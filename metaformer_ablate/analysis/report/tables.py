@@ -32,7 +32,7 @@ from metaformer_ablate.analysis.tables.columns import (
     format_printed,
 )
 from metaformer_ablate.analysis.tables.interactions import interactions_sheet
-from metaformer_ablate.analysis.tables.types import Table, TableRow
+from metaformer_ablate.analysis.tables.types import Table, TableRow, name_of_test
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.statistics.effects import Estimate
 from metaformer_ablate.statistics.stats import corrected_over
@@ -153,7 +153,7 @@ def _lines(table: Table) -> list[str]:
         told = (
             f"{table.metric.label}: mean ± standard deviation over n seeds [95% t interval of the mean]. "
             "Difference: from the baseline, mean over common seeds "
-            f"[95% {'paired' if table.first is None else 'two-stage'} t interval]"
+            f"[95% {name_of_test(row.delta for row in table.rows)} t interval]"
         )
         tested = next((row.delta.comparisons for row in table.rows if row.delta and row.delta.comparisons), None)
         lines.append(told + (f"; its p is {corrected_over(tested)}." if tested else "."))

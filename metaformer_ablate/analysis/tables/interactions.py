@@ -8,7 +8,15 @@ from typing import Any
 
 from metaformer_ablate.analysis.tables.columns import Column, LatexColumn, format_p, format_pair
 from metaformer_ablate.analysis.tables.sheet import Sheet
-from metaformer_ablate.analysis.tables.types import Delta, Finding, Interval, flat_interval, plain, run_json
+from metaformer_ablate.analysis.tables.types import (
+    Delta,
+    Finding,
+    Interval,
+    flat_interval,
+    name_of_test,
+    plain,
+    run_json,
+)
 from metaformer_ablate.records.status import RunState
 from metaformer_ablate.spec.plan import Combination, Plan
 from metaformer_ablate.statistics.effects import standardised
@@ -151,8 +159,7 @@ def interactions_sheet(
     ]
     marks = [[numbers.setdefault(note, len(numbers) + 1) for note in own] for own in notes]
     tested = next((d.comparisons for each in interactions if (d := each.difference) and d.comparisons), None)
-    staged = any(each.difference and each.difference.method.startswith("Stein") for each in interactions)
-    test = "two-stage" if staged else "paired"
+    test = name_of_test(each.difference for each in interactions)
     lines = [
         "Sum: the differences of the two rows from the baseline, added.",
         "Both: the difference of a row with both changes.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metaformer_ablate.analysis.tables.columns import Column, Row, columns_of
-from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table
+from metaformer_ablate.analysis.tables.types import Delta, ImageTest, Table, name_of_test
 from metaformer_ablate.statistics.effects import probability_better
 from metaformer_ablate.statistics.images import FLOOR_P, MCNEMAR
 from metaformer_ablate.statistics.stats import corrected_over
@@ -111,7 +111,7 @@ def _explanations(table: Table, names: Sequence[str]) -> list[str]:
         lines.append(f"{label}: mean ± standard deviation over seeds [95% t interval of the mean].")
     if "mean" in names and any(row.std is not None for row in rows):
         lines.append(f"{label}: mean ± standard deviation over seeds.")
-    test = "paired" if table.first is None else "two-stage"
+    test = name_of_test(row.delta for row in table.rows)
     if {"difference", "p"} & {*names} and (tested := _comparisons(row.delta for row in rows)):
         lines.append(
             f"Difference from the baseline: mean over common seeds [95% {test} t interval]; p: {test} t test, "
@@ -162,7 +162,7 @@ def _latex_explanations(table: Table, names: Sequence[str]) -> list[str]:
         seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
         spread = "Mean ± standard deviation" if "mean" in names else "Mean and standard deviation (SD)"
         lines.append("One seed per row." if counts == [1] else f"{spread} over {seeds}.")
-    test = "paired" if table.first is None else "two-stage"
+    test = name_of_test(row.delta for row in table.rows)
     if "difference" in names and any(row.delta for row in table.rows):
         lines.append(
             f"Diff.: from the baseline, paired by seed, with its 95% {'two-stage ' * (test != 'paired')}t interval."

@@ -85,9 +85,9 @@ def build_table(
     )
     together = _states(plan, store, folder, found, each, combined=True)
     findings = audit(plan, {**runs, **together}, chosen)
-    unit = chosen.difference_unit, chosen.digits
+    printed = chosen.difference_unit, chosen.digits  # as the sentences below have numbers
     # Of a number of seeds that the spread has decided, this is not known: the seeds of the rows differ by design.
-    resolution = detectable_difference(list(pairs.values()), *unit) if first is None else None
+    resolution = detectable_difference(list(pairs.values()), *printed) if first is None else None
     hints = [no_records_hint(plan, store, found), stray_seeds(runs) if seeds is None and counts is None else None]
     warnings = [*_warnings(rows, store, [hint for hint in hints if hint], each is None), *warned]
     registration, mind = try_registered_study(plan, store, folder, rows, task)
@@ -107,7 +107,7 @@ def build_table(
         agreement=agreement(
             measured_column(plan.recipe.name, rows, first), paper_column(rows, chosen.name), chosen.sign
         ),
-        power=None if power is None else required_seeds(power, [found[:first] for found in pairs.values()], *unit),
+        power=None if power is None else required_seeds(power, [found[:first] for found in pairs.values()], *printed),
         equivalent=None if equivalent is None else within_margin(equal, equivalent, resolution, chosen),
         interactions=interactions,
         registration=registration,

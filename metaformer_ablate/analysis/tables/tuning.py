@@ -11,7 +11,7 @@ from typing import Any
 from metaformer_ablate.analysis.tables.columns import Column, format_difference, format_mean, format_p, format_pair
 from metaformer_ablate.analysis.tables.sheet import Sheet
 from metaformer_ablate.analysis.tables.table import build_table
-from metaformer_ablate.analysis.tables.types import Delta, Table, TableRow, plain
+from metaformer_ablate.analysis.tables.types import Delta, Table, TableRow, name_of_test, plain
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.records.tuning import Tuning, path_of
@@ -184,7 +184,7 @@ def tuning_sheets(part: TuningPart, digits: int) -> list[Sheet]:
     tested = next((line.change.comparisons for line in lines if line.change and line.change.comparisons), None)
     tried = ", ".join(f"{key} {', '.join(map(str, values))}" for key, values in part.over.items())
     seeds = f"{len(part.seeds)} seed{'s' if len(part.seeds) > 1 else ''} each"
-    test = "two-stage" if any(line.change and line.change.method.startswith("Stein") for line in lines) else "paired"
+    test = name_of_test(line.change for line in lines)
     notes = [
         f"Tried with every row: {tried} ({seeds}, on held-out training images).",
         f"Chosen: the best mean there ({part.file}).",

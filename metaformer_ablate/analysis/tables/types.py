@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -249,6 +249,11 @@ class Table:
         ]
         columns = dict.fromkeys(key for line in lines for key in line)
         return [columns | line for line in lines]
+
+
+def name_of_test(deltas: Iterable[Delta | None]) -> str:
+    """`two-stage` where the spread of the first seeds decided how many there are, else `paired`."""
+    return "two-stage" if any(delta and delta.method.startswith("Stein") for delta in deltas) else "paired"
 
 
 def run_json(run: RunState, metric: Metric) -> dict[str, Any]:
