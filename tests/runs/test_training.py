@@ -18,7 +18,7 @@ import pytest
 import torch
 import torchmetrics.classification
 from conftest import REPOSITORY
-from specs import build_net, spec_of
+from specs import build_net, fake_record, spec_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,6 +33,7 @@ from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.records.record import LATER_PACKAGES, Record
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.options import RunOptions
+from metaformer_ablate.runs.outcome import failure_reason
 from metaformer_ablate.runs.request import RunRequest
 from metaformer_ablate.runs.runner import Runner
 from metaformer_ablate.runs.worker import Worker
@@ -564,3 +565,20 @@ def test_every_row_of_every_experiment_trains_a_step(name: str, row: str) -> Non
 
 def test_rows_were_found() -> None:
     assert ("pooling_size", "pool3") in rows_to_train()
+
+
+def test_a_reason_of_any_length_leaves_a_record_that_can_be_read(tmp_path: Path) -> None:
+    reason = failure_reason(ValueError("x" * 1_000_000), spec_of())
+    assert reason.startswith("ValueError: xxx") and len(reason) < 3_000
+    store = Store(tmp_path)
+    fake_record(store, spec_of(), status="failed", reason=reason)
+    record = store.read(spec_of().run_id)
+    assert record is not None and record.data["reason"] == reason
+
+
+def test_a_record_names_its_classes_however_many_they_are(tmp_path: Path) -> None:
+    """As many as a folder of images may have, with names as long as such names are."""
+    store, names = Store(tmp_path), [f"{i:05} {'a long name ' * 4}" for i in range(65_536)]
+    fake_record(store, spec_of(), classes=names)
+    record = store.read(spec_of().run_id)
+    assert record is not None and record.data["classes"] == names

@@ -239,6 +239,12 @@ def test_settings_of_training_that_nothing_reads_are_refused(settings: dict[str,
         build(settings, strict=True)
 
 
+def test_a_model_of_timm_has_a_name() -> None:
+    """An empty one would be a plain MetaFormer under another id."""
+    with pytest.raises(RequestError, match=r"model\.timm is '' \(a string\); allowed: the name of a model of timm"):
+        build({"model.timm": ""})
+
+
 def test_shorthands_leave_nothing_in_the_spec() -> None:
     model = build({"model.name": "poolformer_s12"}).to_dict()["model"]
     assert not {"name", "size"} & model.keys()

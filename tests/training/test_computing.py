@@ -283,6 +283,17 @@ def test_records_that_do_not_tell_of_the_cpu_are_compared_as_before(tmp_path: Pa
     ]
 
 
+def test_a_package_that_older_records_do_not_name_explains_nothing(tmp_path: Path) -> None:
+    spec, torch_alone = drawn_spec(), {"torch": "2.15.0"}
+    then = fake_record(Store(tmp_path / "a"), spec, versions=torch_alone)
+    named = [
+        fake_record(Store(tmp_path / version), spec, 97.0, versions={**torch_alone, "timm": version})
+        for version in ("1.0", "1.1")
+    ]
+    assert compare(then, named[0])["environment"] == []
+    assert compare(*named)["environment"] == [{"what": "version of timm", "then": "1.0", "now": "1.1"}]
+
+
 def test_reproduce_names_how_it_was_computed(tmp_path: Path) -> None:
     spec = drawn_spec()
     then = fake_record(Store(tmp_path / "a"), spec, precision="bf16", compiled=True, kernels="torch")
