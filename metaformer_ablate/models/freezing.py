@@ -20,14 +20,19 @@ def apply_freezing(net: nn.Module, model: ModelSpec) -> None:
     """Does what `freeze` and `batch_norm_eval` of a model say to the net that their paths are of.
 
     What is frozen is not trained and stays in evaluation mode: its batch norms keep their statistics, and nothing in it
-    is dropped. Whoever trains the net keeps it so (`kept_in_evaluation`). Raises RequestError for a path of nothing.
+    is dropped. Whoever trains the net keeps it so (`kept_in_evaluation`). Raises RequestError for a path of nothing,
+    and for `batch_norm_eval` of a net without batch norms.
     """
     for path in model.freeze or ():
         _freeze(net, path)
     if model.batch_norm_eval:
-        for module in net.modules():
-            if isinstance(module, BATCH_NORMS):
-                setattr(module, _MARK, True)
+        norms = [module for module in net.modules() if isinstance(module, BATCH_NORMS)]
+        if not norms:
+            raise RequestError(
+                f"model.batch_norm_eval is true, but nothing reads it: {type(net).__name__} has no batch norm"
+            )
+        for module in norms:
+            setattr(module, _MARK, True)
 
 
 def _freeze(net: nn.Module, path: str) -> None:

@@ -172,6 +172,8 @@ def unread_train(train: TrainSpec) -> dict[str, str]:
         unread_fields["warmup_epochs"] = f"train.warmup_steps is {train.warmup_steps}"
     if not train.has_warmup:
         unread_fields["warmup_lr"] = "warmup_epochs is 0" if train.warmup_steps is None else "warmup_steps is 0"
+    if train.weight_decay == 0:
+        unread_fields["decay_on"] = "weight_decay is 0"
     if (optimizer := find_optimizer(train.optimizer)) is not None:
         own = {"betas": optimizer.betas, "eps": optimizer.eps}
         unread_fields |= {name: f"the optimizer is {train.optimizer}" for name, value in own.items() if value is None}

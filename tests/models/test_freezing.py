@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,14 @@ def test_frozen_parameters_are_counted_apart() -> None:
     assert part.params + part.frozen_params == whole.params and part.macs == whole.macs
     # Of one block a stage, of widths 8, 8, 16 and 16, with two scales each.
     assert (whole.layer_scale_params, part.layer_scale_params) == (2 * 48, 2 * 40)
+
+
+@pytest.mark.parametrize("build", [build_net, lambda spec: build_backbone(spec.model, 3, None)])
+def test_a_net_without_batch_norms_has_no_statistics_to_keep(build: Callable[[RunSpec], nn.Module]) -> None:
+    """Its row would train the baseline under another label."""
+    build(tiny({"model.norm": "batch_norm", "model.batch_norm_eval": True}))
+    with pytest.raises(RequestError, match=r"batch_norm_eval is true, but nothing reads it: \w+ has no batch norm"):
+        build(tiny({"model.batch_norm_eval": True}))
 
 
 def test_batch_norms_that_keep_their_statistics_need_no_synchronising() -> None:

@@ -232,6 +232,10 @@ def test_what_an_earlier_optimizer_reads_does_not_reach_a_later_one() -> None:
             r"cooldown_epochs is 1, but .*: train\.steps is 99",
         ),
         ({"train.warmup_steps": 0, "train.warmup_lr": 1}, r"warmup_lr is 1, but nothing reads it: warmup_steps is 0"),
+        (
+            {"train.weight_decay": 0, "train.decay_on": "all"},
+            r"decay_on is 'all', but nothing reads it: weight_decay is 0",
+        ),
     ],
 )
 def test_settings_of_training_that_nothing_reads_are_refused(settings: dict[str, Any], said: str) -> None:
