@@ -19,7 +19,7 @@ from metaformer_ablate.runs.trainer import trainer_arguments
 from metaformer_ablate.spec.experiment import load_recipe
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.system.devices import choose_device
+from metaformer_ablate.system.devices import choose_devices
 from metaformer_ablate.tasks.base import TaskData
 from metaformer_ablate.tasks.module import TaskModule
 from metaformer_ablate.tasks.registry import task_of
@@ -64,11 +64,12 @@ def lightning(
 def pair(spec: RunSpec, folder: DataFolder, device: str, net: nn.Module | None) -> tuple[TaskModule, RecipeData]:
     """`lightning` of a resolved spec."""
     fetch_data([spec], folder)
-    chosen = choose_device(device)
+    devices = choose_devices(device, spec.train.devices)
+    chosen = devices[0]
     opened = task_of(spec).part("data").open_data(spec, folder, chosen)
     computing = ComputeSettings.on(chosen, spec.train)
     module, batch_norm = build_module(spec, opened, computing, chosen, net)
-    arguments = trainer_arguments(spec.train, [chosen] * spec.train.devices, computing, batch_norm)
+    arguments = trainer_arguments(spec.train, devices, computing, batch_norm)
     return module, RecipeData(spec, opened, arguments, module.steps_per_epoch)
 
 

@@ -9,7 +9,7 @@ from metaformer_ablate.cost.counting import Cost, count_model
 from metaformer_ablate.errors import RequestError, shown, unknown
 from metaformer_ablate.models.presets import NAMED, SIZES
 from metaformer_ablate.settings.layers import Layer
-from metaformer_ablate.spec.experiment import load_recipe
+from metaformer_ablate.spec.experiment import load_recipe, package_recipe
 from metaformer_ablate.spec.known import flatten
 from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -83,12 +83,16 @@ def _without_classifier(net: nn.Module, name: str) -> nn.Module:
     return net
 
 
-def named_spec(name: str, overrides: Layer, recipe: str = "imagenet") -> RunSpec:
-    """The resolved spec of a named model, or of a size, under a recipe. Raises RequestError for another name."""
+def named_spec(name: str, overrides: Layer, recipe: str | None = None) -> RunSpec:
+    """The resolved spec of a named model, or of a size, under a recipe: by default the package's own for ImageNet.
+
+    Raises RequestError for another name.
+    """
     if name not in NAMED and name not in SIZES:
         raise RequestError(unknown("model", name, [*NAMED, *SIZES]))
     key = "model.name" if name in NAMED else "model.size"
-    return resolve([load_recipe(recipe).layer, Layer({key: name}, overrides.where), overrides])
+    under = load_recipe(recipe or package_recipe("imagenet"))
+    return resolve([under.layer, Layer({key: name}, overrides.where), overrides])
 
 
 def count(model: nn.Module | str, size: int | Sequence[int] = 224) -> Cost:

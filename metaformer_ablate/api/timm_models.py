@@ -39,6 +39,8 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
                 f"with checkpoint_path=FILE, or timm's own {name}"
             )
         given = {_WORDS.get(key, key): value for key, value in settings.items() if key not in _OF_TIMM}
+        if not given.get("head_dropout", True) and NAMED[name].get("head") != "mlp":
+            del given["head_dropout"]  # timm's train.py hands 0 to every model, and a linear head has none
         return create_model(name, **given)
 
     build.__name__ = build.__qualname__ = PREFIX + name  # what timm registers it as

@@ -17,8 +17,8 @@ _LARGEST = 2**26  # bytes of a pickle, which has the names and no tensors
 def averaged_in(path: str | Path) -> str | None:
     """The name under which a checkpoint holds averaged weights, or None.
 
-    Read from the words of its pickle, of which nothing is executed: a word that stands for something else costs no more
-    than a name in the id.
+    Read from the words of its pickle, of which nothing is executed. A word before a plain value names no weights: the
+    arguments that timm's train.py also saves have a `model_ema`.
     """
     try:
         words = set(_words(Path(path)))
@@ -40,7 +40,20 @@ def _words(path: Path) -> Iterator[str]:
                 yield from _texts(file)
 
 
+# A pickle remembers a text by the first and gives it again by the second.
+_PUT, _GET = ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
+
+
 def _texts(pickle: IO[bytes]) -> Iterator[str]:
-    for _, argument, _ in pickletools.genops(pickle):
-        if isinstance(argument, str):
-            yield argument
+    """The words of a pickle that no plain value follows: true, false, nothing, a number or another word."""
+    remembered: dict[int | None, str | None] = {}
+    word: str | None = None
+    for operation, argument, _ in pickletools.genops(pickle):
+        if operation.name in _PUT:
+            remembered[len(remembered) if argument is None else argument] = word
+            continue
+        value = remembered.get(argument) if operation.name in _GET else argument
+        literal = isinstance(value, (str, int, float)) and operation.name != "GLOBAL"
+        if word is not None and not literal and operation.name not in ("NEWTRUE", "NEWFALSE", "NONE"):
+            yield word
+        word = value if literal and isinstance(value, str) else None

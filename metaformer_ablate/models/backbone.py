@@ -8,6 +8,7 @@ blocks have, and the classifier with its norm is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -101,15 +102,15 @@ class TimmBackbone(Backbone):
         shape |= {"drop_path_rate": drop_path, **args}  # 0 is said too: some models have another default
         try:
             try:
-                info: Any = timm.create_model(name, **shape).feature_info
+                info: Any = timm.create_model(name, **deepcopy(shape)).feature_info
             except TypeError:  # a model that has no stochastic depth does not take its rate
                 if shape["drop_path_rate"]:
                     raise
                 del shape["drop_path_rate"]
-                info = timm.create_model(name, **shape).feature_info
+                info = timm.create_model(name, **deepcopy(shape)).feature_info
             at = {stride: i for i, stride in enumerate(info.reduction())}
             places = [at[4 * 2**stage] for stage in outputs]
-            self.body = timm.create_model(name, **shape, out_indices=places)
+            self.body = timm.create_model(name, **deepcopy(shape), out_indices=places)
         except (KeyError, RuntimeError, AttributeError, TypeError) as error:
             said = " ".join(str(error).split())[:160]
             with_args = f" with {dict(args)}" if args else ""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -76,9 +79,11 @@ def build_seeded(
 
     def seeded() -> nn.Module:
         torch.manual_seed(seed)
+        random.seed(seed)  # components and classes of the user's own draw from these, too
+        np.random.seed(seed % 2**32)
         return build()
 
-    with torch.random.fork_rng(devices=[]):
+    with _generators_kept():
         try:
             net = seeded()
         except RequestError as error:
@@ -93,6 +98,18 @@ def build_seeded(
         if own and under is not None:
             check_own_parts(seeded, own, image, under)
     return net
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """What is drawn within leaves the generators of torch's CPU, Python and NumPy as they were."""
+    before = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def _own_parts(model: ModelSpec) -> dict[str, Component]:
@@ -127,7 +144,7 @@ def _build(
     if model.own_class is not None:
         from metaformer_ablate.models.own_model import build_own
 
-        return build_own(model, seed, channels, num_classes)
+        return build_own(model, channels, num_classes)
     if (name := model.timm or model.comparator) is not None:
         from metaformer_ablate.models.comparators.build import build_comparator, build_timm
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,5 +157,9 @@ def _find_class(source: OwnSource, module: str, name: str) -> tuple[str, ast.Cla
 
 
 def as_given(found: Constructor, args: Mapping[str, Any], **of_data: int) -> dict[str, Any]:
-    """What the class is built with: `model.args`, and of what follows from the data that which it takes."""
-    return {**args, **{name: value for name, value in of_data.items() if name in found.names or not found.whole}}
+    """What the class is built with: `model.args`, and of what follows from the data that which it takes.
+
+    A copy: a constructor may change what it is given, and the arguments are part of the run's id.
+    """
+    taken = {name: value for name, value in of_data.items() if name in found.names or not found.whole}
+    return {**deepcopy(dict(args)), **taken}

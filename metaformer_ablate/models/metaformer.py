@@ -259,8 +259,9 @@ class MetaFormer(nn.Module):
         # of 0.02. PoolFormer leaves the stem, the down-sampling and a depthwise mixer to PyTorch's default, Baselines
         # draws them too. timm's port draws every convolution of PoolFormer as well: not the same start.
         drawn = (nn.Linear, nn.Conv2d) if convolutions else (nn.Linear,)
+        kept = {m for part in self.modules() if getattr(part, "keeps_initialisation", False) for m in part.modules()}
         for module in self.modules():
-            if isinstance(module, drawn):
+            if isinstance(module, drawn) and module not in kept:
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from metaformer_ablate.errors import ModelRefused, RequestError
@@ -20,8 +17,8 @@ from metaformer_ablate.models.spec import ModelSpec
 EXPECTED = "images [B, C, H, W] to logits [B, num_classes], one tensor"
 
 
-def build_own(model: ModelSpec, seed: int, channels: int, num_classes: int) -> nn.Module:
-    """The net of `model.class`; torch's generator is seeded by the caller.
+def build_own(model: ModelSpec, channels: int, num_classes: int) -> nn.Module:
+    """The net of `model.class`; generators are seeded by the caller.
 
     Raises RequestError where it cannot be built.
     """
@@ -30,8 +27,7 @@ def build_own(model: ModelSpec, seed: int, channels: int, num_classes: int) -> n
     if (problem := constructor.problem(str(model.whole), args)) is not None:
         raise RequestError(problem[1])
     try:
-        with _seeded(seed):
-            return found(**as_given(constructor, args, num_classes=num_classes, in_chans=channels))
+        return found(**as_given(constructor, args, num_classes=num_classes, in_chans=channels))
     except RequestError:
         raise
     except (Exception, SystemExit) as error:
@@ -46,19 +42,6 @@ def _class(model: ModelSpec) -> Any:
 
 def _files(model: ModelSpec) -> list[str]:
     return files_of(find_source(split_target(str(model.class_place))[0], "model.class"))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Python's and NumPy's generators, which a class may draw weights from, follow the seed within."""
-    before = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
 
 
 def check_own_class(

@@ -53,8 +53,12 @@ def _check_folder(spec: RunSpec, merged: Merged) -> None:
 
 
 def _check_model(spec: RunSpec, merged: Merged) -> None:
-    """Something reads the size, and the geometry leaves a map in every stage."""
+    """Something reads the size, and the geometry leaves a map in every stage; a model of timm is no set of weights."""
     model = spec.model
+    if model.timm is not None and "." in model.timm:
+        name, _, tag = model.timm.partition(".")
+        allowed = f"allowed: {name}; {tag} is one of its sets of weights, and those come from model.init_from"
+        raise invalid("model.timm", model.timm, allowed, merged)
     if (whole := model.whole) is not None and merged.size and merged.size[1].strict:
         size, layer = merged.size
         about = f"{layer.about}: " if layer.about else ""
@@ -79,7 +83,13 @@ def _check_model(spec: RunSpec, merged: Merged) -> None:
 def _check_training(spec: RunSpec, merged: Merged) -> None:
     """The schedule fits the epochs, and a batch the images."""
     train = spec.train
-    images, _ = spec.data.split_sizes()
+    images, evaluated = spec.data.split_sizes()
+    if evaluated < train.world:
+        few = f"train.devices x train.nodes is {train.world}; " if evaluated else ""
+        raise RequestError(
+            f"{merged.where('data.evaluate_on')}data.evaluate_on={spec.data.evaluate_on} leaves {evaluated} images to "
+            f"evaluate on; {few}allowed: at least one a device"
+        )
     _check_warmup(train, max(1, images // train.batch_size), merged)
     _check_milestones(train, merged)
     if train.batch_size > images:

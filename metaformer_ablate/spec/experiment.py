@@ -98,6 +98,11 @@ def _folders(kind_of: str) -> list[Path]:
     return [Path("experiments") / tail, _package_folder() / tail]
 
 
+def package_recipe(name: str) -> str:
+    """The path of a recipe that comes with the package, whatever ./experiments has."""
+    return str(_package_folder() / "recipes" / f"{name}.yaml")
+
+
 def find_all(kind_of: str) -> dict[str, Path]:
     """{name: path} of every "experiment" or "recipe"; a file in ./experiments stands before one of the package."""
     found: dict[str, Path] = {}

@@ -103,6 +103,11 @@ def _choose_presets(merged: Merged, layer: Layer, values: dict[str, Any]) -> Non
                 f"{layer.where('train.epoch_factor')}: train.epoch_factor is {factor!r}; "
                 f"allowed: {SHORTHANDS['train.epoch_factor']}"
             )
+        if also := [path for path in ("train.epochs", "train.steps") if path in values]:
+            raise RequestError(
+                f"{layer.where('train.epoch_factor')}: train.epoch_factor is {factor!r} and {also[0]} is "
+                f"{shown(values[also[0]])}; allowed: one of them"
+            )
         merged.epoch_factor = (factor, layer)
     if "train.epochs" in values or "train.steps" in values:
         merged.epoch_factor = None

@@ -15,7 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import metaformer_ablate as ma
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.presets import NAMED
+from metaformer_ablate.spec.experiment import forget_files
 
 
 def with_weights_of(other: nn.Module, net: nn.Module) -> nn.Module:
@@ -132,3 +134,25 @@ def test_counts_by_name_are_the_papers() -> None:
     net = ma.create_model("poolformer_s12", in_chans=1, num_classes=10)
     assert ma.count(net, (1, 224, 224)).params == sum(parameter.numel() for parameter in net.parameters())
     assert ma.count(net.double(), (1, 64, 64)).macs > 0
+
+
+def test_a_name_means_the_same_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe of one's own that is called imagenet is for `ablate run`."""
+    wanted = str(ma.create_model("poolformer_s12", seed=0))
+    recipes = tmp_path / "experiments" / "recipes"
+    recipes.mkdir(parents=True)
+    (recipes / "imagenet.yaml").write_text(
+        "title: Mine\ndata: {name: imagenet}\n"
+        "model: {size: s12, activation: relu, stem: {kernel: 3, stride: 2, padding: 1}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    forget_files()
+    assert str(ma.create_model("poolformer_s12", seed=0)) == wanted
+    forget_files()
+
+
+def test_timms_train_script_hands_a_dropout_of_0_to_every_model() -> None:
+    assert timm.create_model("ma_poolformer_s12", drop_rate=0.0, drop_path_rate=None) is not None
+    assert timm.create_model("ma_caformer_s18", drop_rate=0.0) is not None
+    with pytest.raises(RequestError, match=r"head_dropout is 0\.2, but nothing reads it"):
+        timm.create_model("ma_poolformer_s12", drop_rate=0.2)

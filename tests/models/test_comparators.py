@@ -10,8 +10,10 @@ import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 from golden import fill, image
+from specs import build_net, spec_of
 from torch import nn
 
+from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.comparators import pvt, swin_mixer
 from metaformer_ablate.models.comparators.pvt import PVT, PVT_SIZES
 from metaformer_ablate.models.comparators.swin_mixer import SWIN_MIXER_SIZES, SwinMixer
@@ -197,3 +199,20 @@ def test_images_of_another_size_are_refused(name: str) -> None:
 def test_contradictory_stages_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(name, **changes)
+
+
+def test_a_model_of_timm_without_stochastic_depth_is_built_where_none_is_asked_for() -> None:
+    words = ("model.timm=densenet121", "data.image_size=32")
+    assert type(build_net(spec_of(words=words))).__name__ == "DenseNet"
+    with pytest.raises(
+        RequestError, match=r"drop_path is 0\.1, but timm's densenet121 has no stochastic depth; allowed: 0"
+    ):
+        build_net(spec_of(words=(*words, "model.drop_path=0.1")))
+
+
+def test_a_set_of_weights_is_no_model() -> None:
+    """timm's name with a tag builds the model without it: the row would be the plain one under another label."""
+    with pytest.raises(
+        RequestError, match=r"'resnet18.a1_in1k' .a string.; allowed: resnet18; a1_in1k is one of its sets of w"
+    ):
+        spec_of(words=("model.timm=resnet18.a1_in1k",))

@@ -265,3 +265,19 @@ def test_args_of_another_kind_of_model_are_not_kept(home: Path) -> None:
     (Path("v2.py")).write_text((home / "my_net.py").read_text().replace("0.1", "0.2"))
     other = plan("gate", overrides=["model.class=v2.py:MyNet"]).specs["plain"]
     assert other.model.args == {"width": 8, "use_gate": False}, "another version of the class keeps the rows' arguments"
+
+
+def test_a_constructor_may_change_what_it_is_given(home: Path) -> None:
+    """The arguments are part of the id, and one net is built more than once before it is trained."""
+    (home / "lists.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n"
+        "    def __init__(self, widths, *, num_classes, in_chans):\n"
+        "        widths.insert(0, in_chans)\n"
+        "        pairs = zip(widths, [*widths[1:], num_classes])\n"
+        "        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *[nn.Linear(a, b) for a, b in pairs])\n"
+    )
+    spec = own("model.args={widths: [8, 16]}", target="lists.py:Net")
+    before = spec.run_id
+    nets = [build_net(spec) for _ in range(2)]
+    assert spec.run_id == before and spec.with_seed(1).to_dict()["model"]["args"] == {"widths": [8, 16]}
+    assert [[m.in_features for m in net if isinstance(m, torch.nn.Linear)] for net in nets] == [[1, 8, 16]] * 2

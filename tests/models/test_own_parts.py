@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import Result
@@ -430,3 +432,44 @@ def test_code_that_exits_is_an_error(home: Path, ablate: Callable[..., Result], 
     edit(home / "my_parts.py", before, after)
     sentence = refused(ablate("show", "rolling", *WORDS))
     assert re.search(r"cannot be (loaded|built)|cannot run", sentence) and "SystemExit: 0 (my_parts.py" in sentence
+
+
+def test_a_part_may_draw_from_any_generator(home: Path) -> None:
+    """From NumPy's or Python's as from torch's: the seed decides, and nobody else's draws are moved."""
+    edit(
+        home / "my_parts.py",
+        "self.by = site.kernel_size or 1",
+        "import random\n        import numpy\n"
+        "        self.drawn = numpy.random.permutation(99).tolist() + random.sample(range(99), 99)",
+    )
+    edit(home / "my_parts.py", "x.roll(self.by, dims=3)", "x.roll(1, dims=3)")
+
+    def drawn(seed: int) -> list[int]:
+        found: list[int] = build_net(roll_spec().with_seed(seed)).get_submodule("stages.3.blocks.0.token_mixer").drawn
+        return found
+
+    random.seed(5)
+    np.random.seed(5)
+    first = drawn(0)
+    after = random.random(), np.random.random()
+    assert drawn(0) == first != drawn(1)
+    random.seed(5)
+    np.random.seed(5)
+    assert after == (random.random(), np.random.random())
+
+
+def test_linear_layers_are_drawn_as_all_others_unless_the_part_keeps_its_own(home: Path) -> None:
+    edit(
+        home / "my_parts.py",
+        "self.by = site.kernel_size or 1",
+        "self.gate = nn.Linear(2, 2)\n        nn.init.ones_(self.gate.weight)",
+    )
+    edit(home / "my_parts.py", "x.roll(self.by, dims=3)", "x.roll(1, dims=3) * self.gate.weight.sum()")
+    gate = "stages.3.blocks.0.token_mixer.gate"
+    assert build_net(roll_spec()).get_submodule(gate).weight.abs().max() < 0.1
+    edit(
+        home / "my_parts.py", "class Roll(nn.Module):\n", "class Roll(nn.Module):\n    keeps_initialisation = True\n\n"
+    )
+    net = build_net(roll_spec())
+    assert (net.get_submodule(gate).weight == 1).all()
+    assert net.get_submodule("head.fc").weight.abs().max() < 0.1

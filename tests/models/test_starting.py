@@ -47,7 +47,7 @@ def save_as_timm(folder: Path, net: nn.Module, averaged: bool = True) -> Path:
     saver = CheckpointSaver(
         net,
         optimizer,
-        args=Namespace(model="resnet10t", lr=0.1, data_dir="there", opt_betas=None),
+        args=Namespace(model="resnet10t", lr=0.1, model_ema=averaged, model_ema_decay=0.9998, opt_betas=None),
         model_ema=average,
         amp_scaler=NativeScaler("cpu"),
         checkpoint_dir=str(folder),
@@ -222,3 +222,17 @@ def test_a_net_of_ones_own_starts_from_its_own_weights(
     (record,) = list(Store(tmp_path / "results"))
     assert record.data["start"] == {"weights": "as trained", "new": ["head.weight", "head.bias"]}
     assert record.spec()["model"]["new_head"] is True
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("value", [True, False, None, 0.5, 3, "cpu"])
+def test_an_argument_of_the_name_is_no_set_of_weights(value: Any, zipped: bool, tmp_path: Path) -> None:
+    """Else the table would say of plain weights that they are averaged ones."""
+    weights = nn.Linear(2, 2).state_dict()
+    content = {"state_dict": weights, "args": Namespace(model_ema=value, after=1)}
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    assert averaged_in(tmp_path / "w.pt") is None
+    torch.save({**content, "model_ema": weights}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    assert averaged_in(tmp_path / "w.pt") == "model_ema"
+    torch.save({**content, "model_ema": dict(weights)}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    assert averaged_in(tmp_path / "w.pt") == "model_ema"

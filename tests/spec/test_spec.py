@@ -649,3 +649,28 @@ def test_what_the_embeddings_alone_show_of_an_image(recipe: str, pixels: int) ->
 def test_a_comparator_shows_no_field_of_its_embeddings() -> None:
     (vit, *_) = [s for s in plan("imagenet_models", "imagenet").specs.values() if s.model.timm is not None]
     assert vit.model.embedding_field() is None
+
+
+@pytest.mark.parametrize("other", [{"train.epochs": 20}, {"train.steps": 20, "train.warmup_steps": 0}])
+def test_a_factor_of_epochs_beside_a_length_is_refused(other: dict[str, Any]) -> None:
+    """Neither would say which of them counts."""
+    with pytest.raises(RequestError, match=r"epoch_factor is 3 and train\.(epochs|steps) is 20; allowed: one of them"):
+        build({**other, "train.epoch_factor": 3})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"data.name": "camvid", "train.devices": 2},
+            r"leaves 1 images to evaluate on; train.devices x .* is 2; allowed",
+        ),
+        (
+            {"data.name": "camvid", "data.train_images": 9, "train.batch_size": 2},
+            "leaves 0 images to evaluate on; allowed",
+        ),
+    ],
+)
+def test_each_device_has_an_image_to_evaluate_on(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        build({"data.evaluate_on": "holdout", "data.train_images": 12, **settings}, recipe="camvid_semantic_fpn")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from torch import nn
@@ -68,14 +69,22 @@ def build_timm(
     import timm
 
     check_timm_name(name)
-    shape: dict[str, Any] = {"in_chans": in_chans, "num_classes": num_classes, "drop_path_rate": drop_path, **args}
-    try:
+    shape: dict[str, Any] = {"in_chans": in_chans, "num_classes": num_classes, **args}
+    rate = {"drop_path_rate": drop_path}
+    # Convolutional networks take any size and no argument for it; models without stochastic depth take no rate.
+    tries: list[dict[str, Any]] = [{"img_size": image_size, **rate}, rate]
+    tries += [{"img_size": image_size}, {}] if drop_path == 0 else []
+    while True:
         try:
-            return timm.create_model(name, pretrained=False, **{"img_size": image_size, **shape})
-        except TypeError:  # convolutional networks take any size and no argument for it
-            return timm.create_model(name, pretrained=False, **shape)
-    except Exception as error:  # whatever timm's code makes of an argument
-        if not args:
-            raise
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise RequestError(f"model.timm is {name!r}, which cannot be built with {dict(args)}: {said}") from None
+            return timm.create_model(name, pretrained=False, **deepcopy(tries.pop(0) | shape))
+        except Exception as error:  # whatever timm's code makes of an argument
+            if isinstance(error, TypeError) and tries:
+                continue
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            if "'drop_path_rate'" in said and "drop_path_rate" not in args:
+                raise RequestError(
+                    f"model.drop_path is {drop_path:g}, but timm's {name} has no stochastic depth; allowed: 0"
+                ) from None
+            if not args:
+                raise
+            raise RequestError(f"model.timm is {name!r}, which cannot be built with {dict(args)}: {said}") from None
