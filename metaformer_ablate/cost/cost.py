@@ -56,6 +56,7 @@ def _counted(spec: RunSpec, tried: bool) -> Cost:
 def _counted_on(spec: RunSpec, device: torch.device, tried: bool) -> Cost:
     part = task_of(spec).part("net")
     net = part.build_net(spec, device=device if tried else None)
+    net.eval()  # the shapes of its maps are found by one image, of which no batch norm can have statistics
     parts = part.cost_parts(net, spec)
     if device.type != "cpu":
         parts = [CostPart(p.name, p.module.to(device), tuple(x.to(device) for x in p.inputs)) for p in parts]

@@ -145,6 +145,7 @@ def open_data(run: RunSections, folder: DataFolder, device: torch.device) -> Det
         evaluated = "train"
         held = positions["train"] % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
         positions = {"evaluation": positions["train"][held], "train": positions["train"][~held]}
+        _check_held(splits["train"], positions["evaluation"])
     positions["train"] = positions["train"][kept[positions["train"]]]
     if len(positions["train"]) < run.train.batch_size:
         raise RequestError(
@@ -209,6 +210,16 @@ def check_splits(place: CocoLocation, splits: dict[str, CocoSplit], data: DataSp
         )
     if not (~evaluation.crowds).any():
         raise RequestError(f"{evaluation.path}: has no box to evaluate on; allowed: annotations that are no crowds")
+
+
+def _check_held(split: CocoSplit, held: NDArray[np.int64]) -> None:
+    """Raises RequestError where nothing is annotated in the images that are held out."""
+    image = np.repeat(np.arange(len(split)), np.diff(split.first))
+    if not (~split.crowds & np.isin(image, held)).any():
+        raise RequestError(
+            f"{split.path}: its {len(held)} held-out images (data.evaluate_on=holdout, every {HOLDOUT_EVERY}th) have "
+            f"no box to evaluate on; allowed: annotations that are no crowds"
+        )
 
 
 def trained_on(split: CocoSplit) -> tuple[NDArray[np.bool_], list[str]]:

@@ -52,7 +52,8 @@ class RegionAlign(MultiScaleRoIAlign):
         pooled = first.new_zeros((len(regions), first.shape[1], *self.output_size))
         for level, (name, scale) in enumerate(zip(self.featmap_names, self.scales, strict=True)):
             there = (levels == level).nonzero().squeeze(1)
-            found = roi_align(x[name], regions[there].to(x[name]), self.output_size, scale, aligned=True)
+            # In bf16 a coordinate above 512 would be a multiple of 4: both are float32, which autocast makes them, too.
+            found = roi_align(x[name].float(), regions[there].float(), self.output_size, scale, aligned=True)
             pooled = pooled.index_copy(0, there, found.to(pooled))
         return pooled
 

@@ -90,6 +90,9 @@ class Transform:
         height, width = self.size(truth.size)
         scale = np.array([width / truth.size[1], height / truth.size[0]] * 2)
         boxes = (truth.boxes * scale).clip(0, [width, height] * 2)
+        # Of a box that grazes the edge so little may be left that it is none in float32.
+        seen = (boxes[:, 2:] - boxes[:, :2] >= 1e-3).all(axis=1)
+        truth, boxes = truth.take(seen), boxes[seen]
         if mirrored:
             boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
         target: dict[str, Any] = {

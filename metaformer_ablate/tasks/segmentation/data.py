@@ -224,6 +224,11 @@ def open_data(run: RunSections, folder: DataFolder, device: torch.device) -> Seg
     data, task = run.data, settings_of(run)
     if data.classes > MOST_CLASSES:
         raise RequestError(f"data.num_classes is {data.classes}; allowed in segmentation: at most {MOST_CLASSES}")
+    if task.first_class is not None and not data.in_memory and task.first_class + data.classes > IGNORE:
+        raise RequestError(
+            f"task.first_class is {task.first_class} and data.num_classes is {data.classes}, but a pixel of {IGNORE} "
+            f"counts for nothing; allowed: classes below {IGNORE}"
+        )
     if task.crop is None and task.exact_size is None and (task.ratio is not None or not data.in_memory):
         raise RequestError(
             "task.crop and task.exact_size are null, and images of many sizes make no batch; allowed: one of them"

@@ -19,7 +19,7 @@ Arrays = Mapping[str, "NDArray[Any]"]
 
 def share_of(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
     """[..., classes] pixels -> percent: IoU of intersection and union. NaN for a class with no pixel in the whole."""
-    return np.where(whole > 0, 100 * part / np.maximum(whole, 1), np.nan)
+    return np.where(whole > 0, 100.0 * part.astype(np.float64) / np.maximum(whole, 1), np.nan)
 
 
 def mean_of_present(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from metaformer_ablate.models.spec import PRETRAINING_SIZE
 from metaformer_ablate.settings.schema import (
@@ -64,6 +64,14 @@ class SegmentationSpec(Strict):
     )
     head_dropout: Probability = setting(0.1, "a number of at least 0 and below 1")
 
+    @field_validator("head_norm")
+    @classmethod
+    def _divides_the_channels(cls, value: str, info: ValidationInfo) -> str:
+        channels = info.data.get("head_channels", 8)
+        if value == "group_norm" and channels % max(1, channels // 8):
+            raise ValueError("allowed: batch_norm, or group_norm with task.head_channels a multiple of 8")
+        return value
+
     @property
     def head_groups(self) -> int | None:
         """Groups of the head's GroupNorm; None for batch norm."""
@@ -76,22 +84,27 @@ def settings_of(run: RunSections) -> SegmentationSpec:
     return run.task
 
 
+def _resized_size(run: RunSections) -> tuple[int, int] | None:
+    """Height and width that every image is resized to before a crop and `eval_multiple`; None where they differ."""
+    task, pixels = settings_of(run), run.data.image_size
+    if task.exact_size is not None:
+        return task.exact_size[0], task.exact_size[1]
+    return (pixels, pixels) if run.data.in_memory and task.scale is None and pixels is not None else None
+
+
 def evaluated_size(run: RunSections) -> tuple[int, int] | None:
     """Height and width that every evaluated image has when the net sees it; None where they differ."""
-    task = settings_of(run)
-    size, pixels = task.exact_size, run.data.image_size
-    if size is None and run.data.in_memory and task.scale is None and pixels is not None:
-        size = pixels, pixels
+    size, multiple = _resized_size(run), settings_of(run).eval_multiple
     if size is None:
         return None
-    height, width = (-(-side // task.eval_multiple) * task.eval_multiple for side in size)
+    height, width = (-(-side // multiple) * multiple for side in size)
     return height, width
 
 
 def net_size(run: RunSections) -> tuple[int, int] | None:
-    """Height and width of all that the net ever sees; None where they differ."""
-    size, crop = evaluated_size(run), settings_of(run).crop
-    return size if crop is None or crop == size else None
+    """Height and width of all that the net ever sees; None where they differ, in training and evaluation too."""
+    size = evaluated_size(run)
+    return size if (settings_of(run).crop or _resized_size(run)) == size else None
 
 
 def counted_size(run: RunSections) -> tuple[int, int]:

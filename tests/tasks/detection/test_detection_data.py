@@ -321,3 +321,31 @@ def test_runs_that_see_the_same_images_share_them() -> None:
     for settings in ({"task.short_side": 63}, {"data.flip": False}):
         assert key != data_key(coco_spec(**settings))
     assert key != data_key(coco_spec("coco_mask_rcnn"))
+
+
+def test_nothing_to_evaluate_on_of_what_is_held_out_is_refused(root: Path) -> None:
+    """COCO's evaluation would give an AP of -1, which is no percentage."""
+    held = opened(root, **{"data.evaluate_on": "holdout"}).evaluation.examples
+    ids = {held.truth(i).image_id for i in range(len(held))}
+    change(annotation_file(root), annotations=lambda e: [x for x in e if x["image_id"] not in ids])
+    said = sentence(root, **{"data.evaluate_on": "holdout"})
+    assert "its 1 held-out images (data.evaluate_on=holdout, every 10th) have no box to evaluate on" in said
+
+
+def test_of_a_box_that_grazes_the_edge_nothing_is_trained_on(root: Path) -> None:
+    """It is more than nothing in the annotation's numbers, and nothing in those of the net."""
+    truth = opened(root).train.examples.truth(0)
+    width = truth.size[1]
+    grazing = np.array([[width - 1e-8, 2, width + 9, 20]])
+    more = dataclasses.replace(
+        truth.take(~truth.crowds),
+        boxes=np.concatenate([truth.boxes[~truth.crowds], grazing]),
+        labels=np.append(truth.labels[~truth.crowds], 0),
+        areas=np.append(truth.areas[~truth.crowds], 180.0),
+        crowds=np.append(truth.crowds[~truth.crowds], False),
+        codes=None,
+    )
+    transform = opened(root).train.transform
+    for mirrored in (False, True):
+        found, wanted = (transform.target(t, mirrored) for t in (more, truth))
+        assert torch.equal(found["boxes"], wanted["boxes"]) and torch.equal(found["labels"], wanted["labels"])

@@ -121,3 +121,16 @@ def test_mask_targets_are_zeros_and_ones_of_the_right_box() -> None:
     found = mask_targets(masks, boxes, torch.tensor([0, 1]), 28)
     assert torch.equal(found[0], (torch.arange(28) < 14).float().expand(28, 28))
     assert torch.equal(found[1], (torch.arange(28) >= 10).float()[:, None].expand(28, 28))
+
+
+def test_regions_keep_their_place_in_bf16() -> None:
+    """A coordinate above 1024 would be a multiple of 8 in bf16."""
+    strides = (4, 8, 16, 32)
+    maps = {str(i): torch.randn(1, 8, 1344 // stride, 1344 // stride) for i, stride in enumerate(strides)}
+    boxes = [torch.tensor([[1210.3, 612.7, 1231.8, 640.1], [1030.0, 1100.0, 1300.0, 1322.0]])]
+    rounded = {name: level.bfloat16() for name, level in maps.items()}
+    align = RegionAlign(strides, 7)
+    wanted = align({name: level.float() for name, level in rounded.items()}, boxes, [(1344, 1344)])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = align(rounded, boxes, [(1344, 1344)])
+    torch.testing.assert_close(found.float(), wanted, rtol=1e-2, atol=1e-2)

@@ -244,6 +244,10 @@ def test_sizes_that_make_no_batch_are_refused(tmp_path: Path) -> None:
         ({"task.exact_size": [32, 64], "task.crop": None}, (32, 64)),
         ({"data.name": "scenes_segmentation", "data.image_size": 64, "task.crop": None}, (64, 64)),
         ({"data.name": "scenes_segmentation", "data.image_size": 64, "task.crop": [32, 32]}, None),
+        # Trained on as they are, evaluated at the next multiple of 16.
+        ({"task.exact_size": [30, 60], "task.crop": None}, None),
+        ({"data.name": "scenes_segmentation", "data.image_size": 72, "task.crop": None}, None),
+        ({"task.exact_size": [30, 60], "task.crop": [32, 64]}, (32, 64)),
     ],
 )
 def test_the_size_that_a_net_always_sees(over: dict[str, Any], wanted: tuple[int, int] | None) -> None:
@@ -252,3 +256,20 @@ def test_the_size_that_a_net_always_sees(over: dict[str, Any], wanted: tuple[int
     random = run.model.model_copy(update={"token_mixer": ("random",) * 4})
     why = task_of(run).not_applicable(run.model_copy(update={"model": random}))
     assert (why is None) == (wanted is not None)
+
+
+def test_no_class_is_called_as_what_counts_for_nothing(tmp_path: Path) -> None:
+    with pytest.raises(
+        RequestError, match=r"first_class is 1 and data.num_classes is 255, but a pixel of 255 counts for"
+    ):
+        opened(tmp_path, **{"task.first_class": 1, "data.num_classes": 255})
+
+
+@pytest.mark.parametrize(("channels", "fits"), [(24, True), (6, True), (20, True), (28, False)])
+def test_the_groups_of_the_head_divide_its_channels(channels: int, fits: bool) -> None:
+    over = {"task.head_channels": channels, "task.head_norm": "group_norm"}
+    if fits:
+        assert spec(**over).task is not None
+    else:
+        with pytest.raises(RequestError, match=r"group_norm with task.head_channels a multiple of 8"):
+            spec(**over)

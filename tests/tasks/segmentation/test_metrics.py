@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from metaformer_ablate.tasks.segmentation.metrics import at_chance, measure
+from metaformer_ablate.tasks.segmentation.metrics import at_chance, measure, share_of
 from metaformer_ablate.tasks.segmentation.module import count, summed_loss
 from metaformer_ablate.tasks.segmentation.predictions import check, per_image, same_images
 from metaformer_ablate.tasks.segmentation.transforms import IGNORE
@@ -87,3 +87,9 @@ def test_arrays_that_do_not_fit_together_are_refused(change, sentence: str) -> N
     change(arrays)
     with pytest.raises(ValueError, match=sentence):
         check(arrays)
+
+
+def test_pixels_of_large_images_do_not_overflow() -> None:
+    """Records hold counts of 32 bits; a hundred times 43 million is more."""
+    pixels = np.array([45_000_000, 10], dtype=np.uint32)
+    assert share_of(pixels, np.array([60_000_000, 40], dtype=np.uint32)).tolist() == [75.0, 25.0]

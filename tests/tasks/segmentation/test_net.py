@@ -6,9 +6,11 @@ import math
 
 import pytest
 import torch
+from specs import spec_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metaformer_ablate.cost.cost import count
 from metaformer_ablate.cost.counting import count_parts
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.tasks.segmentation.net import Head, Neck, build_net, cost_parts, initialise
@@ -128,3 +130,9 @@ def test_the_paper_s_size_is_counted_part_by_part() -> None:
     found = {name: round(macs / 1e9, 1) for name, macs in cost.macs_by_part.items()}
     assert found["backbone"] == 9.5 and found["neck"] == 13.4 and found["head"] == pytest.approx(8.1, abs=0.15)
     assert sum(cost.macs_by_part.values()) == cost.macs
+
+
+def test_costs_of_a_batch_norm_on_a_map_of_one_token() -> None:
+    """One image has no statistics there: counting is no training."""
+    words = ("model.norm=batch_norm", "data.image_size=32")
+    assert count(spec_of(words=words, recipe="scenes_segmentation")).macs > 0
