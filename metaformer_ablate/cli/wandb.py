@@ -71,7 +71,14 @@ def sweep_command(
     from metaformer_ablate.models.user_components import own_parts_file
     from metaformer_ablate.spec.experiment import find, load_experiment, load_recipe
     from metaformer_ablate.spec.plan import plan
-    from metaformer_ablate.tracking.sweep_file import check_axes, read_axes, register, sweep_file, with_whole_path
+    from metaformer_ablate.tracking.sweep_file import (
+        check_axes,
+        names_relative_files,
+        read_axes,
+        register,
+        sweep_file,
+        with_whole_path,
+    )
 
     name, overrides = one_name(words, "experiment")
     under = recipe or "digits"
@@ -83,14 +90,16 @@ def sweep_command(
         logger.info(f"{check_axes(name, under, parameters)} combinations, over the baseline of {name}")
     else:
         chosen = plan(name, under, overrides)
-        for row, why in chosen.not_applicable.items():
+        for row, why in chosen.all_reasons().items():
             logger.info(f"left out: row {row!r} is not applicable: {why}")
-        parameters = {"row": list(chosen.specs)}
+        parameters = {"row": [row for row, _ in chosen.everything()]}
     folder = DataFolder.choose(data)
     # Whole paths: an agent may be started in any folder, where a name could mean another file, or none.
     command = [sys.executable, "-P", "-m", "metaformer_ablate", "trial", str(find(name, "experiment").resolve())]
     if (parts := own_parts_file()) is not None:
         command = ["${env}", f"ABLATE_PARTS={parts.resolve()}", *command]
+    if names_relative_files(load_experiment(name), load_recipe(under)):
+        command += ["--folder", str(Path.cwd())]
     command += [with_whole_path(word) for word in overrides]
     command += ["--recipe", str(find(under, "recipe").resolve())]
     command += ["--results", str(store_of(results).path.resolve())]
@@ -128,12 +137,14 @@ _TRIAL_EXAMPLES = examples(
     shell_complete=complete_one_experiment,
 )
 @click.option("--config-json", metavar="FILE", help="Settings as JSON, keys dotted or nested: row, seed, recipe, ...")
+@click.option("--folder", metavar="DIR", help="Stand in this folder: all other relative paths are of it.")
 @options("recipe", "results", "data", "device", "keep-checkpoints", "checkpoint-seconds")
 @click.option("--retry-failed", is_flag=True, help="Train a failed run again.")
 @options("wandb")
 def trial_command(
     words: tuple[str, ...],
     config_json: str | None,
+    folder: str | None,
     recipe: str | None,
     results: str | None,
     data: str | None,
@@ -157,15 +168,21 @@ def trial_command(
     from metaformer_ablate.tracking.trial import plan_of, read_trial, split_trial
 
     not_negative("--checkpoint-seconds", checkpoint_seconds)
+    config = Path(config_json) if config_json else None
+    if folder is not None:
+        config = config and config.absolute()
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise RequestError(f"--folder {folder}: cannot be entered: {error.strerror}") from None
     everything, project = names_and_project(words, wandb)
     names, settings = split_trial(everything)
     name, others = one_name(names, "experiment")
-    trial = read_trial([*settings, *others], Path(config_json) if config_json else None, recipe)
+    trial = read_trial([*settings, *others], config, recipe)
     chosen, row = plan_of(name, trial)
-    only = replace(chosen, specs={row: chosen.specs[row]}, combinations=())
     overrides = as_words(trial.overrides)
-    store, folder = store_of(results), DataFolder.choose(data)
-    jobs, _ = plan_jobs([only], [trial.seed], store, folder, retry_failed)
+    store, of_data = store_of(results), DataFolder.choose(data)
+    jobs, _ = plan_jobs([chosen], [trial.seed], store, of_data, retry_failed)
     warn_problems(store)
     store.problems.clear()
     label = f"{chosen.experiment.name}/{row}"
@@ -177,7 +194,7 @@ def trial_command(
         return _tell(job, store)
     labels = {"recipe": chosen.recipe.name, "overrides": overrides, "agent": in_agent()}
     options = {"keep_checkpoints": keep_checkpoints, "checkpoint_seconds": checkpoint_seconds}
-    work = partial(_trial, job, bool(jobs), store, folder, device, options, project, labels if tracked else None)
+    work = partial(_trial, job, bool(jobs), store, of_data, device, options, project, labels if tracked else None)
     return work() if os.environ.get("ABLATE_WORKERS") == "0" else run_supervised(work)
 
 

@@ -54,6 +54,10 @@ class Plan:
         together = [(each.row.name, each.spec) for each in self.combinations if each.spec is not None]
         return [*self.specs.items(), *together]
 
+    def all_reasons(self) -> dict[str, str]:
+        """Name of each row and each combination that makes no sense under the recipe, and why."""
+        return {**self.not_applicable, **{each.row.name: each.why for each in self.combinations if each.why}}
+
     def spec(self, row: str, seed: int) -> RunSpec:
         return self.specs[row].with_seed(seed)
 

@@ -72,11 +72,17 @@ class StopRequest:
 
 
 class PatientStop(StopRequest):
-    """Asked twice is asked once: where a signal may come by two ways, and another process is there to kill this one."""
+    """Asked twice is asked once: where a signal may come by two ways, and another process is there to kill this one.
+
+    The second may come while the first is handled, between any two lines here.
+    """
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.number is None:
-            super()._handle(number, frame)
+        if self.number is not None:
+            return
+        self.number = number
+        if not self.polled:
+            raise Interrupted(number)
 
 
 def isolate_children() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.models.spec import FROM_RECIPE
 from metaformer_ablate.settings.yaml_reader import parse
+from metaformer_ablate.spec.experiment import Experiment, Recipe
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.words import as_words, is_text, read_value
 
@@ -66,6 +67,15 @@ def _whole_path(key: str, value: str) -> str:
     """The value of a setting that names a file; one that names a recipe or a module stays."""
     of_file = ".py:" in value if key == "model.class" else not value.startswith(FROM_RECIPE)
     return str(Path(value).resolve()) if of_file else value
+
+
+def names_relative_files(experiment: Experiment, recipe: Recipe) -> bool:
+    """Whether the settings of an experiment or its recipe name a file that is found from the folder one stands in."""
+    layers = [recipe.layer, experiment.layer, *experiment.under.values()]
+    for row in experiment.rows.values():
+        layers += [row.layer, *row.under.values()]
+    named = ((key, layer.values[key]) for layer in layers for key in _FILES if layer.values.get(key))
+    return any(isinstance(value, str) and _whole_path(key, value) != value for key, value in named)
 
 
 def sweep_file(title: str, parameters: Mapping[str, Sequence[Any]], command: Sequence[str], **of_sweep: Any) -> str:

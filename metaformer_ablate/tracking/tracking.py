@@ -111,7 +111,10 @@ class Tracking:
 
         One that is open already in this process, as that of a trial, is given and left open.
         """
-        if how is None or self._open is not None:
+        if how is None:  # the run that a trial starts from is not the trial's
+            yield None
+            return
+        if self._open is not None:
             yield self._open
             return
         rows = list(how.get("rows") or ())

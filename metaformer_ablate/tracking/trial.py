@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +129,14 @@ def _value(path: str, text: str) -> Any:
 
 
 def plan_of(experiment: str, trial: Trial) -> tuple[Plan, str]:
-    """The plan that a trial is of, and the row. As in `ablate run`, overrides are for all rows."""
+    """The plan of one row or combination of rows that a trial is of, and its name. As in `ablate run`, overrides are
+    for all rows."""
     chosen = plan(experiment, trial.recipe, trial.layer(), baseline_only=trial.row is None)
     row = chosen.experiment.baseline if trial.row is None else trial.row
     where = trial.where.get("row", chosen.experiment.source)
-    if row not in chosen.experiment.rows:
-        raise RequestError(f"{where}: {unknown('row', row, chosen.experiment.rows)}")
-    if row in chosen.not_applicable:
-        raise RequestError(f"{where}: row {row!r} is not applicable: {chosen.not_applicable[row]}")
-    return chosen, row
+    specs, reasons = dict(chosen.everything()), chosen.all_reasons()
+    if row not in {**specs, **reasons}:
+        raise RequestError(f"{where}: {unknown('row', row, {**specs, **reasons})}")
+    if row in reasons:
+        raise RequestError(f"{where}: row {row!r} is not applicable: {reasons[row]}")
+    return replace(chosen, specs={row: specs[row]}, combinations=()), row

@@ -21,6 +21,7 @@ import yaml
 from conftest import REPOSITORY, TINY_WORDS, Result, command
 from disturbed import StopAfter
 from offline_wandb import PRIVATE, OfflineRun, offline_runs
+from own_net import WORDS, write_net
 from specs import fake_record, seal, spec_of
 
 from metaformer_ablate.errors import RequestError
@@ -32,7 +33,7 @@ from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
-from metaformer_ablate.system.signals import StopRequest
+from metaformer_ablate.system.signals import PatientStop, StopRequest
 from metaformer_ablate.tracking import sent, tracker, tracking
 from metaformer_ablate.tracking.tracking import Tracking
 from metaformer_ablate.tracking.trial import plan_of, read_trial, split_trial
@@ -126,6 +127,25 @@ def test_a_run_its_record_and_the_table(ablate: Ablate, one: str, tmp_path: Path
         (content,) = (path.read_bytes() for path in run.folder.glob("*.wandb"))
         for private in (str(tmp_path), sys.executable, str(REPOSITORY)):
             assert private.encode() not in content, private
+
+
+def test_the_run_that_a_trial_starts_from_is_not_logged_into_the_trials(ablate: Ablate, tmp_path: Path) -> None:
+    """W&B drops steps that lie behind: of the trial's own history nothing would be left."""
+    recipes = tmp_path / "experiments" / "recipes"
+    recipes.mkdir(parents=True)
+    for name, epochs, start in (("first", 3, ""), ("second", 2, "init_from: 'recipe:first', ")):
+        (recipes / f"{name}.yaml").write_text(
+            f"title: {name}\ndata: {{name: digits, image_size: 8}}\n"
+            f"train: {{epochs: {epochs}, batch_size: 64, warmup_epochs: 0}}\n"
+            f"model: {{{start}size: t5, layer_scale: 0.1, drop_path: 0, stem: {{kernel: 3, stride: 1, padding: 1}}}}\n"
+        )
+    done = ablate("trial", "pooling_size", "row=pool5", "--recipe", "second", "--wandb", "p")
+    assert done.code == 0, done.err
+    store = Store(tmp_path / "results")
+    (run,) = offline_runs(tmp_path)
+    record = store.find(plan("pooling_size", str(recipes / "second.yaml")).spec("pool5", 0).run_id)
+    assert len(store.ids()) == 2 and run.exit_code == 0
+    check_told(run, record)
 
 
 def test_without_the_option_nothing_is_told(ablate: Ablate, one: str, tmp_path: Path) -> None:
@@ -568,6 +588,23 @@ def test_signals_are_handed_on_and_asking_twice_by_two_ways_is_asking_once(numbe
     assert process.returncode == 128 + number
 
 
+def test_a_signal_within_the_handling_of_another_is_the_same_one() -> None:
+    class Interrupted(PatientStop):
+        """Is asked again as soon as it has seen that nobody had asked."""
+
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if name == "number" and value is None and "again" not in self.__dict__:
+                self.again = True
+                self._handle(signal.SIGTERM, None)
+            return value
+
+    stop = Interrupted()
+    stop.polled = 1
+    stop._handle(signal.SIGTERM, None)
+    assert stop()
+
+
 def test_the_second_ctrl_c_kills() -> None:
     process = supervise("signal.signal(signal.SIGINT, signal.SIG_IGN); print(1, flush=True); time.sleep(30)")
     assert process.stdout is not None
@@ -652,6 +689,40 @@ def test_a_sweep_file_takes_along_what_lies_in_the_folder(ablate: Ablate, tmp_pa
     called = yaml.safe_load(done.out)["command"]
     assert called[:3] == ["${env}", f"ABLATE_PARTS={tmp_path / 'parts.yaml'}", sys.executable]
     assert f"model.init_from={tmp_path / 'w.pt'}" in called
+
+
+def test_files_that_an_experiment_names_are_found_from_any_folder(ablate: Ablate, tmp_path: Path) -> None:
+    """An experiment as `ablate init --model` writes it names its class from the folder one stands in."""
+    mine, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+    mine.mkdir(), elsewhere.mkdir()
+    write_net(mine)
+    done = ablate("sweep", "gate", *WORDS, cwd=mine)
+    assert done.code == 0, done.err
+    called = yaml.safe_load(done.out)["command"][:-2]
+    assert called[called.index("--folder") + 1] == str(mine)
+    (elsewhere / "c.json").write_text('{"row": "plain"}')
+    words = called[called.index("trial") :]
+    ended = ablate(*words, "--config-json", "c.json", cwd=elsewhere)
+    assert ended.code == 0, ended.err
+    assert len(list(Store(mine / "results"))) == 1
+    gone = [str(tmp_path / "gone") if word == str(mine) else word for word in words]
+    said = ablate(*gone, "--config-json", "c.json", cwd=elsewhere).sentence
+    assert said == f"--folder {tmp_path / 'gone'}: cannot be entered: No such file or directory"
+    assert "--folder" not in ablate("sweep", "pooling_size", cwd=mine).out
+
+
+def test_a_sweep_has_the_combinations_of_rows_too(ablate: Ablate, tmp_path: Path) -> None:
+    (tmp_path / "pairs.yaml").write_text(
+        "title: Pairs\nbaseline: a\ninteractions: [[b, c]]\nrows:\n  a: {label: A}\n"
+        "  b: {label: B, set: {model.activation: relu}}\n  c: {label: C, set: {model.norm: batch_norm}}\n"
+    )
+    done = ablate("sweep", "pairs.yaml", *TINY_WORDS)
+    assert yaml.safe_load(done.out)["parameters"]["row"]["values"] == ["a", "b", "c", "b+c"]
+    ended = ablate("trial", "pairs.yaml", "row=b+c", *TINY_WORDS)
+    assert ended.code == 0 and "pairs/b+c seed 0: top-1" in ended.out, ended.err
+    shown = ablate("table", "pairs.yaml", *TINY_WORDS, "--json").json["interactions"]
+    assert [run["status"] for run in shown[0]["runs"]] == ["ok"]
+    assert "unknown row 'c+b'" in ablate("trial", "pairs.yaml", "row=c+b", *TINY_WORDS).sentence
 
 
 def test_rows_that_are_not_applicable_are_left_out(ablate: Ablate) -> None:
