@@ -135,11 +135,10 @@ class Experiment:
         """The runs of each row, one per seed: `run_id`, `seed`, `status` (missing, running, ok, diverged, failed or
         stale) and `record`. By default of all seeds that have a record."""
         wanted = seeds_of(seeds) or seeds_with_records(self.plan, self.store)
-        found = {}
-        for row, spec in self.plan.specs.items():
-            fingerprint = self.data.fingerprint(spec.data.name, spec.data.reader)
-            found[row] = run_states(spec, wanted, self.store, fingerprint)
-        return found
+        return {row: self._states(spec, wanted) for row, spec in self.plan.specs.items()}
+
+    def _states(self, spec: RunSpec, seeds: Sequence[int]) -> list[RunState]:
+        return run_states(spec, seeds, self.store, self.data.fingerprint(spec.data.name, spec.data.reader))
 
     def counts(self) -> dict[str, Cost]:
         """What each row costs for one image of the recipe: {row: parameters, multiply-adds, ...} (`Cost`)."""
@@ -187,8 +186,8 @@ class Experiment:
             raise KeyboardInterrupt(stop.advice) from None
         failed = [
             describe_ending(state.run_id, f"{row} seed {state.seed}", state.status, self.store, "retry_failed=True")
-            for row, states in self.states(wanted).items()
-            for state in states
+            for row, spec in self.plan.everything()
+            for state in self._states(spec, wanted)
             if state.status == "failed"
         ]
         for warning in [ended.why, *failed]:

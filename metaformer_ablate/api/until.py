@@ -39,19 +39,36 @@ def train_until(
     begun = train_missing(plans, range(first), store, data, execution, view(), **how)
     if begun.why:
         return begun
-    seeds: dict[str, range] = {}
     for each in experiments:
         counts = read_seed_counts(each.plan, store) or _decide(each, until, first, most)
         if counts is None:
             return begun
-        for row, spec in each.plan.everything():
-            before = len(seeds.get(spec.run_id, ()))
-            seeds[spec.run_id] = range(max(before, counts.seeds[row]))
         more = {row: n for row, n in counts.seeds.items() if n > first and row != each.baseline}
         said = ", ".join(f"{row} {n}" for row, n in more.items())
         logger.info(f"{each.name}: {f'more than {first} seeds for {said}' if more else f'{first} seeds are enough'}")
+    seeds = seeds_so_far(experiments, until, first, most)
     ended = train_missing(plans, seeds, store, data, execution, view(), **how)
     return Ended([*begun.jobs, *ended.jobs], ended.why)
+
+
+def is_decided(experiment: Experiment) -> bool:
+    """Whether it is written down how many seeds each row of an experiment gets."""
+    return read_seed_counts(experiment.plan, experiment.store) is not None
+
+
+def seeds_so_far(experiments: Sequence[Experiment], until: float, first: int, most: int) -> dict[str, range]:
+    """The seeds of each run, by its id of seed 0: those that were decided, else the first ones.
+
+    Raises RequestError where they were decided with another `until`, `first` or `most`.
+    """
+    seeds: dict[str, range] = {}
+    for each in experiments:
+        _check_same(each, until, first, most)
+        counts = read_seed_counts(each.plan, each.store)
+        for row, spec in each.plan.everything():
+            number = first if counts is None else counts.seeds[row]
+            seeds[spec.run_id] = range(max(len(seeds.get(spec.run_id, ())), number))
+    return seeds
 
 
 def _check_same(experiment: Experiment, until: float, first: int, most: int) -> None:

@@ -125,7 +125,8 @@ def _lines(tree: dict[str, Any], owners: Mapping[str, ClaimOwner | None], whole:
     parts = [f"{running} running", *([f"{starting} starting"] if starting else [])]
     if tree["left"] is not None:
         begun = running + starting + len(tree["interrupted"])
-        parts.append(f"{max(0, tree['left'] - begun)} not begun")
+        most = "up to " if whole and len(tree["sweeps"]) > 1 else ""  # sweeps that share runs each count them
+        parts.append(f"{most}{max(0, tree['left'] - begun)} not begun")
     lines = [f"{tree['results']}: {counts}; {', '.join(parts)}"]
     for sweep in tree["sweeps"]:
         where = f"sweep on {sweep['host']} (pid {sweep['pid']}) since {_local(sweep['since'])}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from metaformer_ablate.api.experiment import Experiment
     from metaformer_ablate.api.table import ResultTable
     from metaformer_ablate.records.store import Store
+    from metaformer_ablate.sweep.jobs import Seeds
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ def run_command(
     """
     from metaformer_ablate.api.experiment import Experiment
     from metaformer_ablate.api.training import train_missing, view
-    from metaformer_ablate.api.until import train_until
+    from metaformer_ablate.api.until import seeds_so_far, train_until
     from metaformer_ablate.data.folder import DataFolder
     from metaformer_ablate.spec.plan import plan
     from metaformer_ablate.statistics.two_stage import check_until
@@ -95,7 +97,8 @@ def run_command(
         experiments = [experiment.tuned() for experiment in experiments]
         plans = [experiment.plan for experiment in experiments]
     if dry_run:
-        _tell_plan(experiments, wanted, retry_failed, as_json)
+        so_far = wanted if until is None else seeds_so_far(experiments, until, first, most)
+        _tell_plan(experiments, wanted, so_far, retry_failed, as_json)
         return 0
     tracking, tracked = Tracking(), None
     if project is not None:
@@ -106,14 +109,14 @@ def run_command(
         ended = train_missing(plans, wanted, store, folder, execution, view(), **how)
     else:
         ended = train_until(experiments, until, first, most, execution, view, **how)
-    tables = [experiment.table(seeds=wanted if until is None else None) for experiment in experiments]
+    tables = [experiment.table(seeds=_shown(experiment, wanted, until is not None)) for experiment in experiments]
     if tracked is not None:
         for chosen, table in zip(plans, tables, strict=True):
             tracking.log_table(tracked, table.to_json(), chosen, store)
     if not as_json:
         whole = out_width() is None
         click.echo("\n".join(table.to_text(notes=whole) for table in tables), nl=False)
-    runs = _runs(tables, as_json, to_run=0)
+    runs = _runs(tables, as_json)
     _tell_endings(tables, runs, {job.spec.run_id for job in ended.jobs}, store)
     return 1 if ended.why or any(run["status"] == "failed" for run in runs) else 0
 
@@ -127,7 +130,7 @@ def _tell_endings(
     names = {
         run.run_id: f"{table.experiment}/{row.name} seed {run.seed}"
         for table in reversed(tables)
-        for row in table.rows
+        for row in (*table.rows, *(table.interactions or ()))
         for run in row.runs
     }
     for run in runs:
@@ -145,9 +148,12 @@ def _check_hours(hours: float | None, execution: Execution) -> None:
         raise RequestError(f"--max-hours: Slurm's queue says when runs begin; to end by then, give {deadline}")
 
 
-def _tell_plan(experiments: Sequence[Experiment], seeds: tuple[int, ...], retry_failed: bool, as_json: bool) -> None:
-    """What would be trained, and about how long it would take."""
+def _tell_plan(
+    experiments: Sequence[Experiment], wanted: tuple[int, ...], seeds: Seeds, retry_failed: bool, as_json: bool
+) -> None:
+    """What would be trained of `seeds`, which are `wanted` or those of `--until` so far, and how long it would take."""
     from metaformer_ablate.api.training import announce
+    from metaformer_ablate.api.until import is_decided
     from metaformer_ablate.sweep.jobs import plan_jobs
 
     store, folder = experiments[0].store, experiments[0].data
@@ -157,14 +163,31 @@ def _tell_plan(experiments: Sequence[Experiment], seeds: tuple[int, ...], retry_
     for job in jobs:
         also = f" (also {', '.join(job.rows[1:])})" if job.rows[1:] else ""
         logger.info(f"  {job.spec.run_id}  {job.name}{also}")
-    _runs([experiment.table(seeds=seeds) for experiment in experiments], as_json, to_run=len(jobs))
+    until = isinstance(seeds, Mapping)
+    if until and not all(map(is_decided, experiments)):
+        logger.info(f"then the spread of the first {len(wanted)} seeds decides which rows get more")
+    tables = [experiment.table(seeds=_shown(experiment, wanted, until)) for experiment in experiments]
+    _runs(tables, as_json, to_run=len(jobs))
 
 
-def _runs(tables: Sequence[ResultTable], as_json: bool, to_run: int) -> list[dict[str, Any]]:
-    """The runs of tables, each once; prints all of it as JSON where that is asked for."""
+def _shown(experiment: Experiment, wanted: tuple[int, ...], until: bool) -> tuple[int, ...] | None:
+    """The seeds of a table: those that were asked for, and None, which is for the table to know, once it was decided
+    how many each row gets."""
+    from metaformer_ablate.api.until import is_decided
+
+    return None if until and is_decided(experiment) else wanted
+
+
+def _runs(tables: Sequence[ResultTable], as_json: bool, to_run: int | None = None) -> list[dict[str, Any]]:
+    """The runs of tables, each once; prints all of it as JSON where that is asked for.
+
+    `to_run` is how many of them are to be trained; None: those without a result, which a run has left.
+    """
     trees = [table.to_json() for table in tables]
-    runs = {run["run_id"]: run for tree in trees for row in tree["rows"] for run in row["runs"]}
+    rows = [row for tree in trees for row in (*tree["rows"], *tree.get("interactions", ()))]
+    runs = {run["run_id"]: run for row in rows for run in row["runs"]}
     if as_json:
-        tree = {"tables": trees, "runs": list(runs.values()), "to_run": to_run}
+        left = sum(run["status"] not in ("ok", "diverged", "failed") for run in runs.values())
+        tree = {"tables": trees, "runs": list(runs.values()), "to_run": left if to_run is None else to_run}
         click.echo(json.dumps(tree, indent=1, allow_nan=False))
     return list(runs.values())

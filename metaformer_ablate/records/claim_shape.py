@@ -25,6 +25,7 @@ class ProgressShape(FileShape):
     metrics: dict[ShortText, float] | None = None
     images_per_second: Annotated[float, Field(ge=0)]
     task: ShortText = DEFAULT
+    source_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class ProcessShape(FileShape):

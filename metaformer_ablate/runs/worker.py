@@ -123,7 +123,7 @@ class Worker:
 
 def _report_source(claim: Claim, report: Callable[[Progress], None], progress: Progress) -> None:
     """A sign of life of a run whose source is being trained: nothing of the run itself is done by that."""
-    claim.progress = replace(progress, share=0.0)
+    claim.progress = replace(progress, share=0.0, source_share=progress.share or progress.source_share)
     report(claim.progress)
 
 

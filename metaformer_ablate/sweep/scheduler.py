@@ -81,7 +81,7 @@ class Sweep:
         self.elsewhere: dict[str, Job] = {}
         self.attempts: dict[str, int] = {}
         self.finished = self.failed = 0
-        self._reached: dict[str, float] = {}  # run: how far it was when it was stopped
+        self._reached: dict[str, tuple[float, float]] = {}  # run: how far it and its source were when it was stopped
         self._dead: dict[str, str] = {}  # run: token of the owner that was seen to die
         self._last_poll = 0.0
         self._begun_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -154,11 +154,12 @@ class Sweep:
         elif self.stop():
             self.waiting.append(job)  # the sweep ends as one that has something left
         else:  # somebody else told its worker to stop, or its node was taken away
-            share = running.progress.share if running.progress else 0.0
-            if share <= self._reached.get(ended.run_id, 0.0):  # it would never end
+            at = running.progress
+            reached = (at.share, at.source_share) if at else (0.0, 0.0)
+            if reached <= self._reached.get(ended.run_id, (0.0, 0.0)):  # it would never end
                 self._died(job, ended.text)
                 return
-            self._reached[ended.run_id] = share
+            self._reached[ended.run_id] = reached
             self._requeue(job, ended.text)
 
     def _finish(self, job: Job) -> None:

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from specs import fake_record, seal
 
-from metaformer_ablate.analysis.report.collect import _variants
+from metaformer_ablate.analysis.report.spec_runs import read_variants
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.cli.options import warn_problems
 from metaformer_ablate.cost.cost import _cache_path, cached_cost
@@ -113,7 +113,7 @@ def read_all(results: Path) -> tuple[Store, dict[str, Any]]:
     store.frame()
     table = build_table(chosen, store, folder, (0, 1), images=True)
     json.dumps(table.to_json(), allow_nan=False)
-    _variants({record.run_id: record for record in store}, store)
+    read_variants({record.run_id: record for record in store}, store)
     Claims(results).held()
     active_sweeps(store)
     return store, {row["name"]: row for row in table.to_json()["rows"]}

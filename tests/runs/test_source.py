@@ -13,6 +13,7 @@ from disturbed import content, make_request
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.checkpoints import LAST
+from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs import source as source_module
 from metaformer_ablate.runs.worker import execute
@@ -160,3 +161,12 @@ def test_the_run_is_reproduced_with_what_it_starts_from(recipes: Path) -> None:
     Store(recipes / "results").set_aside(second().source.run_id)
     done = call("reproduce", second().run_id, cwd=recipes)
     assert done.code == 2 and "whose record is not beside it" in done.err
+
+
+def test_how_far_the_source_is_is_told_apart(recipes: Path) -> None:
+    told: list[Progress] = []
+    assert execute(make_request(second(), recipes / "results"), StopRequest(), told.append).outcome == "recorded"
+    of_source = [progress.source_share for progress in told if progress.share == 0]
+    own = [progress.share for progress in told if progress.share]
+    assert max(of_source) == 1 and of_source == sorted(of_source)
+    assert max(own) == 1 and not any(progress.source_share for progress in told if progress.share)

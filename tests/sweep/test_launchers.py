@@ -42,7 +42,7 @@ class Scripted:
     capacity, queues = 1, False
     report: Callable[[str, Progress], None]
 
-    def __init__(self, store: Store, *attempts: tuple[str, float | None]):
+    def __init__(self, store: Store, *attempts: tuple[str, float | tuple[float, float] | None]):
         self.store, self.attempts = store, list(attempts)
         self.under_way: list[RunRequest] = []
         self.killed: list[str] = []
@@ -54,7 +54,8 @@ class Scripted:
         order = self.under_way.pop()
         outcome, share = self.attempts.pop(0)
         if share is not None:
-            self.report(order.run_id, Progress(0, 1, share, None, None, 1.0))
+            own, of_source = share if isinstance(share, tuple) else (share, 0.0)
+            self.report(order.run_id, Progress(0, 1, own, None, None, 1.0, source_share=of_source))
         if outcome == "recorded":
             fake_record(self.store, spec_of())
         return [RunResult(order.run_id, outcome, "its node was lost")]
@@ -80,6 +81,15 @@ def test_a_run_that_gets_on_may_be_stopped_any_number_of_times(tmp_path: Path) -
     assert sweep_of(launcher, store, notes).run() is None
     assert [record.status for record in store] == ["ok"]
     assert notes.notes == ["two/pool3 seed 0: its node was lost; it goes on from its last checkpoint"] * 5
+
+
+def test_a_run_whose_source_gets_on_may_be_stopped_any_number_of_times(tmp_path: Path) -> None:
+    """300 epochs of pre-training under a time limit: nothing of the run itself is done for days."""
+    store, notes = Store(tmp_path), Notes()
+    of_source = [("stopped", (0.0, share)) for share in (0.2, 0.4, 0.6, 0.8)]
+    launcher = Scripted(store, *of_source, ("stopped", 0.1), ("stopped", 0.2), ("recorded", None))
+    assert sweep_of(launcher, store, notes).run() is None
+    assert [record.status for record in store] == ["ok"] and len(notes.notes) == 6
 
 
 @pytest.mark.parametrize("shares", [(None, None, None), (0.2, 0.2, 0.1, 0.2)])

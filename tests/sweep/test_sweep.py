@@ -31,7 +31,7 @@ from metaformer_ablate.sweep.jobs import Job, make_request
 from metaformer_ablate.sweep.launchers.local import InProcess
 from metaformer_ablate.sweep.progress import describe_metric
 from metaformer_ablate.sweep.scheduler import Sweep
-from metaformer_ablate.system.processes import process_started
+from metaformer_ablate.system.processes import of_this_process, process_started
 from metaformer_ablate.system.signals import Interrupted, StopRequest
 from metaformer_ablate.tasks.base import Metric
 
@@ -230,6 +230,15 @@ def test_status_sees_a_sweep_from_another_terminal(ablate: Ablate, tmp_path: Pat
     assert shown["to_run"] == 4
     after = ablate("status", "--json").json
     assert (after["running"], after["sweeps"]) == ([], [])
+
+
+def test_sweeps_that_may_share_runs_are_not_added_up_as_if_they_did_not(ablate: Ablate, tmp_path: Path) -> None:
+    claims = Claims(tmp_path / "results")
+    claims.folder.mkdir(parents=True)
+    of_sweep = {"since": "2026-01-01T00:00:00+00:00", "finished": 0, "failed": 0, "running": 1, "left": 3}
+    for number, said in ((1, "0 running, 1 starting, 3 not begun"), (2, "0 running, 2 starting, up to 6 not begun")):
+        (claims.folder / f"sweep-here-{number}.json").write_text(json.dumps(of_this_process() | of_sweep))
+        assert ablate("status").out.splitlines()[0] == f"results: no records; {said}"
 
 
 def test_status_gives_the_reported_metric_under_its_name(ablate: Ablate, tmp_path: Path) -> None:

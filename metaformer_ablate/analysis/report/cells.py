@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from metaformer_ablate.analysis.report.collect import RowRef, SpecRuns
+from metaformer_ablate.analysis.report.collect import RowRef
+from metaformer_ablate.analysis.report.spec_runs import SpecRuns
 from metaformer_ablate.analysis.tables.columns import format_mean
 from metaformer_ablate.analysis.tables.types import TableRow
 from metaformer_ablate.settings.layers import digest
@@ -109,9 +110,9 @@ def places_text(places: Sequence[RowRef]) -> str:
 def seed_summary(variant: SpecRuns) -> TableRow:
     """Mean, spread and status of a variant by itself, as the table has them of a row."""
     metric = variant.task.reported
-    found = (record.value(metric.name) for record in variant.records.values())
+    found = (record.value(metric.name) for seed, record in variant.records.items() if seed not in variant.stale)
     summary = summarise([value for value in found if value is not None])
-    statuses = {record.status for record in variant.records.values()}
+    statuses = {variant.status(seed) for seed in variant.records}
     status = next(iter(statuses)) if len(statuses) == 1 else "partial"
     of = {"n": summary.n, "mean": summary.mean, "std": summary.std, "ci95": summary.ci95, "status": status}
     return TableRow(metric, variant.key, variant.key, "", **of)  # type: ignore[arg-type]

@@ -5,11 +5,10 @@ Reads records only and loads no torch. `collect` finds out what belongs where; `
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
+from metaformer_ablate.analysis.report.spec_runs import SpecRuns, key_of, mark_stale, read_variants
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Table
 from metaformer_ablate.data.folder import DataFolder
@@ -17,31 +16,10 @@ from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.record import Record
 from metaformer_ablate.records.seed_counts import path_of as seed_counts_of
 from metaformer_ablate.records.store import Store
-from metaformer_ablate.settings.layers import digest, flatten
-from metaformer_ablate.settings.yaml_reader import parse
 from metaformer_ablate.spec.experiment import Recipe, find_all, load_experiment, load_recipe
 from metaformer_ablate.spec.plan import Plan, plan
-from metaformer_ablate.tasks.base import Task
-from metaformer_ablate.tasks.registry import task_of
 
 NO_RECIPE = "no recipe"  # where not one experiment loads, nothing is close to a run
-
-
-@dataclass
-class SpecRuns:
-    """A resolved spec, its seed apart, and the records of it by seed."""
-
-    key: str  # 12 hex digits of the SHA-256 of its canonical JSON
-    spec: dict[str, Any]
-    records: dict[int, Record] = field(default_factory=dict)
-
-    @property
-    def task(self) -> Task:
-        return task_of(self.spec)
-
-    def settings(self) -> dict[str, str]:
-        """Dotted path to value, as JSON, of every field."""
-        return {path: json.dumps(value) for path, value in flatten(self.spec, lambda path: "spec").items()}
 
 
 @dataclass(frozen=True)
@@ -121,7 +99,8 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
     files and folders are collected, and no reason to stop. Raises RequestError for a recipe that does not load.
     """
     records = {record.run_id: record for record in store}
-    variants = _variants(records, store)
+    variants = read_variants(records, store)
+    mark_stale(variants.values(), folder)
     # Paths differ between machines, and the page must not: folders are named from the results folder on.
     problems = {run_id: text.replace(f"{store.path}/", "") for run_id, text in store.problems.items()}
     records = {record.run_id: record for variant in variants.values() for record in variant.records.values()}
@@ -131,7 +110,7 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
     for chosen in plans:
         for row, spec in chosen.everything():
             place = RowRef(chosen.recipe.name, chosen.experiment.name, row)
-            keys[place] = _key(spec.to_dict())
+            keys[place] = key_of(spec.to_dict())
             places.setdefault(keys[place], []).append(place)
     cached = CachedStore(store, records, problems)
     sections = []
@@ -177,54 +156,6 @@ def _section(
         row if row.name in here else replace(row, params=None, frozen_params=None, macs=None) for row in table.rows
     )
     return Section(chosen, replace(table, rows=rows), here, missing, only_baseline)
-
-
-def _key(spec: Mapping[str, Any]) -> str:
-    return digest({name: value for name, value in spec.items() if name != "seed"})[:12]
-
-
-def _variants(records: Mapping[str, Record], store: Store) -> dict[str, SpecRuns]:
-    """Records by spec. One whose spec is not that of its id is no result, and `store.problems` says so."""
-    found: dict[str, SpecRuns] = {}
-    lines: dict[str, dict[str, Any]] = {}
-    for run_id, record in records.items():
-        try:
-            spec = _spec(record, lines)
-            right = digest(spec)[:12] == run_id and isinstance(spec["seed"], int)
-        except RequestError as error:
-            store.problems[run_id] = f"{error}; not counted as a result"
-            continue
-        except (KeyError, TypeError, ValueError) as error:
-            store.problems[run_id] = f"{record.folder}: spec.yaml cannot be read: {error}; not counted as a result"
-            continue
-        if not right:
-            store.problems[run_id] = f"{record.folder}: spec.yaml is of another run; not counted as a result"
-            continue
-        key, seed = _key(spec), spec.pop("seed")
-        found.setdefault(key, SpecRuns(key, spec)).records[seed] = record
-    for variant in found.values():
-        variant.records = dict(sorted(variant.records.items()))
-    return found
-
-
-def _spec(record: Record, lines: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The spec of a record. Its file is read line by line, as the store writes it, and most lines were met before:
-    a YAML reader takes 5 ms a file, this 0.1. The id tells whether it was read right; else the reader is asked."""
-    tree: dict[str, Any] = {}
-    section = tree
-    try:
-        for line in (record.folder / "spec.yaml").read_text(encoding="utf-8").splitlines():
-            if line.endswith(":") and not line.startswith(" "):
-                section = tree[line[:-1]] = {}
-                continue
-            if line not in lines:
-                lines[line] = parse(line, "spec.yaml")
-            (section if line.startswith(" ") else tree).update(lines[line])
-        if digest(tree)[:12] == record.run_id:
-            return tree
-    except (OSError, TypeError, ValueError):
-        pass
-    return record.spec()
 
 
 def _plans(recipes: Sequence[str]) -> tuple[dict[str, Recipe], list[Plan], list[str]]:

@@ -28,9 +28,9 @@ STATUSES = ("ok", "diverged", "failed", "stale", "missing")
 def header(report: Report) -> dict[str, Any]:
     """The counts, and the parts of the page with their titles."""
     statuses = Counter(
-        record.status for found in report.variants.values() for variant in found for record in variant.records.values()
+        variant.status(seed) for found in report.variants.values() for variant in found for seed in variant.records
     )
-    counted = ", ".join(f"{statuses[status]:,} {status}" for status in sorted(statuses, key="ok diverged failed".find))
+    counted = ", ".join(f"{statuses[status]:,} {status}" for status in sorted(statuses, key=STATUSES.index))
     total = sum(statuses.values())
     sections = report.tables
     what = f"{count(total, 'run')} ({counted})" if total else "There are no records yet"

@@ -23,12 +23,13 @@ from metaformer_ablate.analysis.report.cells import (
     settings_text,
     words,
 )
-from metaformer_ablate.analysis.report.collect import Report, SpecRuns, UnplannedRuns
+from metaformer_ablate.analysis.report.collect import Report, UnplannedRuns
+from metaformer_ablate.analysis.report.spec_runs import SpecRuns
 from metaformer_ablate.analysis.tables.columns import format_mean
 from metaformer_ablate.records.record import LARGEST, Record
 from metaformer_ablate.system.console import duration
 from metaformer_ablate.system.files import read_regular
-from metaformer_ablate.tasks.base import Metric, Task
+from metaformer_ablate.tasks.base import Metric
 
 AXES = ("epoch", "train_loss", "val_loss")
 
@@ -107,7 +108,7 @@ def _block(
     task = variant.task
     headings = ["Run", "Seed", "Status", *(metric.heading for metric in task.metrics)]
     headings += [f"Epoch: {task.reported.phrase}", "Epochs", "Images seen", "Time", "Peak memory", "Environment"]
-    lines = [_run(seed, record, task, curves[record.run_id], machines) for seed, record in variant.records.items()]
+    lines = [_run(variant, seed, curves[record.run_id], machines) for seed, record in variant.records.items()]
     return SpecBlock(
         id=variant.key,
         name=name,
@@ -119,10 +120,11 @@ def _block(
     )
 
 
-def _run(seed: int, record: Record, task: Task, curve: Curve, machines: Machines) -> Line:
+def _run(variant: SpecRuns, seed: int, curve: Curve, machines: Machines) -> Line:
+    record, task = variant.records[seed], variant.task
     data = record.data
     metrics = data["metrics"] or {}
-    status = record.status + (": " + str(data.get("reason")) if data.get("reason") else "")
+    status = variant.status(seed) + (": " + str(data.get("reason")) if data.get("reason") else "")
     if data.get("at_chance"):
         status += ", at chance"
     seconds, memory = _float(data["seconds"]), _float(data.get("peak_memory_bytes"))
@@ -130,7 +132,7 @@ def _run(seed: int, record: Record, task: Task, curve: Curve, machines: Machines
     cells = [
         head(record.run_id, code=True),
         number(seed, seed),
-        words(status, style="text bad" if record.status != "ok" else "text"),
+        words(status, style="text bad" if variant.status(seed) != "ok" else "text"),
         *(_number(metrics.get(metric.name), metric.digits) for metric in task.metrics),
         Cell(_curve_text(curve, task.reported)),
         _number(data.get("epochs"), 0),

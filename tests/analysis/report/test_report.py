@@ -20,13 +20,15 @@ from specs import fake_record, seal, spec_of
 
 from metaformer_ablate.analysis.escapes import escape_html
 from metaformer_ablate.analysis.report.cells import anchor, number, settings_text, words
-from metaformer_ablate.analysis.report.collect import _spec, collect
+from metaformer_ablate.analysis.report.collect import collect
 from metaformer_ablate.analysis.report.figures import inline_svg
 from metaformer_ablate.analysis.report.page import _templates, write
 from metaformer_ablate.analysis.report.runs import curve
+from metaformer_ablate.analysis.report.spec_runs import _spec
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.records.writing import _yaml
+from metaformer_ablate.settings.layers import digest
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.tasks.registry import get_task
 
@@ -313,6 +315,22 @@ def test_mistakes_are_those_of_the_predictions(tmp_path: Path) -> None:
     ]
     assert rows[1][3].startswith("3: 25.0 [")
     assert rows[1][4] == "0.0"  # 36 of 40 right, confidence 0.9
+
+
+def test_a_stale_run_is_shown_and_not_counted(tmp_path: Path) -> None:
+    """Nowhere in the page, as in the table."""
+    store, folder = Store(tmp_path), DataFolder.choose(None)
+    today = folder.fingerprint("digits", None)
+    for row, spec in plan("pooling_size").specs.items():
+        fake_record(store, spec, 90.0, fingerprint=today)
+        fake_record(store, spec.with_seed(1), 70.0, fingerprint=today if row == "pool3" else "0" * 16)
+    page = read(write(collect(store, folder)))
+    assert "8 runs (5 ok, 3 stale)" in next(page.all("header")).text
+    key = digest({k: v for k, v in plan("pooling_size").specs["pool5"].to_dict().items() if k != "seed"})[:12]
+    told = page.find(key).text
+    assert "2 runs: 90.00 (partial)" in told and "80.00" not in told
+    (runs,) = page.find(key).all("table")
+    assert [line[2] for line in runs.rows()] == ["ok", "stale"]
 
 
 # The command

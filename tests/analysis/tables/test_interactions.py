@@ -20,6 +20,7 @@ from metaformer_ablate.analysis.tables.render import render
 from metaformer_ablate.analysis.tables.runs import list_runs, render_runs
 from metaformer_ablate.analysis.tables.table import build_table
 from metaformer_ablate.analysis.tables.types import Table
+from metaformer_ablate.api.experiment import Experiment
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.store import Store
@@ -177,6 +178,23 @@ def test_show_run_and_status_know_them(ablate: Ablate, chosen: Plan, store: Stor
     assert dry.code == 0 and "mine/none+batch seed 3" in dry.out + dry.err
     assert "mine/both" in dry.out + dry.err
     assert "interactions" not in ablate("show", "pooling_size", "--json").json
+
+
+def test_a_combination_that_failed_is_told_as_a_row_is(ablate: Ablate, chosen: Plan, store: Store) -> None:
+    spec = dict(chosen.everything())["none+batch"]
+    fake_record(store, spec.with_seed(1), status="failed")
+    done = ablate("run", "mine.yaml", "--seeds", "3", "--json")
+    assert done.code == 1 and done.json["to_run"] == 0
+    assert {run["run_id"]: run["status"] for run in done.json["runs"]}[spec.with_seed(1).run_id] == "failed"
+    assert f"failed: run {spec.with_seed(1).run_id} (mine/none+batch seed 1): it failed; log" in done.err
+    with pytest.warns(UserWarning, match=r"failed: run .* \(none\+batch seed 1\)"):
+        Experiment(chosen, store, DataFolder.choose(None)).run(3, progress=False)
+
+
+def test_what_a_run_has_left_is_counted(ablate: Ablate, chosen: Plan, store: Store) -> None:
+    done = ablate("run", "mine.yaml", "--seeds", "4", "--max-hours", "1e-9", "--json")
+    assert done.code == 1 and done.json["to_run"] == 6, done.err
+    assert sum(run["status"] == "missing" for run in done.json["runs"]) == 6
 
 
 def test_the_report_shows_them_and_calls_no_run_a_leftover(

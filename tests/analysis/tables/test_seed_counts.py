@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -219,3 +220,25 @@ def test_runs_are_trained_for_it(folder: Path, ablate: Ablate) -> None:
 )
 def test_what_is_refused(words: str, says: str, folder: Path, ablate: Ablate) -> None:
     assert ablate("run", "mine", *words.split(), cwd=folder).sentence == says
+
+
+def test_a_dry_run_knows_what_was_decided(folder: Path, ablate: Ablate) -> None:
+    words = ["run", "mine", *UNTIL]
+    for row, spec in plan(str(folder / "experiments" / "mine.yaml")).everything():
+        for seed in range(4 if row == "pool3" else 3, 14):
+            shutil.rmtree(folder / "results" / "runs" / spec.with_seed(seed).run_id)
+    before = ablate(*words, "--dry-run", "--json", cwd=folder)
+    assert before.code == 0 and before.json["to_run"] == 4, "the fourth seeds of all but the baseline"
+    assert "then the spread of the first 4 seeds decides which rows get more" in before.err
+    store = Store(folder / "results")
+    for row, spec in plan(str(folder / "experiments" / "mine.yaml")).everything():
+        fake_record(store, spec.with_seed(3), TOPS[row][3])
+    # One of the rows has all its seeds now: the baseline and the others lack some.
+    ablate(*words, "--max-hours", "1e-9", cwd=folder)
+    wanted = parse((folder / FILE).read_text(), "x")["seeds"]
+    assert wanted["pool3"] == 12
+    after = ablate(*words, "--dry-run", "--json", cwd=folder)
+    assert after.code == 0 and after.json["to_run"] == sum(wanted.values()) - 4 * 5
+    assert "decides" not in after.err
+    other = [word if word != "0.5" else "0.4" for word in words]
+    assert "deciding again after a look is another test" in ablate(*other, "--dry-run", cwd=folder).sentence
