@@ -73,7 +73,7 @@ def sweep_command(
     from metaformer_ablate.spec.plan import plan
     from metaformer_ablate.tracking.sweep_file import (
         check_axes,
-        names_relative_files,
+        needs_folder,
         read_axes,
         register,
         sweep_file,
@@ -98,9 +98,10 @@ def sweep_command(
     command = [sys.executable, "-P", "-m", "metaformer_ablate", "trial", str(find(name, "experiment").resolve())]
     if (parts := own_parts_file()) is not None:
         command = ["${env}", f"ABLATE_PARTS={parts.resolve()}", *command]
-    if names_relative_files(load_experiment(name), load_recipe(under)):
+    overrides = [with_whole_path(word) for word in overrides]
+    if needs_folder(load_experiment(name), load_recipe(under), parameters, overrides):
         command += ["--folder", str(Path.cwd())]
-    command += [with_whole_path(word) for word in overrides]
+    command += overrides
     command += ["--recipe", str(find(under, "recipe").resolve())]
     command += ["--results", str(store_of(results).path.resolve())]
     command += ["--data", str(folder.path.resolve())] if folder.given else []
@@ -278,8 +279,7 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
     if how is None:
         logger.info("nothing is sent: wandb is not installed, or W&B is switched off")
         return 1
-    left = [record for record in records if not is_sent(store, record, how)]
-    specs = {}
+    left, specs = [record for record in records if not is_sent(store, record, how)], {}
     for record in left:
         try:
             specs[record.run_id] = read_spec(record)

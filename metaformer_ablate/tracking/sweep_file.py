@@ -12,7 +12,7 @@ from metaformer_ablate.models.spec import FROM_RECIPE
 from metaformer_ablate.settings.yaml_reader import parse
 from metaformer_ablate.spec.experiment import Experiment, Recipe
 from metaformer_ablate.spec.plan import plan
-from metaformer_ablate.spec.words import as_words, is_text, read_value
+from metaformer_ablate.spec.words import as_words, is_text, override_layer, read_value
 
 # Settings that name files: by the path alone, or before the colon and the class.
 _FILES = ("model.init_from", "model.class")
@@ -69,13 +69,19 @@ def _whole_path(key: str, value: str) -> str:
     return str(Path(value).resolve()) if of_file else value
 
 
-def names_relative_files(experiment: Experiment, recipe: Recipe) -> bool:
-    """Whether the settings of an experiment or its recipe name a file that is found from the folder one stands in."""
-    layers = [recipe.layer, experiment.layer, *experiment.under.values()]
+def needs_folder(
+    experiment: Experiment, recipe: Recipe, parameters: Mapping[str, Sequence[Any]], overrides: Sequence[str]
+) -> bool:
+    """Whether any setting names a file or a module that is found from the folder one stands in.
+
+    `parameters` and the words of `overrides` are those of the sweep file.
+    """
+    layers = [recipe.layer, experiment.layer, *experiment.under.values(), override_layer(overrides)]
     for row in experiment.rows.values():
         layers += [row.layer, *row.under.values()]
-    named = ((key, layer.values[key]) for layer in layers for key in _FILES if layer.values.get(key))
-    return any(isinstance(value, str) and _whole_path(key, value) != value for key, value in named)
+    named = [layer.values.get(key) for layer in layers for key in _FILES]
+    named += [value for key in _FILES for value in parameters.get(key, ())]
+    return any(value and not value.startswith(FROM_RECIPE) and not Path(value).is_absolute() for value in named)
 
 
 def sweep_file(title: str, parameters: Mapping[str, Sequence[Any]], command: Sequence[str], **of_sweep: Any) -> str:

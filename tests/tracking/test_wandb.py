@@ -709,6 +709,12 @@ def test_files_that_an_experiment_names_are_found_from_any_folder(ablate: Ablate
     said = ablate(*gone, "--config-json", "c.json", cwd=elsewhere).sentence
     assert said == f"--folder {tmp_path / 'gone'}: cannot be entered: No such file or directory"
     assert "--folder" not in ablate("sweep", "pooling_size", cwd=mine).out
+    # A module is found from the folder, too; a file has a whole path by then.
+    for target, found in (("my_net:MyNet", True), ("my_net.py:MyNet", False)):
+        for words in (["one.yaml"], ["pooling_size", "--axes"]):
+            (mine / "one.yaml").write_text(ONE_ROW)
+            swept = ablate("sweep", *words, f"model.class={target}", *([] if words[1:] else WORDS), cwd=mine)
+            assert swept.code == 0 and ("--folder" in swept.out) == found, swept.err
 
 
 def test_a_sweep_has_the_combinations_of_rows_too(ablate: Ablate, tmp_path: Path) -> None:
