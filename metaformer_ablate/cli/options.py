@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -217,6 +218,14 @@ def experiment_of(
 
     found = Experiment(plan(name, recipe or "digits", overrides), store_of(results), DataFolder.choose(data))
     return found.tuned() if tuned else found
+
+
+def stand_in(folder: str) -> None:
+    """Has relative paths from here on be of this folder. Raises RequestError where it cannot be entered."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise RequestError(f"--folder {folder}: cannot be entered: {error.strerror}") from None
 
 
 def folder_of(out: str) -> Path:

@@ -21,6 +21,7 @@ from metaformer_ablate.cli.options import (
     options,
     say,
     seeds_of,
+    stand_in,
     store_of,
     warn_problems,
 )
@@ -172,10 +173,7 @@ def trial_command(
     config = Path(config_json) if config_json else None
     if folder is not None:
         config = config and config.absolute()
-        try:
-            os.chdir(folder)
-        except OSError as error:
-            raise RequestError(f"--folder {folder}: cannot be entered: {error.strerror}") from None
+        stand_in(folder)
     everything, project = names_and_project(words, wandb)
     names, settings = split_trial(everything)
     name, others = one_name(names, "experiment")
@@ -279,7 +277,8 @@ def sync_wandb_command(runs: tuple[str, ...], results: str | None, project: str 
     if how is None:
         logger.info("nothing is sent: wandb is not installed, or W&B is switched off")
         return 1
-    left, specs = [record for record in records if not is_sent(store, record, how)], {}
+    left = [record for record in records if not is_sent(store, record, how)]
+    specs = {}
     for record in left:
         try:
             specs[record.run_id] = read_spec(record)
