@@ -33,6 +33,11 @@ LONGEST_LINE = 600  # characters of a sentence
 LONGEST_WORD = 160  # of them, without a space
 
 
+def as_text(name: str) -> str:
+    """The name of a file as UTF-8 can hold it: a byte that is none of it stands as an escape."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def visible(text: str) -> str:
     """Text that cannot steer a terminal or break a line: what is not printable stands as Python writes it."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

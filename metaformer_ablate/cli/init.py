@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 _TEMPLATE = """\
 # What is asked: does it matter which token mixer stands in a PoolFormer, and in which stages?
 # Rows:  ablate show {name}
-# Run:   ablate run {name} --seeds 3
+# Run:   ablate run {name}{data} --seeds 3
 # Then:  ablate table {name}, ablate plot {name}, ablate explain {name} identity
 title: "{title}"
 # The row that the others are compared with, seed by seed.
 baseline: pooling
-# What all rows set, the baseline too; `ablate show {name} --recipe NAME` says what it costs elsewhere than on digits.
+# What all rows set, the baseline too; `ablate show {bare} --recipe NAME` says what it costs under another recipe.
 # set: {{model.size: s12}}
 rows:
   # A name for commands; label and group as the table shows them (figures show `short`, where there is one);
@@ -56,7 +57,7 @@ rows:
 _OF_CLASS = """\
 # What is asked: which of the parts of {class_name} matter?
 # Rows:  ablate show {name}
-# Run:   ablate run {name} --seeds 3
+# Run:   ablate run {name}{data} --seeds 3
 # Then:  ablate table {name}, ablate plot {name}
 title: "{title}"
 # The row that the others are compared with, seed by seed.
@@ -110,9 +111,10 @@ def init_command(name: str, target: str | None, data: str | None) -> None:
         raise RequestError(f"the package has an experiment {name!r} ({there}); choose another name")
     command, where = (name, "") if data is None else (f"{name} --recipe {name}", f" --data {shlex.quote(data)}")
     title, recipe = name.replace("_", " ").capitalize(), None
-    text, rows, first = _TEMPLATE.format(name=command, title=title, key=get_task().reported.name), "two rows", ""
+    words = {"name": command, "data": where, "title": title}
+    text, rows, first = _TEMPLATE.format(**words, bare=name, key=get_task().reported.name), "two rows", ""
     if target is not None:
-        (text, first), rows = _of_class(command, title, target), f"no other row of {target} yet"
+        (text, first), rows = _of_class(words, target), f"no other row of {target} yet"
     if data is not None:
         from metaformer_ablate.cli.init_data import new_recipe
 
@@ -130,7 +132,7 @@ def init_command(name: str, target: str | None, data: str | None) -> None:
         say(recipe)
 
 
-def _of_class(name: str, title: str, target: str) -> tuple[str, str]:
+def _of_class(words: Mapping[str, str], target: str) -> tuple[str, str]:
     """The experiment of a class of the user's own, and what is to be done before it runs, if anything."""
     from metaformer_ablate.models.class_arguments import GIVEN, Argument
     from metaformer_ablate.spec.own_class import constructor_of
@@ -146,8 +148,7 @@ def _of_class(name: str, title: str, target: str) -> tuple[str, str]:
     changed = next((each for each in own if each.default in ("True", "False")), (own or [Argument("width")])[0])
     value = {"True": "false", "False": "true"}.get(str(changed.default), "...")
     text = _OF_CLASS.format(
-        name=name,
-        title=title,
+        **words,
         class_name=class_name,
         target=target,
         arguments="\n".join(lines),

@@ -64,7 +64,11 @@ def _execution(command: Any) -> Any:
         _CHECKPOINTS["keep-checkpoints"],
         _CHECKPOINTS["checkpoint-seconds"],
         click.option(
-            "--stall-minutes", default=30.0, type=NUMBER, metavar="M", help="Kill a worker without a step for so long."
+            "--stall-minutes",
+            default=30.0,
+            type=NUMBER,
+            metavar="M",
+            help="Kill a worker without a step for so long (default: 30).",
         ),
     )
 

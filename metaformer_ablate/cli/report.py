@@ -52,7 +52,8 @@ def report_command(
 ) -> int:
     """One HTML page of every experiment that has records.
 
-    It loads nothing from a network.
+    It loads nothing from a network. An experiment, overrides and --seeds are
+    for --checklist alone.
     """
     if checklist is not None:
         return _write_checklist(checklist, words, recipes, seeds, results, data)

@@ -42,9 +42,11 @@ def show_text(
     Without `whole`, of each note only the first sentence and some of its rows.
     """
     from metaformer_ablate.analysis.tables.text import render_text, text_width
-    from metaformer_ablate.tasks.registry import task_of
+    from metaformer_ablate.tasks.registry import DEFAULT, get_task, task_of
 
-    metric = task_of(next(iter(chosen.specs.values())).to_dict()).reported
+    spec = next(iter(chosen.specs.values()), None)  # no row may be applicable
+    task = get_task(chosen.recipe.layer.values.get("task.name", DEFAULT)) if spec is None else task_of(spec.to_dict())
+    metric = task.reported
     known = _columns(tree["baseline"], metric)
     pools = any(row["pooling_additions"] for row in tree["rows"])
     shown = list(names) if names else [name for name in _USUAL if name != "pooling" or pools]

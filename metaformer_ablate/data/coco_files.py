@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from metaformer_ablate.data.listings import Names, listing_path, read_listing, write_listing
+from metaformer_ablate.data.listings import Names, listing_path, read_listing, time_of_change, write_listing
 from metaformer_ablate.data.rules import is_hidden, is_image, natural, readable, require_regular
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.files import open_regular
@@ -142,7 +142,7 @@ def _images_digest(folder: Path) -> str:
 
 def _time(folder: Path) -> int | None:
     try:
-        return folder.stat().st_mtime_ns
+        return time_of_change(folder.stat())
     except OSError:
         return None
 

@@ -37,7 +37,7 @@ from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.cache import cache_dir
 from metaformer_ablate.system.files import open_regular
 
-RULES = 2  # a listing in the cache that was made by other rules is made anew
+RULES = 3  # a listing in the cache that was made by other rules is made anew
 
 
 class Names:
@@ -132,7 +132,7 @@ def _walk(root: Path, folders: dict[str, int], left_out: LeftOut) -> Iterator[tu
     while below:
         inside = below.pop()
         state = (root / inside).stat()
-        folders[inside] = state.st_mtime_ns
+        folders[inside] = time_of_change(state)
         first = seen.setdefault((state.st_dev, state.st_ino), inside)
         if first != inside and state.st_ino:  # some file systems number nothing
             leads = "leads back to" if not first or inside.startswith(f"{first}/") else "is the same folder as"
@@ -174,9 +174,14 @@ def _note_empty_folders(folders: dict[str, int], class_of: dict[str, str], left_
             left_out.add(EMPTY_FOLDERS, folder)
 
 
+def time_of_change(state: os.stat_result) -> int:
+    """That of a folder, in nanoseconds. The time of its inode too, for programs set the other one back."""
+    return max(state.st_mtime_ns, state.st_ctime_ns)
+
+
 def _unchanged(root: Path, folders: dict[str, int]) -> bool:
     try:
-        return all((root / folder).stat().st_mtime_ns == time for folder, time in folders.items())
+        return all(time_of_change((root / folder).stat()) == time for folder, time in folders.items())
     except OSError:
         return False
 

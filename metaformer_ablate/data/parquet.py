@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,29 +32,33 @@ class ParquetReader(Reader):
         return len(self.labels)
 
     def _filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        return self.dataset[index]["image"]["path"] or f"row {index}"
+        """By its row: the paths in a parquet file need not differ."""
+        path = self.dataset[index]["image"]["path"]
+        return f"row {index} ({path})" if path else f"row {index}"
 
 
 def open_parquet(place: DatasetLocation) -> tuple[dict[str, ParquetReader], tuple[str, ...]]:
-    """A reader of each split, and the names of the classes where the labels are text; their order is the natural one.
+    """A reader of each split, and the names of the classes where the files tell them.
 
-    Raises RequestError where the files cannot be read, or labels are neither whole numbers nor text.
+    Each split counts its classes by its own names, and the name is what counts. Raises RequestError where the files
+    cannot be read, where labels are neither whole numbers nor text, and where one split alone has names.
     """
     datasets = {split: _dataset(place, split) for split in place.parts}
-    columns = {split: _labels(place, split, dataset) for split, dataset in datasets.items()}
-    classes: tuple[str, ...] = ()
-    if any(column.dtype == object for column in columns.values()):
-        known = {
-            split: sorted({str(label) for label in column.tolist()}, key=natural) for split, column in columns.items()
-        }
-        same_classes(place.root, known["train"], known["evaluation"], ("train", "validation"), place.left_out)
-        classes = tuple(known["train"])
-        number = {name: i for i, name in enumerate(classes)}
-        columns = {
-            split: np.array([number[str(label)] for label in column.tolist()], dtype=np.int64)
-            for split, column in columns.items()
-        }
-    return {split: ParquetReader(datasets[split], columns[split]) for split in place.parts}, classes
+    found = {split: _labels(place, split, dataset) for split, dataset in datasets.items()}
+    labels = {split: numbers for split, (numbers, _) in found.items()}
+    names = {split: of_split for split, (_, of_split) in found.items()}
+    if any(names.values()):
+        if lacking := [split for split in place.parts if not names[split]]:
+            raise RequestError(
+                f"{place.root}: labels of {lacking[0]} are whole numbers without names, those of the other split have "
+                "names; allowed: names in both, or in neither"
+            )
+        there = np.unique(labels["evaluation"])
+        evaluated = [names["evaluation"][i] for i in there]
+        number = same_classes(place.root, names["train"], evaluated, ("train", "validation"), place.left_out)
+        labels["evaluation"] = np.array(number, dtype=np.int64)[np.searchsorted(there, labels["evaluation"])]
+    used = 1 + max((int(numbers.max()) for numbers in labels.values() if len(numbers)), default=-1)
+    return {split: ParquetReader(datasets[split], labels[split]) for split in place.parts}, names["train"][:used]
 
 
 def _dataset(place: DatasetLocation, split: str) -> Any:
@@ -78,8 +84,11 @@ def _dataset(place: DatasetLocation, split: str) -> Any:
     return dataset
 
 
-def _labels(place: DatasetLocation, split: str, dataset: Any) -> np.ndarray:
-    """[N] int64, or objects where they are text."""
+def _labels(place: DatasetLocation, split: str, dataset: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """[N] int64, and the name of each number, or none.
+
+    Labels that are text are their own names, in their natural order.
+    """
     from pyarrow import types
 
     if "label" not in dataset.column_names:
@@ -95,4 +104,38 @@ def _labels(place: DatasetLocation, split: str, dataset: Any) -> np.ndarray:
             "image"
         )
     values = column.to_numpy()
-    return values.astype(np.int64) if whole else values.astype(object)
+    if text:
+        names = tuple(sorted(set(values.tolist()), key=natural))
+        number = {name: i for i, name in enumerate(names)}
+        return np.array([number[value] for value in values.tolist()], dtype=np.int64), names
+    labels, names = values.astype(np.int64), _class_label(place, split)
+    if names and len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
+        raise RequestError(
+            f"{place.root}: labels of {split} go from {labels.min()} to {labels.max()}, and its files name "
+            f"{len(names)} classes; allowed: a name for each"
+        )
+    return labels, names
+
+
+def _class_label(place: DatasetLocation, split: str) -> tuple[str, ...]:
+    """The names that the package datasets wrote beside whole numbers, its ClassLabel; none where there are none.
+
+    Read from the files themselves: the package gives every split the names of the first.
+    """
+    from pyarrow.parquet import read_schema
+
+    found: dict[tuple[str, ...], Path] = {}
+    for path in place.parts[split]:
+        try:
+            feature = json.loads(read_schema(path).metadata[b"huggingface"])["info"]["features"]["label"]
+            names = tuple(map(str, feature["names"])) if feature["_type"] == "ClassLabel" else ()
+        except (KeyError, TypeError, ValueError):  # written by another program
+            names = ()
+        found.setdefault(names, path)
+    if len(found) > 1:
+        one, other = (named(path.name) for path in list(found.values())[:2])
+        raise RequestError(
+            f"{place.root}: {one} and {other} name the numbers of their labels otherwise; allowed: the files of one "
+            "data set"
+        )
+    return next(iter(found))

@@ -32,10 +32,21 @@ def is_grey(picture: Image.Image) -> bool:
     return picture.mode in ("1", "L", "LA", "La", "I", "F") or picture.mode.startswith("I;16")
 
 
+def _frames(picture: Image.Image) -> int:
+    try:
+        return int(getattr(picture, "n_frames", 1))
+    except Exception:  # whatever Pillow makes of a damaged directory: the first frame was read
+        return 1
+
+
 def remark_on(picture: Image.Image) -> str | None:
     """A kind of `REMARKS`, of a picture that was loaded."""
     if has_sixteen_bits(picture):
         return "sixteen_bits"
+    if picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
+        return "transparency"
+    if picture.format in ("TIFF", "WEBP") and _frames(picture) > 1:  # MPO has a photograph and its preview
+        return "frames"
     if "exif" in picture.info:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF data: of no pixel

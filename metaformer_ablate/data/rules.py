@@ -28,12 +28,15 @@ HIDDEN = "hidden (their names begin with a dot)"
 OTHER_ENDINGS = "with endings that are not read"
 EMPTY_FOLDERS = "folders without an image"
 NO_IMAGE = "members of samples without an image"
+FURTHER_IMAGES = "further images of a sample (x.seg.png beside x.jpg)"
 NO_SPLIT = "files and folders that are of no split"
 
 # What was read, but not as every program reads it: a kind, and what is said of such images.
 REMARKS = {
     "orientation": "have an EXIF orientation: they are read as they are stored, as timm does, and not turned",
     "sixteen_bits": "have 16 bits per channel: they are scaled to 8",
+    "transparency": "are transparent in places: they are read without their alpha channel, as timm does",
+    "frames": "have several frames: the first one is read, as timm does",
 }
 
 

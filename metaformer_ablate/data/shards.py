@@ -13,7 +13,18 @@ from typing import NoReturn
 import numpy as np
 
 from metaformer_ablate.data.listings import Names, listing_path, read_listing, write_listing
-from metaformer_ablate.data.rules import HIDDEN, IMAGES, NO_IMAGE, LeftOut, is_hidden, is_image, named, readable, some
+from metaformer_ablate.data.rules import (
+    FURTHER_IMAGES,
+    HIDDEN,
+    IMAGES,
+    NO_IMAGE,
+    LeftOut,
+    is_hidden,
+    is_image,
+    named,
+    readable,
+    some,
+)
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.system.files import open_regular
 
@@ -113,6 +124,15 @@ class _Samples:
                 f"{len(lost)} images have more than one dot in their names ({some(lost)}), and WebDataset takes all "
                 "after the first for the ending; allowed: one dot, before the ending"
             )
+        names = {name for _, name in self.others}
+        further = [name for images in self.dotted.values() for name in images]
+        if labelled := [name for name in further if f"{name.rpartition('.')[0]}.cls" in names]:
+            self._refuse(
+                f"{some(labelled)}: more than one dot in the name, and a label of its own, but WebDataset takes all "
+                "after the first dot for the ending; allowed: one dot, before the ending"
+            )
+        for name in further:
+            left_out.add(FURTHER_IMAGES, f"{self.shard.name}/{name}")
         labels = [(sample, sample.strip("/") + ".cls") for sample in self.label]
         for sample, name in [*labels, *self.others]:
             if sample not in self.image:

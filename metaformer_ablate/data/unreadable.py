@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metaformer_ablate.data.rules import REMARKS
+from metaformer_ablate.errors import as_text
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Unreadable:
         new = {name: why for name, why in reasons.items() if name not in self.found[split]}
         self.found[split] |= new
         for name, why in new.items():
-            logger.warning(f"{split} image {name} cannot be read ({why}); {self.limit} may be")
+            logger.warning(f"{split} image {as_text(name)} cannot be read ({why}); {self.limit} may be")
         self.check()
 
     def remark(self, split: str, kinds: Mapping[str, str]) -> None:
@@ -60,7 +61,7 @@ class Unreadable:
         for name, kind in kinds.items():
             known = self.found.setdefault(f"{split} {kind}", {})
             if not known:
-                logger.info(f"note: {split} images such as {name} {REMARKS[kind]}")
+                logger.info(f"note: {split} images such as {as_text(name)} {REMARKS[kind]}")
             known[name] = kind
 
     def add(self, found: Mapping[str, Mapping[str, str]]) -> None:
@@ -71,7 +72,7 @@ class Unreadable:
 
     def check(self) -> None:
         if self.count > self.limit:
-            names = [f"{name} ({why})" for split in SPLITS for name, why in sorted(self.found[split].items())]
+            names = [f"{as_text(name)} ({why})" for split in SPLITS for name, why in sorted(self.found[split].items())]
             some = ", ".join(names[:NAMED_IN_REASON]) + (", ..." if len(names) > NAMED_IN_REASON else "")
             raise TooManyUnreadable(
                 f"{self.count} images cannot be read; allowed: data.max_unreadable, which is {self.limit}; "
@@ -91,4 +92,4 @@ class Unreadable:
 
 
 def _told(names: Mapping[str, str]) -> dict[str, Any]:
-    return {"images": len(names), "names": sorted(names)[:NAMED]}
+    return {"images": len(names), "names": [as_text(name) for name in sorted(names)[:NAMED]]}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from metaformer_ablate.errors import ModelRefused, RequestError
 from metaformer_ablate.models.build import build_seeded, fused_blocks
-from metaformer_ablate.models.comparators.build import build_comparator, check_timm_name
+from metaformer_ablate.models.comparators.build import build_comparator, check_timm_name, no_stochastic_depth
 from metaformer_ablate.models.comparators.pvt import PVT
 from metaformer_ablate.models.freezing import apply_freezing
 from metaformer_ablate.models.metaformer import MetaFormer, PositionEmbedding, build_norm
@@ -112,6 +112,8 @@ class TimmBackbone(Backbone):
             places = [at[4 * 2**stage] for stage in outputs]
             self.body = timm.create_model(name, **deepcopy(shape), out_indices=places)
         except (KeyError, RuntimeError, AttributeError, TypeError) as error:
+            if drop_path and "drop_path_rate" not in args and "'drop_path_rate'" in str(error):
+                raise no_stochastic_depth(name, drop_path) from None
             said = " ".join(str(error).split())[:160]
             with_args = f" with {dict(args)}" if args else ""
             raise RequestError(
@@ -134,6 +136,7 @@ def build_backbone(
     kernels: str = "torch",
     outputs: Sequence[int] = (0, 1, 2, 3),
     under: Conditions | None = None,
+    embedded: tuple[int, int] | None = None,
 ) -> Backbone:
     """The backbone of a model's settings, on the CPU, its weights drawn from a seed or read from `model.init_from`.
 
@@ -143,6 +146,8 @@ def build_backbone(
             of the images vary.
         kernels, under: as in `build_model`.
         outputs: the stages whose maps are given, from 0, in rising order.
+        embedded: (height, width) that position embeddings are drawn for where the sizes vary; None for those of the
+            images that models are pretrained on.
 
     A position embedding is interpolated to a map of another size. Paths of `model.freeze` are of the body, and so are
     the batch norms of `model.batch_norm_eval`: those after the stages have no statistics to keep. Raises RequestError
@@ -151,7 +156,7 @@ def build_backbone(
     """
     if (why := model.not_a_backbone(image_size)) is not None:
         raise RequestError(why)
-    height, width = image_size or (PRETRAINING_SIZE, PRETRAINING_SIZE)
+    height, width = image_size or embedded or (PRETRAINING_SIZE, PRETRAINING_SIZE)
 
     def build() -> Backbone:
         drop_path = model.drop_path or 0.0

@@ -8,6 +8,7 @@ from torch import nn
 
 from metaformer_ablate.errors import RequestError, nearest
 from metaformer_ablate.models.spec import ModelSpec
+from metaformer_ablate.models.unread import unread_model
 
 # All of torch's; its own name for them is private.
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -21,15 +22,16 @@ def apply_freezing(net: nn.Module, model: ModelSpec) -> None:
 
     What is frozen is not trained and stays in evaluation mode: its batch norms keep their statistics, and nothing in it
     is dropped. Whoever trains the net keeps it so (`kept_in_evaluation`). Raises RequestError for a path of nothing,
-    and for `batch_norm_eval` of a net without batch norms.
+    and for `batch_norm_eval` of a net without batch norms, where the settings alone do not say that it has none.
     """
     for path in model.freeze or ():
         _freeze(net, path)
     if model.batch_norm_eval:
         norms = [module for module in net.modules() if isinstance(module, BATCH_NORMS)]
-        if not norms:
+        if not norms and "batch_norm_eval" not in unread_model(model):  # else it is of a record that was made before
             raise RequestError(
-                f"model.batch_norm_eval is true, but nothing reads it: {type(net).__name__} has no batch norm"
+                f"model.batch_norm_eval is true, but nothing reads it: {type(net).__name__} has no batch norm; allowed "
+                f"for this model: false"
             )
         for module in norms:
             setattr(module, _MARK, True)

@@ -1,7 +1,7 @@
 """Token mixers. Each is built as Mixer(site) and maps [B, C, H, W] to [B, C, H, W], in any memory format.
 
-The table of names is in parts.py, with the fields of the spec that each mixer reads. To add one: write a class here,
-add a line there. A mixer that cannot work at its site raises ValueError with what is allowed.
+The table of names is in components.py, with the fields of the spec that each mixer reads. To add one: write a class
+here, add a line there. A mixer that cannot work at its site raises ValueError with what is allowed.
 """
 
 from __future__ import annotations

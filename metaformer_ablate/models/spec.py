@@ -151,7 +151,8 @@ class ModelSpec(Strict):
     )
     # The file is not part of a run's identity, its content is: `init_from` stays out of the id, its SHA-256 is in it.
     init_from: str | None = execution_setting(
-        None, "a path of weights to start from, or recipe:NAME for the row's own run under that recipe"
+        None,
+        "a path of weights to start from (their content is in the id), or recipe:NAME for the row's run under it",
     )
     init_sha256: str | None = setting(None, "set by the file")
     init_averaged: str | None = later_setting("set by the file: the name under which it has averaged weights")

@@ -53,6 +53,8 @@ def _unread_of_metaformer(model: ModelSpec) -> dict[str, str]:
     for option in ("norm_eps", "norm_bias"):
         if not norms & set(readers(option, COMPONENTS.norms)):
             unread_fields[option] = f"norm {model.norm} does not read it"
+    if "batch_norm" not in norms and not model.own_names():  # what is inside a part of the user's own, the net tells
+        unread_fields["batch_norm_eval"] = f"norm {model.norm} is no batch norm"
     if not model.residual:
         unread_fields |= dict.fromkeys(("layer_scale", "res_scale", "drop_path"), "residual is false")
     if not model.channel_mlp:

@@ -53,7 +53,7 @@ class Progress:
     metrics: dict[str, float] | None
     images_per_second: float
     task: str = DEFAULT
-    source_share: float = 0.0  # of the run that it starts from, while that is trained and the share is still 0
+    source_share: float = 0.0  # while the run it starts from is trained, how far that is: 0 to 1, and it only rises
 
     @property
     def reported(self) -> tuple[Metric, float | None] | None:

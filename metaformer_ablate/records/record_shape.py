@@ -63,6 +63,7 @@ class RecordShape(FileShape):
     peak_memory_bytes: Count | None = None
     versions: dict[str, Text] | None
     git: GitShape | None
+    earlier_code: list[GitShape] | None = None  # what trained the run before it was resumed
     data_fingerprint: Text | None
     unreadable: dict[str, UnreadableShape] | None = None
     remarks: dict[str, dict[str, UnreadableShape]] | None = None

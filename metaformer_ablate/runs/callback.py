@@ -14,7 +14,7 @@ from metaformer_ablate.data.unreadable import Unreadable
 from metaformer_ablate.records.checkpoints import FINAL, LAST, Checkpoints
 from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.records.record import StoreError
-from metaformer_ablate.runs.options import RunOptions
+from metaformer_ablate.runs.options import ClaimLost, RunOptions
 from metaformer_ablate.runs.resume import (
     STATE_KEY,
     Identity,
@@ -61,6 +61,7 @@ class RunCallback(pl.Callback):
         self.steps_per_epoch = spec.data.split_sizes()[0] // spec.train.batch_size
         self.steps = 0
         self.devices = [device]
+        self.code = [provenance.git_state()]  # of each attempt that was trained with other code than the one before
         self.started = now()
         self.resume_at = (0, 0)  # epoch and batch to begin with
         self.not_repeatable: set[str] = set()  # operators that give other bits each time
@@ -108,6 +109,7 @@ class RunCallback(pl.Callback):
             "steps": self.steps,
             "seconds": self.seconds,
             "devices": self.devices,
+            "code": self.code,
             "started": self.started,
             "epoch": epoch,
             "batch": batch,
@@ -124,10 +126,15 @@ class RunCallback(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history, self.steps, self.started = state["history"], state["steps"], state["started"]
         self.devices = list(dict.fromkeys([*state["devices"], *self.devices]))
+        earlier = state.get("code", [])  # which checkpoints lack that were written before it was kept
+        self.code = earlier if earlier[-1:] == self.code else [*earlier, *self.code]
         self.unreadable.add(state["unreadable"])
         self._start = time.perf_counter() - state["seconds"]
 
     def _save(self, trainer: pl.Trainer, epoch: int, batch: int, name: str = LAST) -> None:
+        self._require_results()
+        if self.options.claim is not None and not self.options.claim.holds():  # it would lie beside another's record
+            raise ClaimLost(self.spec.run_id)
         self.resume_at = (epoch, batch)
         self._gather_unreadable(trainer)
         try:
@@ -157,6 +164,7 @@ class RunCallback(pl.Callback):
             "device": "; then ".join(self.devices),
             "started": self.started,
             **self.computing.to_record(),
+            **({"earlier_code": self.code[:-1]} if self.code[1:] else {}),
             **({"not_repeatable": sorted(self.not_repeatable)} if self.not_repeatable else {}),
             **self.unreadable.to_record(),
         }
@@ -238,10 +246,13 @@ class RunCallback(pl.Callback):
             raise Interrupted(self.options.stop.number or 0)
         self._report_progress(self.steps / self.spec.train.all_steps(self.steps_per_epoch))
 
-    def _report_progress(self, share: float) -> None:
-        self._last_report = time.perf_counter()
+    def _require_results(self) -> None:
         if not (runs := self.checkpoints.folder.parent).is_dir():  # whoever removed it wants no records
             raise StoreError(f"{runs.parent}: the results folder was removed while run {self.spec.run_id} trained")
+
+    def _report_progress(self, share: float) -> None:
+        self._last_report = time.perf_counter()
+        self._require_results()
         last = self.history[-1] if self.history else None
         steps, since = self._since
         rate = (self.steps - steps) * self.spec.train.batch_size / max(self._last_report - since, 1e-9)

@@ -11,7 +11,7 @@ import torch
 
 from metaformer_ablate.data.datasets import facts_of
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.errors import ModelRefused, RequestError
+from metaformer_ablate.errors import ModelRefused, RequestError, as_text
 from metaformer_ablate.models.starting import start_in_words, start_of
 from metaformer_ablate.records.checkpoints import Checkpoints
 from metaformer_ablate.records.record import Record, StoreError
@@ -107,7 +107,7 @@ class Runner:
         memory_before = start_peak_memory(self.device)
         try:
             names = data.classes or facts_of(spec.data.model_dump()).known_classes
-            record |= cost_of(spec) | {"classes": list(names) or None}
+            record |= cost_of(spec) | {"classes": list(map(as_text, names)) or None}
             module = self.fit(spec, data, callback, find_checkpoint)
             last = callback.history[-1]
             metrics = {

@@ -12,11 +12,13 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.checkpoints import LAST, is_whole
 from metaformer_ablate.records.claims import Claims
 from metaformer_ablate.records.compare import compare
 from metaformer_ablate.records.record import Record, StoreError
+from metaformer_ablate.records.status import RunState, look_up
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs.request import RunRequest, RunResult
 from metaformer_ablate.spec.run_spec import RunSpec
@@ -48,38 +50,53 @@ def with_source(request: RunRequest, execute: Execute, stop: StopRequest) -> Run
     return replace(request, spec=started.with_execution())
 
 
-def missing_sources(spec: RunSpec, store: Store) -> tuple[RunSpec, ...]:
+def missing_sources(spec: RunSpec, store: Store, folder: DataFolder) -> tuple[RunSpec, ...]:
     """The runs to be trained before this one, in their order: what it starts from, where that has no weights."""
     source = spec.source
-    if source is None or kept_weights(store.read(source.run_id)) is not None:
+    if source is None or kept_weights(_state(source, store, folder)) is not None:
         return ()
-    return (*missing_sources(source, store), source)
+    return (*missing_sources(source, store, folder), source)
 
 
-def kept_weights(record: Record | None) -> Path | None:
-    """The weights that lie beside a record, whole; None where there are none."""
-    if record is None or record.status != "ok":
+def _state(source: RunSpec, store: Store, folder: DataFolder) -> RunState:
+    return look_up(source.run_id, source.seed, store, folder.fingerprint(source.data.name, source.data.reader))
+
+
+def kept_weights(state: RunState) -> Path | None:
+    """The weights that lie beside a record, whole; None where there are none, and where the record is stale."""
+    if state.record is None or state.status != "ok":
         return None
-    path = record.folder / LAST
+    path = state.record.folder / LAST
     return path if path.is_file() and is_whole(path) else None
 
 
+def _ended_with(path: Path, record: Record) -> bool:
+    """Whether weights are those that a run ended with: one that lost its claim may have left its last ones there."""
+    import torch
+
+    from metaformer_ablate.runs.resume import STATE_KEY
+
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["callbacks"].get(STATE_KEY)
+    return state is not None and len(state["history"]) == record.data["epochs"]
+
+
 def _weights(source: RunSpec, request: RunRequest, execute: Execute, stop: StopRequest) -> Path:
-    store = Store(Path(request.results))
-    record = store.read(source.run_id)
-    if (path := kept_weights(record)) is not None:
+    store, folder = Store(Path(request.results)), DataFolder.choose(request.data)
+    state = _state(source, store, folder)
+    record = state.record
+    if record is not None and (path := kept_weights(state)) is not None and _ended_with(path, record):
         return path
     of_source = replace(
         request,
         spec=source.with_execution(),
         run_id=source.run_id,
         name=f"{request.name}, first the run it starts from",
-        replaces=record.checksum if record is not None and record.status != "ok" else None,
+        replaces=record.checksum if record is not None and state.status != "ok" else None,
         keep_checkpoints=True,
         dead_claim=None,
         wandb=None,
     )
-    if record is not None and record.status == "ok":
+    if record is not None and state.status == "ok":
         return _train_again(record, of_source, execute)
     logger.info(f"{request.name}: first the run that it starts from, {source.run_id}")
     while (ended := execute(of_source)).outcome == "busy":  # another run of the sweep starts from it too
@@ -88,7 +105,7 @@ def _weights(source: RunSpec, request: RunRequest, execute: Execute, stop: StopR
             _pause(stop)
             waited += WAIT_SECONDS
         _pause(stop)
-    return _path_after(ended, store, source)
+    return _path_after(ended, _state(source, store, folder))
 
 
 def _pause(stop: StopRequest) -> None:
@@ -97,13 +114,13 @@ def _pause(stop: StopRequest) -> None:
         raise Interrupted(stop.number)
 
 
-def _path_after(ended: RunResult, store: Store, source: RunSpec) -> Path:
+def _path_after(ended: RunResult, state: RunState) -> Path:
     _raise_unless_recorded(ended)
-    record = store.read(source.run_id)
-    if (path := kept_weights(record)) is not None:
+    if (path := kept_weights(state)) is not None:
         return path
-    why = "its weights are not there" if record is None else f"{record.status}: {record.data.get('reason')}"
-    raise SourceFailed(f"the run that it starts from, {source.run_id}, has no weights ({why})")
+    record = state.record
+    why = "its weights are not there" if record is None else f"{state.status}: {record.data.get('reason')}"
+    raise SourceFailed(f"the run that it starts from, {state.run_id}, has no weights ({why})")
 
 
 def _raise_unless_recorded(ended: RunResult) -> None:

@@ -122,8 +122,12 @@ class Worker:
 
 
 def _report_source(claim: Claim, report: Callable[[Progress], None], progress: Progress) -> None:
-    """A sign of life of a run whose source is being trained: nothing of the run itself is done by that."""
-    claim.progress = replace(progress, share=0.0, source_share=progress.share or progress.source_share)
+    """A sign of life of a run whose source is being trained: nothing of the run itself is done by that.
+
+    The source may have a source too: until that is done half of the share is its, so that the share only rises.
+    """
+    of_source = (1 + progress.share) / 2 if progress.share else progress.source_share / 2
+    claim.progress = replace(progress, share=0.0, source_share=of_source)
     report(claim.progress)
 
 

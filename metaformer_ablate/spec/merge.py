@@ -96,6 +96,7 @@ def _choose_presets(merged: Merged, layer: Layer, values: dict[str, Any]) -> Non
         cleared |= {"model.depths", "model.dims"}
     merged.explicit = {p: v for p, v in merged.explicit.items() if p not in cleared}
     _choose_whole_model(merged, layer, values)
+    lengths = [path for path in ("train.epochs", "train.steps") if values.get(path) is not None]
     if "train.epoch_factor" in values:
         factor = values.pop("train.epoch_factor")
         if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < 1e6:
@@ -103,13 +104,13 @@ def _choose_presets(merged: Merged, layer: Layer, values: dict[str, Any]) -> Non
                 f"{layer.where('train.epoch_factor')}: train.epoch_factor is {factor!r}; "
                 f"allowed: {SHORTHANDS['train.epoch_factor']}"
             )
-        if also := [path for path in ("train.epochs", "train.steps") if path in values]:
+        if lengths:
             raise RequestError(
-                f"{layer.where('train.epoch_factor')}: train.epoch_factor is {factor!r} and {also[0]} is "
-                f"{shown(values[also[0]])}; allowed: one of them"
+                f"{layer.where('train.epoch_factor')}: train.epoch_factor is {factor!r} and {lengths[0]} is "
+                f"{shown(values[lengths[0]])}; allowed: one of them"
             )
         merged.epoch_factor = (factor, layer)
-    if "train.epochs" in values or "train.steps" in values:
+    elif lengths:
         merged.epoch_factor = None
     _choose_training(merged, layer, values)
 

@@ -72,7 +72,7 @@ def plan_jobs(
             if state.status in wanted:
                 seeded = spec.with_seed(state.seed)
                 replaces = state.record.checksum if state.record else None
-                job = Job(seeded, tuple(rows[key]), replaces, missing_sources(seeded, store))
+                job = Job(seeded, tuple(rows[key]), replaces, missing_sources(seeded, store, folder))
             column.append((replace(state, record=None, pace=_pace(state.record)), job))
         columns.append(column)
     in_turn = [pair for pairs in zip_longest(*columns) for pair in pairs if pair is not None]

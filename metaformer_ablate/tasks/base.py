@@ -154,6 +154,7 @@ class Task:
     history: tuple[str, ...]  # metrics in the order of the val_ columns of history.csv
     settings: type[Strict] | None = None  # the section `task` of a spec; None: the spec has none
     files: tuple[str, ...] = ("predictions.npz",)  # of an ok record, beside spec.yaml, history.csv and record.json
+    unread_evaluated: str = "they count as wrong unless guessed"  # of images to evaluate on that cannot be read
     derived: tuple[Metric, ...] = ()  # worked out from a record's predictions when asked for (`predictions.derive`)
 
     @property

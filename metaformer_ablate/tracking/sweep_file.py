@@ -10,7 +10,7 @@ from typing import Any
 from metaformer_ablate.errors import RequestError, shown
 from metaformer_ablate.models.spec import FROM_RECIPE
 from metaformer_ablate.settings.yaml_reader import parse
-from metaformer_ablate.spec.experiment import Experiment, Recipe
+from metaformer_ablate.spec.experiment import Experiment, Recipe, find
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.words import as_words, is_text, override_layer, read_value
 
@@ -72,7 +72,7 @@ def _whole_path(key: str, value: str) -> str:
 def needs_folder(
     experiment: Experiment, recipe: Recipe, parameters: Mapping[str, Sequence[Any]], overrides: Sequence[str]
 ) -> bool:
-    """Whether any setting names a file or a module that is found from the folder one stands in.
+    """Whether any setting names a file, a module or a recipe that is found from the folder one stands in.
 
     `parameters` and the words of `overrides` are those of the sweep file.
     """
@@ -81,7 +81,14 @@ def needs_folder(
         layers += [row.layer, *row.under.values()]
     named = [layer.values.get(key) for layer in layers for key in _FILES]
     named += [value for key in _FILES for value in parameters.get(key, ())]
-    return any(value and not value.startswith(FROM_RECIPE) and not Path(value).is_absolute() for value in named)
+    return any(isinstance(value, str) and not _is_whole(value) for value in named)
+
+
+def _is_whole(value: str) -> bool:
+    """Whether a setting that names a file, a module or a recipe means the same in any folder."""
+    if value.startswith(FROM_RECIPE):
+        return find(value.removeprefix(FROM_RECIPE), "recipe").is_absolute()  # the package's own are
+    return not value or Path(value).is_absolute()
 
 
 def sweep_file(title: str, parameters: Mapping[str, Sequence[Any]], command: Sequence[str], **of_sweep: Any) -> str:

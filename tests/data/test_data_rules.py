@@ -16,7 +16,7 @@ from pictures import pictures_spec
 from PIL import Image
 
 from metaformer_ablate.data.folder import DataFolder
-from metaformer_ablate.data.pictures import as_rgb
+from metaformer_ablate.data.pictures import as_rgb, remark_on
 from metaformer_ablate.data.rules import natural
 from metaformer_ablate.data.unreadable import Unreadable
 from metaformer_ablate.errors import RequestError
@@ -247,6 +247,10 @@ def test_a_name_that_no_folder_can_have_is_refused(name: str) -> None:
             [*samples(0, 1, 2), ("a.v2.png", b""), ("a.v2.cls", b"1"), ("b.1.png", b"")],
             "2 images have more than one dot in their names (a.v2.png, b.1.png)",
         ),
+        (
+            [*samples(0, 1, 2), ("0001.2.png", picture()), ("0001.2.cls", b"2")],
+            "0001.2.png: more than one dot in the name, and a label of its own",
+        ),
         ([*samples(0, 1, 2), ("0003.png", b""), ("0003.cls", b"1_0")], "0003.cls holds '1_0'; allowed: a label in"),
         ([*samples(0, 1, 2), ("0003.png", b""), ("0003.cls", b"9" * 30)], "allowed: a label in digits"),
         (samples(2, 2, 2), "2 of 3 classes have no image to train on, and 4 to evaluate on: 0, 1; "),
@@ -280,6 +284,7 @@ def test_fields_of_a_sample_are_nothing_lost_and_samples_without_an_image_are_sa
         text = refused(root, train_images=4)
         assert "1 hidden (their names begin with a dot): train-0.tar/./._0002.png" in text
         assert "2 members of samples without an image: train-0.tar/7.cls, train-0.tar/7.npy" in text
+        assert "1 further images of a sample (x.seg.png beside x.jpg): train-0.tar/0001.seg.png" in text
 
 
 def test_files_of_a_split_in_two_folders_are_refused(tmp_path: Path) -> None:
@@ -289,16 +294,25 @@ def test_files_of_a_split_in_two_folders_are_refused(tmp_path: Path) -> None:
 
 
 def parquet(
-    root: Path, train: list[Any], val: list[Any], monkeypatch: pytest.MonkeyPatch, column: str = "label"
+    root: Path,
+    train: list[Any],
+    val: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    column: str = "label",
+    names: dict[str, list[str]] | None = None,
+    path: str | None = None,
 ) -> Path:
+    """Two splits; `names` are the ClassLabel of each, of those that have one."""
     pytest.importorskip("datasets")
     import datasets.config
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", root / "cache")
     (root / "data").mkdir()
     for word, labels in (("train", train), ("validation", val)):
-        columns = {"image": [{"bytes": picture(), "path": None} for _ in labels], column: labels}
+        columns = {"image": [{"bytes": picture(), "path": path} for _ in labels], column: labels}
         made = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+        if word in (names or {}):
+            made = made.cast_column(column, datasets.ClassLabel(names=names[word]))
         made.to_parquet(str(root / "data" / f"{word}-00000-of-00001.parquet"))
     return root
 
@@ -309,6 +323,50 @@ def test_labels_of_parquet_files_may_be_text(tmp_path: Path, monkeypatch: pytest
     assert data.train.source.classes == ("c9", "c10", "dog")
     assert data.train.labels.tolist() == [1, 2, 0] and data.evaluation.labels.tolist() == [2, 0, 0]
     assert [data.evaluation.open(i)[1] for i in range(3)] == [2, 0, 0]
+
+
+def test_whole_numbers_of_parquet_files_count_by_the_names_of_their_own_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Splits that were exported apart may count otherwise."""
+    names = {"train": ["ant", "bee", "cat"], "validation": ["cat", "bee"]}
+    root = parquet(tmp_path, [0, 1, 2], [0, 1, 1], monkeypatch, names=names)
+    data = opened(root, **OF_DATA | {"data.train_images": 3, "data.test_images": 3})
+    assert data.train.source.classes == ("ant", "bee", "cat")
+    assert data.train.labels.tolist() == [0, 1, 2] and data.evaluation.labels.tolist() == [2, 1, 1]
+    assert [data.evaluation.open(i)[1] for i in range(3)] == [2, 1, 1]
+    assert [data.train.name(i) for i in range(3)] == ["row 0", "row 1", "row 2"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"train": ["ant", "bee", "cat"]}, "labels of evaluation are whole numbers without names"),
+        ({"train": ["ant", "bee", "cat"], "validation": ["fly", "bee"]}, "fly is in validation alone"),
+    ],
+)
+def test_splits_of_parquet_files_whose_names_do_not_fit_are_refused(
+    names: dict[str, list[str]], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert said in refused(parquet(tmp_path, [0, 1, 2], [0, 1, 1], monkeypatch, names=names))
+
+
+def test_images_of_one_name_in_a_parquet_file_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that cannot be read counts."""
+    root = parquet(tmp_path, [0, 1, 2], [0, 1, 2], monkeypatch, path="image.png")
+    data = opened(root, **OF_DATA | {"data.train_images": 3, "data.test_images": 3})
+    assert [data.train.name(i) for i in range(3)] == [f"row {i} (image.png)" for i in range(3)]
+
+
+def test_images_that_are_trained_on_are_not_evaluated_on(tmp_path: Path) -> None:
+    """A link, or a copy, of the training images; the same names and sizes alone are no copy."""
+    small(tmp_path, 2, 2)
+    assert "train and val hold the same images; allowed: images to evaluate on" in refused(tmp_path, train_images=6)
+    for split, value in (("train", 1), ("val", 2)):
+        for path in (tmp_path / split).glob("*/*.png"):
+            path.unlink()
+            Image.new("RGB", (8, 8), (value,) * 3).save(path.with_suffix(".bmp"))
+    assert opened(tmp_path, **OF_DATA | {"data.train_images": 6}).sizes == (6, 6)
 
 
 @pytest.mark.parametrize(
@@ -392,3 +450,28 @@ def test_images_that_are_stored_turned_are_read_as_stored_counted_and_told(
     resumed = Unreadable(0)
     resumed.add(unreadable.found)
     assert resumed.to_record() == unreadable.to_record() and resumed.count == 0
+
+
+def test_what_is_dropped_of_a_picture_is_told(tmp_path: Path) -> None:
+    """As timm drops it: an alpha channel, and all frames but the first."""
+    clear, solid = (Image.new("RGBA", (8, 8), (9, 9, 9, alpha)) for alpha in (0, 255))
+    palette = Image.new("P", (8, 8))
+    for name, image, arguments, kind in (
+        ("a.png", clear, {}, "transparency"),
+        ("b.png", palette, {"transparency": 0}, "transparency"),
+        ("c.png", solid, {}, None),
+        ("d.png", palette, {}, None),
+        ("e.webp", solid, {"save_all": True, "append_images": [Image.new("RGBA", (8, 8), "white")]}, "frames"),
+        ("f.tif", solid, {}, None),
+        ("g.jpg", Image.new("L", (8, 8)), {}, None),
+    ):
+        image.save(tmp_path / name, **arguments)
+        with Image.open(tmp_path / name) as found:
+            as_rgb(found)
+            assert remark_on(found) == kind, name
+
+
+def test_names_that_are_no_utf8_leave_a_record_that_can_be_read() -> None:
+    unreadable = Unreadable(1)
+    unreadable.note("train", {os.fsdecode(b"caf\xe9.jpg"): "cut off"})
+    assert unreadable.to_record()["unreadable"]["train"]["names"] == ["caf\\udce9.jpg"]

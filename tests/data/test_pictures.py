@@ -233,6 +233,17 @@ def test_a_fingerprint_is_of_names_and_sizes(tmp_path: Path) -> None:
     assert DataFolder(tmp_path, given=True).fingerprint("imagenet") is None
 
 
+def test_a_folder_whose_time_was_set_back_is_read_again(tmp_path: Path) -> None:
+    """As programs do that unpack with times of their own."""
+    folder = DataFolder(write_folder(tmp_path), given=True)
+    before = folder.fingerprint("imagenet")
+    for inside in (path for path in (tmp_path / "train").rglob("*") if path.is_dir()):
+        state = inside.stat()
+        Image.new("RGB", (9, 9)).save(inside / "more.png")
+        os.utime(inside, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert folder.fingerprint("imagenet") != before
+
+
 def test_asking_for_a_fingerprint_again_reads_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = DataFolder(folder, given=True).fingerprint("imagenet")
     monkeypatch.setattr("metaformer_ablate.data.listings._walk", lambda *_: pytest.fail("walked once more"))

@@ -78,6 +78,8 @@ def test_the_rate_of_stochastic_depth_is_the_settings_where_timm_has_another_def
     found = [module.drop_prob for module in net.modules() if isinstance(module, DropPath)]
     assert max(found, default=0.0) == pytest.approx(rate)
     assert build_backbone(model_of(timm="densenet121", drop_path=0.0), 3, None).strides == (4, 8, 16, 32)
+    with pytest.raises(RequestError, match="timm's dla34 has no stochastic depth; allowed: 0"):
+        build_backbone(model_of(timm="dla34", drop_path=0.1), 3, None)
 
 
 def test_a_classifier_of_timm_fills_the_backbone_of_its_name(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from metaformer_ablate.models.spec import ModelSpec
 from metaformer_ablate.records.checkpoints import LAST
 from metaformer_ablate.runs.constraints import check_hardware
 from metaformer_ablate.runs.options import RunOptions
+from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.system.signals import Interrupted
 
@@ -141,8 +142,24 @@ def test_frozen_parameters_are_counted_apart() -> None:
 def test_a_net_without_batch_norms_has_no_statistics_to_keep(build: Callable[[RunSpec], nn.Module]) -> None:
     """Its row would train the baseline under another label."""
     build(tiny({"model.norm": "batch_norm", "model.batch_norm_eval": True}))
-    with pytest.raises(RequestError, match=r"batch_norm_eval is true, but nothing reads it: \w+ has no batch norm"):
-        build(tiny({"model.batch_norm_eval": True}))
+    build(tiny({"model.stem.norm": "batch_norm", "model.batch_norm_eval": True}))
+    with pytest.raises(RequestError, match="but nothing reads it: norm mln is no batch norm"):
+        spec_of(words=[*TINY_WORDS, "model.batch_norm_eval=true"])
+    with pytest.raises(RequestError, match=r"reads it: \w+ has no batch norm; allowed for this model: false"):
+        build(spec_of(words=["data.image_size=32", "model.timm=convnext_atto", "model.batch_norm_eval=true"]))
+
+
+def test_a_recipe_may_keep_the_statistics_of_the_rows_that_have_them(tmp_path: Path) -> None:
+    recipe = tmp_path / "kept.yaml"
+    recipe.write_text(
+        "title: Kept\nmodel: {size: t5, batch_norm_eval: true}\ndata: {name: digits, image_size: 32}\n"
+        "train: {epochs: 1, warmup_epochs: 0}\n"
+    )
+    found = plan("normalization", str(recipe)).specs
+    assert {row for row, spec in found.items() if spec.model.batch_norm_eval} == {"batch_norm"}
+    # A record from before says it of a net that has none: its net is still built.
+    model = found["mln"].model.model_copy(update={"batch_norm_eval": True})
+    build_net(found["mln"].model_copy(update={"model": model}))
 
 
 def test_batch_norms_that_keep_their_statistics_need_no_synchronising() -> None:

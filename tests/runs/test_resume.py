@@ -484,6 +484,30 @@ def test_who_was_only_stalled_sees_that_it_was_outnumbered(tmp_path: Path, patie
     assert other.holds()
 
 
+def test_a_run_whose_claim_was_lost_leaves_no_checkpoint(tmp_path: Path) -> None:
+    """It would lie beside the record of whoever took the run over, as the weights that it ended with."""
+    spec = disturbed_spec()
+    claim = Claims(tmp_path).take(spec.run_id)
+    assert claim is not None
+    assert Claims(tmp_path).take(spec.run_id, dead=claim.token) is not None
+    with pytest.raises(ClaimLost):
+        runner(tmp_path).run(spec, RunOptions(claim=claim, checkpoint_seconds=0.0))
+    assert not Store(tmp_path).folder(spec.run_id).exists()
+
+
+def test_a_run_that_went_on_at_another_commit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for code in ("a", "a", "b"):
+        state = {"commit": code * 40, "dirty": code == "a"}
+        monkeypatch.setattr("metaformer_ablate.system.provenance.git_state", lambda state=state: state)
+        if code == "b":
+            break
+        with pytest.raises(Interrupted):
+            runner(tmp_path).run(disturbed_spec(), RunOptions(stop=StopAfter(9)))
+    record = runner(tmp_path).run(disturbed_spec())
+    assert record.data["git"]["commit"] == "b" * 40
+    assert record.data["earlier_code"] == [{"commit": "a" * 40, "dirty": True}]
+
+
 def test_a_run_whose_claim_was_lost_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = disturbed_spec()
     claim = Claims(tmp_path).take(spec.run_id)

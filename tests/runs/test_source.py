@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import call, forget_files
-from disturbed import content, make_request
+from disturbed import StopAfter, content, make_request, runner
 
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
@@ -16,12 +16,13 @@ from metaformer_ablate.records.checkpoints import LAST
 from metaformer_ablate.records.claims import Progress
 from metaformer_ablate.records.store import Store
 from metaformer_ablate.runs import source as source_module
+from metaformer_ablate.runs.options import RunOptions
 from metaformer_ablate.runs.worker import execute
 from metaformer_ablate.spec.experiment import load_recipe
 from metaformer_ablate.spec.plan import plan
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.sweep.jobs import plan_jobs
-from metaformer_ablate.system.signals import StopRequest
+from metaformer_ablate.system.signals import Interrupted, StopRequest
 from metaformer_ablate.trained.load import load_net
 
 TINY = """title: Tiny digits
@@ -122,6 +123,34 @@ def test_a_source_without_weights_is_trained_once_more_and_has_to_repeat_its_rec
     assert "recorded is 1.25" in ended.text
 
 
+def test_weights_of_the_middle_of_a_source_are_not_those_that_it_ended_with(recipes: Path) -> None:
+    """One that was stalled and taken over may have left them there."""
+    results = recipes / "results"
+    assert execute(make_request(second(), results), StopRequest()).outcome == "recorded"
+    store = Store(results)
+    source, before = store.find(second().source.run_id), content(store.find(second().run_id))
+    ended = (source.folder / LAST).read_bytes()
+    with pytest.raises(Interrupted):
+        runner(recipes / "other").run(second().source, RunOptions(stop=StopAfter(4)))
+    shutil.copy(Store(recipes / "other").folder(source.run_id) / LAST, source.folder / LAST)
+    assert (source.folder / LAST).read_bytes() != ended
+    shutil.rmtree(store.folder(second().run_id))
+    assert execute(make_request(second(), results), StopRequest()).outcome == "recorded"
+    assert content(Store(results).find(second().run_id)) == before
+
+
+def test_a_source_of_other_data_is_trained_anew(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = recipes / "results"
+    assert execute(make_request(second(), results), StopRequest()).outcome == "recorded"
+    folder = DataFolder.choose(None)
+    assert source_module.missing_sources(second(), Store(results), folder) == ()
+    monkeypatch.setattr(DataFolder, "fingerprint", lambda self, name, reader=None: "1" * 16)
+    assert source_module.missing_sources(second(), Store(results), folder) == (second().source,)
+    shutil.rmtree(Store(results).folder(second().run_id))
+    assert execute(make_request(second(), results), StopRequest()).outcome == "recorded"
+    assert Store(results).find(second().source.run_id).data["data_fingerprint"] == "1" * 16
+
+
 def test_a_source_that_diverges_fails_the_run_that_starts_from_it(recipes: Path) -> None:
     bad = recipes / "experiments" / "recipes" / "first.yaml"
     bad.write_text(TINY.replace("lr: 2.0e-2", "lr: 1.0e+30"))
@@ -163,9 +192,15 @@ def test_the_run_is_reproduced_with_what_it_starts_from(recipes: Path) -> None:
     assert done.code == 2 and "whose record is not beside it" in done.err
 
 
-def test_how_far_the_source_is_is_told_apart(recipes: Path) -> None:
+@pytest.mark.parametrize("chain", [False, True])
+def test_how_far_the_source_is_is_told_apart(recipes: Path, chain: bool) -> None:
+    """Of a source that has a source too it only rises as well: a sweep gives up a run whose stops show no progress."""
     told: list[Progress] = []
-    assert execute(make_request(second(), recipes / "results"), StopRequest(), told.append).outcome == "recorded"
+    third = recipes / "experiments" / "recipes" / "third.yaml"
+    third.write_text(TINY.replace("model: {", "model: {init_from: 'recipe:second', "))
+    forget_files()
+    spec = plan("pooling_size", "third" if chain else "second").spec("pool5", 0)
+    assert execute(make_request(spec, recipes / "results"), StopRequest(), told.append).outcome == "recorded"
     of_source = [progress.source_share for progress in told if progress.share == 0]
     own = [progress.share for progress in told if progress.share]
     assert max(of_source) == 1 and of_source == sorted(of_source)

@@ -73,6 +73,7 @@ def _is_read(line: SettingLine, chosen: dict[str, Any]) -> bool:
         "data.train_images": 5000,
         "data.set": "mine",
         "data.held_in": "disk",
+        "model.batch_norm_eval": True,
     }
     value = examples.get(line.path, 3 if line.default is None else line.default)
     row = Layer({line.path: value}, lambda path: "row", strict=True)

@@ -170,6 +170,8 @@ def test_a_size_brings_what_the_paper_trains_it_with() -> None:
         ([{"train.epochs": 10, "train.warmup_epochs": 0}, {"train.epoch_factor": 0.001}], 1),
         ([{"train.epochs": 10}, {"train.epoch_factor": 2}, {"train.epochs": 7}], 7),
         ([{"train.epochs": 10}, {"train.epoch_factor": 2}, {"train.epoch_factor": 3}], 30),
+        ([{"train.epochs": 10}, {"train.epoch_factor": 2, "train.steps": None}], 20),
+        ([{"train.epochs": 10}, {"train.epoch_factor": 2}, {"train.steps": None}], 20),
     ],
 )
 def test_epoch_factor_multiplies_the_epochs_from_before(settings: list[dict[str, Any]], epochs: int) -> None:

@@ -717,6 +717,24 @@ def test_files_that_an_experiment_names_are_found_from_any_folder(ablate: Ablate
             assert swept.code == 0 and ("--folder" in swept.out) == found, swept.err
 
 
+def test_recipes_to_start_from_are_found_from_any_folder(ablate: Ablate, tmp_path: Path) -> None:
+    """Elsewhere the name would be unknown, or be another recipe: the package's."""
+    recipes = tmp_path / "experiments" / "recipes"
+    recipes.mkdir(parents=True)
+    text = (REPOSITORY / "experiments" / "recipes" / "digits.yaml").read_text(encoding="utf-8")
+    assert text.count("\nmodel: {") == 1
+    for name, source in (("mine", "digits"), ("other", "cifar10_small")):
+        (recipes / f"{name}.yaml").write_text(text.replace("\nmodel: {", f"\nmodel: {{init_from: 'recipe:{source}', "))
+    (recipes / "digits.yaml").write_text(text)
+    for name, found in (("mine", True), ("other", False)):
+        done = ablate("sweep", "pooling_size", "--recipe", name)
+        assert done.code == 0 and ("--folder" in done.out) == found, done.err
+    (tmp_path / "bad.yaml").write_text(
+        "title: Bad\nbaseline: a\nrows:\n  a: {label: A}\n  b: {label: B, set: {model.init_from: 5}}\n"
+    )
+    assert ablate("sweep", "bad.yaml", "--axes", "train.lr=1e-3,2e-3").code == 0  # of the baseline alone
+
+
 def test_a_sweep_has_the_combinations_of_rows_too(ablate: Ablate, tmp_path: Path) -> None:
     (tmp_path / "pairs.yaml").write_text(
         "title: Pairs\nbaseline: a\ninteractions: [[b, c]]\nrows:\n  a: {label: A}\n"

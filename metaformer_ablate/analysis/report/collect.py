@@ -100,18 +100,21 @@ def collect(store: Store, folder: DataFolder, recipes: Sequence[str] = ()) -> Re
     """
     records = {record.run_id: record for record in store}
     variants = read_variants(records, store)
-    mark_stale(variants.values(), folder)
     # Paths differ between machines, and the page must not: folders are named from the results folder on.
     problems = {run_id: text.replace(f"{store.path}/", "") for run_id, text in store.problems.items()}
     records = {record.run_id: record for variant in variants.values() for record in variant.records.values()}
     known, plans, unreadable = _plans(recipes)
     places: dict[str, list[RowRef]] = {}
     keys: dict[RowRef, str] = {}
+    readers: dict[str, str] = {}
     for chosen in plans:
         for row, spec in chosen.everything():
             place = RowRef(chosen.recipe.name, chosen.experiment.name, row)
             keys[place] = key_of(spec.to_dict())
             places.setdefault(keys[place], []).append(place)
+            if spec.data.reader is not None:  # another recipe of the same spec may leave it open
+                readers[keys[place]] = spec.data.reader
+    mark_stale(variants.values(), folder, readers)
     cached = CachedStore(store, records, problems)
     sections = []
     for chosen in plans:

@@ -68,12 +68,11 @@ def read_variants(records: Mapping[str, Record], store: Store) -> dict[str, Spec
     return found
 
 
-def mark_stale(variants: Iterable[SpecRuns], folder: DataFolder) -> None:
-    """Marks the records of other data than today's."""
+def mark_stale(variants: Iterable[SpecRuns], folder: DataFolder, readers: Mapping[str, str]) -> None:
+    """Marks the records of other data than today's. A spec does not say `data.reader`: `readers` has it by its key."""
     today: dict[tuple[str, str | None], str | None] = {}
     for variant in variants:
-        data = variant.spec["data"]
-        key = data["name"], data.get("reader")
+        key = variant.spec["data"]["name"], readers.get(variant.key)
         if key[0] in DATASETS and key not in today:
             today[key] = folder.fingerprint(*key)
         for seed, record in variant.records.items():

@@ -19,6 +19,7 @@ from metaformer_ablate.spec.merge import WHOLE_MODELS
 from metaformer_ablate.spec.notes import differences
 from metaformer_ablate.spec.plan import Plan
 from metaformer_ablate.tasks.base import Metric
+from metaformer_ablate.tasks.registry import DEFAULT, get_task
 
 Runs = Mapping[str, Sequence[RunState]]
 
@@ -117,7 +118,15 @@ def _remarked(told: Sequence[tuple[int, Record]]) -> Iterator[str]:
     """What the records themselves say: an uncommitted checkout, images that were not read or read with a remark."""
     if any((record.data.get("git") or {}).get("dirty") for _, record in told):
         yield "trained from a checkout with uncommitted changes: its commit does not say what ran"
-    for split, note in (("train", "others stood in for them"), ("evaluation", "they count as wrong unless guessed")):
+    earlier = [(seed, record.data["earlier_code"]) for seed, record in told if record.data.get("earlier_code")]
+    for seed, code in earlier:
+        names = [_short(each.get("commit")) or "an unknown commit" for each in code]
+        commits = ", ".join(
+            f"{name}{' with changes' * bool(each.get('dirty'))}" for name, each in zip(names, code, strict=True)
+        )
+        yield f"seed {seed} was trained in part at {commits}, and resumed at another commit"
+    unread = {get_task(record.data.get("task", DEFAULT)).unread_evaluated for _, record in told}
+    for split, note in (("train", "others stood in for them"), ("evaluation", ", ".join(unread))):
         if bad := [(seed, n) for seed, record in told if (n := _unreadable(record, split))]:
             yield f"{split} images could not be read, {note}: " + ", ".join(f"{n} (seed {seed})" for seed, n in bad)
     for kind, what in REMARKS.items():

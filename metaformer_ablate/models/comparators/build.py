@@ -59,6 +59,11 @@ def check_timm_name(name: str) -> None:
         raise RequestError(unknown("timm model", name, close or timm.list_models()[:12]))
 
 
+def no_stochastic_depth(name: str, drop_path: float) -> RequestError:
+    """What is said where a model of timm does not take the rate."""
+    return RequestError(f"model.drop_path is {drop_path:g}, but timm's {name} has no stochastic depth; allowed: 0")
+
+
 def build_timm(
     name: str, args: Mapping[str, Any], *, in_chans: int, num_classes: int, image_size: int, drop_path: float
 ) -> nn.Module:
@@ -82,9 +87,7 @@ def build_timm(
                 continue
             said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             if "'drop_path_rate'" in said and "drop_path_rate" not in args:
-                raise RequestError(
-                    f"model.drop_path is {drop_path:g}, but timm's {name} has no stochastic depth; allowed: 0"
-                ) from None
+                raise no_stochastic_depth(name, drop_path) from None
             if not args:
                 raise
             raise RequestError(f"model.timm is {name!r}, which cannot be built with {dict(args)}: {said}") from None

@@ -180,7 +180,8 @@ def _scenes(data: DataSpec, masks: bool) -> tuple[SceneExamples, SceneExamples]:
 
 def check_splits(place: CocoLocation, splits: dict[str, CocoSplit], data: DataSpec) -> None:
     """Raises RequestError where a split has another number of images or categories than the spec says, where the splits
-    have other categories, where images are missing, and where nothing is annotated to be evaluated on."""
+    have other categories or share images, where images are missing, and where nothing is annotated to be evaluated on.
+    """
     for split, key in (("train", "train_images"), ("evaluation", "test_images")):
         found, wanted = len(splits[split]), getattr(data, key)
         path = place.annotations[split]
@@ -208,6 +209,13 @@ def check_splits(place: CocoLocation, splits: dict[str, CocoSplit], data: DataSp
             f"{evaluation.path}: has other categories than {train.path}: {number} is {other.get(number)} there and "
             f"{one.get(number)} here; allowed: the same ids and names in both".replace("None", "nothing")
         )
+    if data.evaluate_on == "test" and place.images["train"].resolve() == place.images["evaluation"].resolve():
+        trained, evaluated = ({split.names[i] for i in range(len(split))} for split in (train, evaluation))
+        if both := trained & evaluated:
+            raise RequestError(
+                f"{evaluation.path}: {len(both)} of its {len(evaluation)} images are in {train.path} too "
+                f"({some(sorted(both))}); allowed: images that are not trained on, or data.evaluate_on=holdout"
+            )
     if not (~evaluation.crowds).any():
         raise RequestError(f"{evaluation.path}: has no box to evaluate on; allowed: annotations that are no crowds")
 

@@ -81,6 +81,11 @@ class MaskFiles:
 
     def _mask(self, path: Path, size: tuple[int, ...]) -> np.ndarray:
         with open_regular(path) as file, Image.open(file) as picture:
+            if picture.format in ("JPEG", "MPO"):
+                raise RequestError(
+                    f"{path}: is a JPEG, whose compression changes the classes; allowed: a format that keeps each "
+                    "value, such as PNG"
+                )
             if picture.mode not in ("L", "P", "1", "I", "I;16", "I;16B"):
                 raise RequestError(
                     f"{path}: its mode is {picture.mode}; allowed: one channel that holds the class of each pixel"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metaformer_ablate.data.rules import some
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.models.memory_format import torch_format
 from metaformer_ablate.tasks.base import RunSections, TaskData
@@ -18,6 +20,8 @@ from metaformer_ablate.tasks.segmentation.metrics import at_chance, measure
 from metaformer_ablate.tasks.segmentation.net import enlarge
 from metaformer_ablate.tasks.segmentation.transforms import IGNORE
 from metaformer_ablate.training.spec import TrainSpec
+
+logger = logging.getLogger(__name__)
 
 ROWS = 64  # of a label map whose loss is computed at once: of 150 classes the logits of a photograph fill a gigabyte
 
@@ -41,6 +45,7 @@ class Segmentation(TaskModule):
         self._images: list[Tensor] = []  # [3, classes] of each: intersection, union, truth
         self._confusion = torch.zeros(classes, classes, dtype=torch.int64)
         self._loss = torch.zeros(2, dtype=torch.float64)  # its sum, and the pixels that count
+        self._told_absent = False
 
     def training_loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, masks = self.own_rows(*batch)
@@ -82,6 +87,18 @@ class Segmentation(TaskModule):
         loss, pixels = self.of_all_devices(self._loss.to(self.device)).sum(0).tolist()
         if not pixels:
             raise RequestError("no pixel of the evaluated masks counts; allowed: masks that have some of their classes")
+        present = np.flatnonzero(confusion.sum(1))
+        if len(present) == 1:  # any map of it is right everywhere
+            raise RequestError(
+                f"of {self.classes} classes only class {present[0]} has pixels in the evaluated masks, and 255 is no "
+                f"class; allowed: masks of two classes or more"
+            )
+        if len(present) < self.classes and not self._told_absent:
+            self._told_absent = True
+            absent = [str(number) for number in range(self.classes) if number not in present]
+            logger.info(
+                f"note: {len(absent)} of {self.classes} classes have no pixel in the evaluated masks: {some(absent)}"
+            )
         small = images.astype(np.uint32)
         predictions = {name: small[:, i] for i, name in enumerate(("intersection", "union", "truth"))}
         metrics = {**measure(confusion), "loss": loss / pixels}

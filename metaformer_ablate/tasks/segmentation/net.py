@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from metaformer_ablate.data.datasets import DATASETS
 from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.models.backbone import Backbone, build_backbone
 from metaformer_ablate.tasks.base import CostPart, RunSections
-from metaformer_ablate.tasks.segmentation.task import counted_size, net_size, settings_of
+from metaformer_ablate.tasks.segmentation.task import counted_size, embedded_size, net_size, settings_of
 from metaformer_ablate.training.compute import conditions
 
 
@@ -107,7 +108,8 @@ def build_net(run: RunSections, kernels: str = "torch", device: torch.device | N
     """
     task, under = settings_of(run), conditions(run.train, device)
     channels = DATASETS[run.data.name].channels
-    backbone = build_backbone(run.model, channels, net_size(run), seed=run.seed, kernels=kernels, under=under)
+    options: dict[str, Any] = {"seed": run.seed, "kernels": kernels, "under": under}
+    backbone = build_backbone(run.model, channels, net_size(run), embedded=embedded_size(run), **options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(run.seed, "head"))  # not the numbers that the backbone has drawn
         neck = Neck(backbone.channels, task.fpn_channels)

@@ -107,6 +107,11 @@ def net_size(run: RunSections) -> tuple[int, int] | None:
     return size if (settings_of(run).crop or _resized_size(run)) == size else None
 
 
+def embedded_size(run: RunSections) -> tuple[int, int] | None:
+    """Height and width that position embeddings are drawn for: whole images as evaluated; None where sizes vary."""
+    return evaluated_size(run) if settings_of(run).crop is None else net_size(run)
+
+
 def counted_size(run: RunSections) -> tuple[int, int]:
     """Height and width that costs are counted at: a training crop, or else an evaluated image, or what its scale says.
 
@@ -162,4 +167,5 @@ TASK = SegmentationTask(
     ),
     history=("loss", "miou", "pixel_accuracy", "mean_accuracy"),
     settings=SegmentationSpec,
+    unread_evaluated="no pixel of them counts",
 )

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+import tarfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,8 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pytest
-from conftest import Result, call
+from conftest import REPOSITORY, Result, call, forget_files
+from PIL import Image
 from report_page import IMAGE, MARKUP, SCRIPT, Node, fill, read
 from specs import fake_record, seal, spec_of
 
@@ -331,6 +333,27 @@ def test_a_stale_run_is_shown_and_not_counted(tmp_path: Path) -> None:
     assert "2 runs: 90.00 (partial)" in told and "80.00" not in told
     (runs,) = page.find(key).all("table")
     assert [line[2] for line in runs.rows()] == ["ok", "stale"]
+
+
+def test_a_run_is_stale_by_the_files_that_its_reader_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder may have a set twice: a spec does not say which of the two was read, a recipe does."""
+    images, recipes = tmp_path / "data" / "imagenet", tmp_path / "experiments" / "recipes"
+    for split in ("train", "val"):
+        (images / split / "n0").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(images / split / "n0" / "a.png")
+        with tarfile.open(images / f"{split}-0.tar", "w") as archive:
+            archive.add(images / split / "n0" / "a.png", "n0/a.png")
+    text = (REPOSITORY / "experiments" / "recipes" / "imagenet.yaml").read_text(encoding="utf-8")
+    assert text.count("\ndata:\n") == 1
+    recipes.mkdir(parents=True)
+    (recipes / "tars.yaml").write_text(text.replace("\ndata:\n", "\ndata:\n  reader: tar\n"))
+    monkeypatch.chdir(tmp_path)
+    forget_files()
+    store, folder = Store(tmp_path / "results"), DataFolder.choose(str(tmp_path / "data"))
+    assert folder.fingerprint("imagenet", None) is None  # nothing says which
+    fake_record(store, plan("pooling_size", "tars").specs["pool3"], 90.0, fingerprint="0" * 16)
+    (variant,) = collect(store, folder, ["tars"]).variants["tars"]
+    assert variant.stale == {0}
 
 
 # The command

@@ -69,6 +69,18 @@ def test_images_that_could_not_be_read_are_a_finding(found: Callable[..., Any]) 
     assert len(texts) == 3
 
 
+def test_what_an_image_that_could_not_be_read_counts_for_is_of_the_task() -> None:
+    assert get_task("segmentation").unread_evaluated == "no pixel of them counts"
+    assert get_task("detection").unread_evaluated == get_task().unread_evaluated
+
+
+def test_runs_that_went_on_at_another_commit_are_a_finding(found: Callable[..., Any]) -> None:
+    told = found({("none", 1): {"earlier_code": [{"commit": "a" * 40, "dirty": True}]}})
+    ((text, rows),) = [(finding["text"], finding["rows"]) for finding in told]
+    assert text == "seed 1 was trained in part at aaaaaaaaaa with changes, and resumed at another commit"
+    assert rows == ["none"]
+
+
 def test_images_that_were_read_with_a_remark_are_a_finding(found: Callable[..., Any]) -> None:
     told = found({("none", 1): {"remarks": {"orientation": {"evaluation": {"images": 3, "names": ["a.jpg"]}}}}})
     ((text, rows),) = [(finding["text"], finding["rows"]) for finding in told]

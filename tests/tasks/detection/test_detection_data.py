@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,25 @@ def test_other_numbers_of_images_and_categories_than_the_spec_says_are_refused(r
     change(annotation_file(root, "val"), categories=lambda found: [{**found[0], "name": "ten"}, *found[1:]])
     found = sentence(root)
     assert "has other categories than" in found and "1 is ten there and digit 0 here" in found
+
+
+def test_images_in_both_splits_are_refused(root: Path) -> None:
+    listed = json.loads(annotation_file(root).read_text())["images"][:2]
+    for name in ("train2017", "val2017"):
+        for path in (root / name).iterdir():
+            (root / "images").mkdir(exist_ok=True)
+            path.rename(root / "images" / f"{name}-{path.name}")
+        (root / name).rmdir()
+    for split in ("train", "val"):
+        change(
+            annotation_file(root, split),
+            images=lambda found, s=split: [{**x, "file_name": f"{s}2017-{x['file_name']}"} for x in found],
+        )
+    assert opened(root).sizes[1] == COUNTS["val"]
+    name = f"train2017-{listed[0]['file_name']}"
+    change(annotation_file(root, "val"), images=lambda found: [{**found[0], "file_name": name}, *found[1:]])
+    said = sentence(root)
+    assert f"1 of its {COUNTS['val']} images are in" in said and f"({name}); allowed: images that are not" in said
 
 
 def test_nothing_to_train_on_or_to_evaluate_on_is_refused(root: Path) -> None:

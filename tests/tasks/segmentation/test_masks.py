@@ -23,6 +23,7 @@ from metaformer_ablate.spec.resolve import resolve
 from metaformer_ablate.spec.run_spec import RunSpec
 from metaformer_ablate.tasks.registry import task_of
 from metaformer_ablate.tasks.segmentation.data import SegmentationData, open_data
+from metaformer_ablate.tasks.segmentation.net import build_net
 from metaformer_ablate.tasks.segmentation.task import net_size
 from metaformer_ablate.tasks.segmentation.transforms import IGNORE
 
@@ -154,6 +155,17 @@ def test_folders_that_are_wrong(tmp_path: Path, break_it: Callable[[Path], Any],
         opened(tmp_path)
 
 
+def test_masks_that_were_compressed_with_losses_are_refused(tmp_path: Path) -> None:
+    """Of many classes most values of a JPEG are some class."""
+    write_folder(tmp_path)
+    path = annotations(tmp_path) / "train0.png"
+    with Image.open(path) as mask:
+        mask.save(path.with_suffix(".jpg"), quality=95)
+    path.unlink()
+    with pytest.raises(RequestError, match=r"train0\.jpg: is a JPEG, whose compression changes the classes"):
+        opened(tmp_path).train.pairs.read(0, Seen())
+
+
 def smaller(mask: np.ndarray) -> np.ndarray:
     return mask[:-1, :-2]
 
@@ -256,6 +268,23 @@ def test_the_size_that_a_net_always_sees(over: dict[str, Any], wanted: tuple[int
     random = run.model.model_copy(update={"token_mixer": ("random",) * 4})
     why = task_of(run).not_applicable(run.model_copy(update={"model": random}))
     assert (why is None) == (wanted is not None)
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "tokens"),
+    [
+        ([64, 96], None, (32, 48)),
+        ([60, 90], None, (32, 48)),  # evaluated at 64 x 96
+        ([64, 96], [32, 32], (112, 112)),  # as for 224 pixels
+        (None, [32, 32], (112, 112)),
+    ],
+)
+def test_what_position_embeddings_are_drawn_for(
+    size: list[int] | None, crop: list[int] | None, tokens: tuple[int, int]
+) -> None:
+    """The id of a run does not say it, so it stays as it is."""
+    net = build_net(spec(**{"task.exact_size": size, "task.crop": crop, "model.position_embedding": True}))
+    assert net.backbone.body.stages[0].position.pos_embed.shape[2:] == tokens
 
 
 def test_no_class_is_called_as_what_counts_for_nothing(tmp_path: Path) -> None:

@@ -38,6 +38,21 @@ def records(tmp_path: Path, results: str = "results") -> list[Record]:
     return list(Store(tmp_path / results))
 
 
+def test_classes_without_a_pixel_to_evaluate_on_are_told(folder: Path, ablate: Callable[..., Result]) -> None:
+    """Of a mask of 0 and 255, the commonest of two classes, one counts for nothing: any map of it would be right."""
+    words = ("run", "one_row", "--recipe", "rectangles", "--data", str(folder), "train.epochs=1")
+    done = ablate(*words, "data.num_classes=6")
+    assert done.code == 0 and "note: 2 of 6 classes have no pixel in the evaluated masks: 4, 5" in done.err, done.err
+    for path in (folder / "annotations").glob("*/*.png"):
+        held = np.asarray(Image.open(path))
+        Image.fromarray(np.where(held == 1, 0, 255).astype(np.uint8)).save(path)
+    done = ablate(*words, "data.num_classes=2")
+    assert done.code == 2 and "Traceback" not in done.err
+    assert (
+        "error: of 2 classes only class 0 has pixels in the evaluated masks, and 255 is no class; allowed" in done.err
+    )
+
+
 def test_from_a_recipe_to_a_table_and_the_errors(folder: Path, ablate: Callable[..., Result], tmp_path: Path) -> None:
     data = ("--data", str(folder))
     done = ablate("run", *WORDS, *data, "--seeds", "2", "--keep-checkpoints")
