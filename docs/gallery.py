@@ -101,6 +101,13 @@ def items() -> list[Item]:
         plot("rows", "Means, and differences to the baseline with 95% intervals, paired by seed."),
         plot("cost", "What a row costs against what it reaches."),
         plot("paper", "Our differences against the paper's."),
+        Item(
+            "agreement",
+            "Figure: agreement with the paper",
+            "Of each recipe: the order of the rows and the pairs that the paper has apart, with 95% intervals.",
+            ("ablate compare cifar10_small cifar10_mixing paper table5 --kind agreement --plot agreement.png",),
+            from_file("agreement.png"),
+        ),
         plot("seeds", "Every run, seed by seed."),
         plot("curves", "The metric over the epochs."),
         Item(
@@ -157,8 +164,8 @@ def page_of(items: list[Item], made: Callable[[Item], str]) -> str:
     lines = [
         "# Gallery",
         "",
-        "Made by the commands shown, from the records in `results`: the paper's table 5 on CIFAR-10 with a small "
-        "model and few epochs. `python docs/gallery.py` makes this page again.",
+        "Made by the commands shown, from the records in `results`: the paper's table 5 on CIFAR-10 with small "
+        "models and few epochs. `python docs/gallery.py` makes this page again.",
     ]
     for item in items:
         lines += ["", f"## {item.title}", "", item.about, "", "```bash", *item.commands, "```", "", made(item)]
