@@ -169,6 +169,15 @@ def test_show_of_nothing_trained(ablate: Ablate, tiny_words: tuple[str, ...]) ->
     assert shown["rows"][0]["uncounted"]["aten::avg_pool2d"] == 4, "one pooling in each of four blocks"
 
 
+def test_show_where_no_row_is_applicable(ablate: Ablate, tmp_path: Path) -> None:
+    (tmp_path / "large.yaml").write_text(
+        "title: Large\nbaseline: a\nset: {model.timm: resnet18}\n"
+        "rows:\n  a: {label: A}\n  b: {label: B, set: {model.drop_path: 0.2}}\n"
+    )
+    done = ablate("show", "large.yaml")
+    assert done.code == 0 and "resnet18 leaves less than one position of images below 32 pixels" in done.out
+
+
 def test_show_of_all_trained(ablate: Ablate, trained: Trained) -> None:
     shown = ablate("show", *trained.arguments, "--json").json
     assert (shown["to_run"], shown["estimated_seconds"]) == (0, 0)

@@ -105,3 +105,15 @@ def test_adding_a_mixer_and_an_experiment_as_told(tmp_path):
         done = subprocess.run([*command, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "roll" in done.stdout
+
+
+def test_the_page_on_ones_own_model_works_as_it_stands(ablate, tmp_path):
+    page = (REPOSITORY / "docs" / "own_model.md").read_text(encoding="utf-8")
+    for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, flags=re.DOTALL):
+        (tmp_path / name).write_text(text)
+    (command,) = re.findall(r"^ablate (init .*)$", page, flags=re.MULTILINE)
+    assert ablate(*shlex.split(command)).code == 0
+    rows = re.search(r"^    baseline: gated\n(?:    .*\n)+", page, flags=re.MULTILINE)[0]
+    (tmp_path / "experiments" / "my_study.yaml").write_text("title: Mine\n" + re.sub("^    ", "", rows, flags=re.M))
+    done = ablate("show", "my_study")
+    assert done.code == 0 and "Gate -> none" in done.out, done.err

@@ -73,6 +73,9 @@ def test_the_facts_are_found_and_are_in_the_id(images: Path, tmp_path: Path, abl
         "# Classes, in the order of the labels: cat, dog, fox.\n"
         in (tmp_path / "experiments/recipes/mine.yaml").read_text()
     )
+    written = (tmp_path / "experiments" / "mine.yaml").read_text()
+    assert f"# Run:   ablate run mine --recipe mine --data {images} --seeds 3\n" in written
+    assert "`ablate show mine --recipe NAME`" in written
     images.rename(tmp_path / "elsewhere")
     words = ("mine", "--recipe", "mine", "--json")
     shown, explained = ablate("show", *words), ablate("show", *words, "data.train_images=47")
