@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from metaformer_ablate.analysis.escapes import escape_markdown
 from metaformer_ablate.analysis.tables.columns import LEFT, RIGHT, Column
 from metaformer_ablate.analysis.tables.sheet import Sheet, sheet_cells
-from metaformer_ablate.errors import visible, visible_lines
+from metaformer_ablate.errors import visible
 
 
 def text_width() -> int:
@@ -94,9 +93,9 @@ def draw(
 
     width = width or text_width()
     drawn = Table(box=box.SIMPLE_HEAD)
-    for heading, column in zip(_folded(headings, columns, lines, width), columns, strict=True):
+    for heading, column, room in zip(headings, columns, _widths(headings, columns, lines, width), strict=True):
         justify = "left" if column.left else "right"
-        drawn.add_column(Text(visible_lines(heading)), justify=justify, overflow="fold", no_wrap=column.whole)  # type: ignore[arg-type]
+        drawn.add_column(Text(visible(heading)), justify=justify, overflow="fold", width=room)  # type: ignore[arg-type]
     for cells, ends in lines:
         drawn.add_row(*(Text(visible(cell)) for cell in cells), end_section=ends)
     stream = io.StringIO()
@@ -108,17 +107,30 @@ def draw(
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def _folded(
+def _widths(
     headings: Sequence[str], columns: Sequence[Column], lines: Sequence[tuple[Sequence[str], bool]], width: int
-) -> list[str]:
-    """The headings; where a table has no room, those of columns that are not broken are folded to their cells."""
-    widest = [max((len(cells[i]) for cells, _ in lines), default=0) for i in range(len(headings))]
-    if sum(max(cells, len(heading)) + 3 for heading, cells in zip(headings, widest, strict=True)) < width:
-        return list(map(visible, headings))
-    return [
-        textwrap.fill(visible(heading), max(1, cells), break_long_words=False) if column.whole else visible(heading)
-        for heading, column, cells in zip(headings, columns, widest, strict=True)
-    ]
+) -> list[int]:
+    """How wide the columns are drawn: headings give way before labels, the widest first; no word or number is broken.
+
+    Where even that finds no room, rich breaks what it has to.
+    """
+    from rich.cells import cell_len
+
+    def widest(texts: Iterable[str]) -> int:
+        return max(map(cell_len, texts), default=0)
+
+    widths, folded_headings, folded_labels = [], [], []
+    for i, (heading, column) in enumerate(zip(map(visible, headings), columns, strict=True)):
+        cells, words = [visible(line[i]) for line, _ in lines], heading.split()
+        widths.append(widest([heading, *cells]))
+        folded_headings.append(widest([*words, *cells]))
+        parts = [word for cell in cells for word in cell.split()] if column.left and not column.whole else cells
+        folded_labels.append(widest([*words, *parts]))
+    for least in (folded_headings, folded_labels):
+        while sum(widths) + 3 * len(widths) + 1 > width and widths != least:
+            wide = (i for i in range(len(widths)) if widths[i] > least[i])
+            widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def render_markdown(sheet: Sheet, transposed: bool) -> str:

@@ -15,8 +15,10 @@ from specs import fake_record
 
 from metaformer_ablate.analysis.figures.agreement import agreement_caption, agreement_data
 from metaformer_ablate.analysis.figures.slope import slope_data
+from metaformer_ablate.analysis.tables.columns import LEFT, RIGHT
 from metaformer_ablate.analysis.tables.comparison import build_comparison, split_recipe
 from metaformer_ablate.analysis.tables.comparison_sheet import render_comparison
+from metaformer_ablate.analysis.tables.text import draw
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.errors import RequestError
 from metaformer_ablate.records.store import Store
@@ -116,6 +118,22 @@ def test_many_recipes_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     assert "MLN -> BN" in text and "whole labels" in text, "the short labels"
     assert "Mean top-1 (%) and, in brackets, its rank among the rows that all have, 1 for" in " ".join(text.split())
     assert "| Rank |" in render_comparison(found, "markdown"), "where there is room a column each"
+
+
+def test_where_there_is_no_room_headings_fold_first_then_labels_and_nothing_is_broken() -> None:
+    """Whatever the numbers are: at every width down to that of the longest words each word and number stays whole."""
+    columns = [LEFT, RIGHT, RIGHT]
+    headings = ["Row", "cifar10_mixing: train.epochs=4, train.lr=4e-3", "paper"]
+    lines = [(["Pooling -> Identity", "70.65 (12.5)", "77.2 (10)"], False)]
+    words = {"Row", "cifar10_mixing:", "train.epochs=4,", "train.lr=4e-3", "paper", "Pooling", "->", "Identity"}
+    least = len("Identity") + len("cifar10_mixing:") + len("77.2 (10)") + 3 * 3 + 1
+    for width in range(least, 100):
+        drawn = draw("", headings, columns, lines, (), width)
+        assert set(drawn.split()) >= words, width
+        assert "70.65 (12.5)" in drawn and "77.2 (10)" in drawn, width
+        assert max(map(len, drawn.splitlines())) <= width
+        folds = "Pooling -> Identity" not in drawn
+        assert folds == (width < least + len("Pooling -> ")), "labels fold only where headings cannot any more"
 
 
 def test_means_stand_below_each_other_beside_their_ranks(folder: Path) -> None:
