@@ -92,8 +92,9 @@ def draw(
     from rich.text import Text
 
     width = width or text_width()
-    drawn = Table(box=box.SIMPLE_HEAD)
-    for heading, column, room in zip(headings, columns, _widths(headings, columns, lines, width), strict=True):
+    widths, gap = _widths(headings, columns, lines, width)
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, gap // 2))
+    for heading, column, room in zip(headings, columns, widths, strict=True):
         justify = "left" if column.left else "right"
         drawn.add_column(Text(visible(heading)), justify=justify, overflow="fold", width=room)  # type: ignore[arg-type]
     for cells, ends in lines:
@@ -109,10 +110,11 @@ def draw(
 
 def _widths(
     headings: Sequence[str], columns: Sequence[Column], lines: Sequence[tuple[Sequence[str], bool]], width: int
-) -> list[int]:
-    """How wide the columns are drawn: headings give way before labels, the widest first; no word or number is broken.
+) -> tuple[list[int], int]:
+    """How wide the columns and the gaps between them are drawn, so that no word or number is broken.
 
-    Where even that finds no room, rich breaks what it has to.
+    Headings give way before labels, the widest first, and the gaps of three columns last, to one. Where even that finds
+    no room, rich breaks what it has to.
     """
     from rich.cells import cell_len
 
@@ -126,11 +128,12 @@ def _widths(
         folded_headings.append(widest([*words, *cells]))
         parts = [word for cell in cells for word in cell.split()] if column.left and not column.whole else cells
         folded_labels.append(widest([*words, *parts]))
+    gap = 3 if sum(folded_labels) + 3 * len(widths) + 1 <= width else 1
     for least in (folded_headings, folded_labels):
-        while sum(widths) + 3 * len(widths) + 1 > width and widths != least:
+        while sum(widths) + gap * len(widths) + 1 > width and widths != least:
             wide = (i for i in range(len(widths)) if widths[i] > least[i])
             widths[max(wide, key=widths.__getitem__)] -= 1
-    return widths
+    return widths, gap
 
 
 def render_markdown(sheet: Sheet, transposed: bool) -> str:
