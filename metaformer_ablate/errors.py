@@ -43,11 +43,6 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def visible_lines(text: str) -> str:
-    """`visible` of each line of a text."""
-    return "\n".join(map(visible, text.split("\n")))
-
-
 def one_line(text: str) -> str:
     """A sentence on one line of bounded length; what is too long loses its middle."""
     words = (_clipped(word, LONGEST_WORD) for word in visible(" ".join(str(text).splitlines())).split(" "))

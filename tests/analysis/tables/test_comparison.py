@@ -137,6 +137,8 @@ def test_where_there_is_no_room_headings_fold_first_then_labels_and_nothing_is_b
             folds = "Pooling -> Identity" not in drawn
             assert folds == (width < least + len("Pooling -> ")), "labels fold only where headings cannot any more"
         assert ("70.65 (12.5)   77.2" in drawn) == (width >= least), "the gaps go last"
+    drawn = draw("", ["Row", "top one", "a longer heading"], columns, [(["x", "1", "2"], False)], (), 34)
+    assert "top one" in drawn and "a longer heading" not in drawn, "the widest first"
 
 
 def test_means_stand_below_each_other_beside_their_ranks(folder: Path) -> None:
