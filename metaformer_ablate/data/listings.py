@@ -58,6 +58,12 @@ class Names:
     def __len__(self) -> int:
         return len(self.ends)
 
+    def __iter__(self) -> Iterator[str]:
+        whole, begin = self.text.tobytes(), 0
+        for end in self.ends.tolist():
+            yield os.fsdecode(whole[begin:end])
+            begin = end
+
     def __getitem__(self, index: int) -> str:
         return os.fsdecode(self.raw(index))
 

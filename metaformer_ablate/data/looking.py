@@ -13,7 +13,7 @@ from PIL import Image
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.layouts import LAYOUTS, DatasetLocation
 from metaformer_ablate.data.pictures import is_grey, remark_on
-from metaformer_ablate.data.readers import Source, open_sources
+from metaformer_ablate.data.readers import Source, open_sources, trained_on
 from metaformer_ablate.data.rules import REMARKS, check_classes, named
 from metaformer_ablate.errors import RequestError
 
@@ -73,7 +73,13 @@ def look_at(path: Path) -> FoundImages:
     if not seen.shorter:
         raise RequestError(f"{place.root}: none of its images can be read: {seen.told_unreadable()}")
     left_out = train.left_out if place.kind == "classes" else train.left_out.join(evaluation.left_out)
-    notes = [empty, f"not counted are {left_out}" if left_out else "", *seen.notes()]
+    both = trained_on(sources)
+    notes = [
+        empty,
+        f"not counted are {left_out}" if left_out else "",
+        f"{len(both)} images to evaluate on {REMARKS['trained_on']}" if both else "",
+        *seen.notes(),
+    ]
     return FoundImages(
         place=place,
         name=path.resolve().name or "images",

@@ -6,10 +6,11 @@ torch.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ REMARKS = {
     "sixteen_bits": "have 16 bits per channel: they are scaled to 8",
     "transparency": "are transparent in places: they are read without their alpha channel, as timm does",
     "frames": "have several frames: the first one is read, as timm does",
+    "trained_on": "are trained on too: they say nothing of images that a net has not seen",
 }
 
 
@@ -88,6 +90,21 @@ class LeftOut:
 
     def __str__(self) -> str:
         return "; ".join(f"{count} {rule}: {some(names)}" for rule, (count, names) in sorted(self.found.items()))
+
+
+def in_both(train: tuple[Path, Iterable[str]], evaluation: tuple[Path, Iterable[str]]) -> tuple[str, ...]:
+    """The images to evaluate on that are trained on too. Of each split its folder and its names, relative to that:
+    one name and the same bytes make one image."""
+    evaluated = set(evaluation[1])
+    shared = sorted(name for name in train[1] if name in evaluated)
+    return tuple(name for name in shared if _same_bytes(train[0] / name, evaluation[0] / name))
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:  # it cannot be read, which is counted where it would be
+        return False
 
 
 @contextmanager

@@ -33,6 +33,7 @@ class ReadImages:
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
     notes: tuple[str, ...] = ()  # what people have to know of the files
     classes: tuple[str, ...] = ()  # names in the order of the labels, where they are known
+    trained_on: tuple[str, ...] = ()  # names of images that are evaluated and trained on
 
     # One at a time where a norm over positions would see the padding of a batch.
     evaluation_batch: ClassVar[int] = 1
@@ -56,6 +57,7 @@ class ReadImages:
 
     def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
         """Every image of a device's share once, in the order of the data set."""
+        unreadable.remark("evaluation", dict.fromkeys(self.trained_on, "trained_on"))
         slices = rank_slices(len(self.evaluation), self.evaluation_batch, rank, train.world)
         return self._loader(self.evaluation, slices, train, unreadable, "evaluation")
 

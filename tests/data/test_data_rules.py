@@ -24,10 +24,10 @@ from metaformer_ablate.errors import RequestError
 CLASSES = ("cat", "dog", "fox")
 
 
-def picture(ending: str = ".png", **arguments: Any) -> bytes:
+def picture(ending: str = ".png", bright: int = 250, **arguments: Any) -> bytes:
     """A small picture; its upper half is bright."""
     pixels = np.zeros((8, 8, 3), dtype=np.uint8)
-    pixels[:4] = 250
+    pixels[:4] = bright
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format=Image.registered_extensions()[ending], **arguments)
     return stream.getvalue()
@@ -358,15 +358,28 @@ def test_images_of_one_name_in_a_parquet_file_are_told_apart(tmp_path: Path, mon
     assert [data.train.name(i) for i in range(3)] == [f"row {i} (image.png)" for i in range(3)]
 
 
-def test_images_that_are_trained_on_are_not_evaluated_on(tmp_path: Path) -> None:
-    """A link, or a copy, of the training images; the same names and sizes alone are no copy."""
-    small(tmp_path, 2, 2)
-    assert "train and val hold the same images; allowed: images to evaluate on" in refused(tmp_path, train_images=6)
+def test_images_that_are_evaluated_and_trained_on_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A link or a copy of the training images, or some of them; the same names and sizes alone are no copy."""
+    small(tmp_path, 4, 4)
     for split, value in (("train", 1), ("val", 2)):
         for path in (tmp_path / split).glob("*/*.png"):
             path.unlink()
             Image.new("RGB", (8, 8), (value,) * 3).save(path.with_suffix(".bmp"))
-    assert opened(tmp_path, **OF_DATA | {"data.train_images": 6}).sizes == (6, 6)
+    sizes = OF_DATA | {"data.test_images": 12}
+
+    def told(**settings: Any) -> dict[str, Any]:
+        data, unreadable = opened(tmp_path, **sizes | settings), Unreadable(0)
+        list(data.evaluation_loader(pictures_spec(**sizes).train, 0, unreadable))
+        return unreadable.to_record()
+
+    assert told() == {}
+    (tmp_path / "val" / "cat" / "1.bmp").unlink()
+    (tmp_path / "val" / "cat" / "1.bmp").symlink_to(tmp_path / "train" / "cat" / "1.bmp")
+    (tmp_path / "val" / "dog" / "0.bmp").write_bytes((tmp_path / "train" / "dog" / "0.bmp").read_bytes())
+    both = {"images": 2, "names": ["cat/1.bmp", "dog/0.bmp"]}
+    assert told() == {"remarks": {"trained_on": {"evaluation": both}}}
+    assert "evaluation images such as cat/1.bmp are trained on too: they say nothing" in capsys.readouterr().err
+    assert told(**{"data.evaluate_on": "holdout"}) == {}, "the folder of evaluation images is not read"
 
 
 @pytest.mark.parametrize(
@@ -425,6 +438,8 @@ def test_images_that_are_stored_turned_are_read_as_stored_counted_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, plain = small(tmp_path / "turned"), opened(small(tmp_path / "plain"), **OF_DATA)
+    for path in (root / "train").glob("*/*.png"):
+        path.write_bytes(picture(bright=240))
     for name in ("val/cat/0", "val/dog/1", "train/fox/0"):
         exif = Image.Exif()
         exif[0x0112] = 6

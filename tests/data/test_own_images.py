@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,17 +257,24 @@ def test_what_is_odd_about_the_images_is_said(tmp_path: Path, ablate: Ablate) ->
     exif[0x0112] = 6
     Image.new("RGB", (30, 20)).save(root / "train" / "cat" / "turned.jpg", exif=exif)
     (root / "val" / "dog" / "broken.png").write_bytes(b"no picture")
+    shutil.copy(root / "train" / "dog" / "1.png", root / "val" / "dog" / "1.png")
     done = ablate("init", "mine", "--data", "odd")
     assert done.code == 0, done.err
     assert "1 with endings that are not read: cat/notes.txt" in done.err
     assert "1 images have an EXIF orientation: they are read as they are stored" in done.err
+    assert "1 images to evaluate on are trained on too: they say nothing of images that a net" in done.err
     assert "1 images cannot be read: dog/broken.png (UnidentifiedImageError)" in done.err
     sentence = ablate("run", "mine", "--recipe", "mine", "--data", "odd", *QUICK)
     assert sentence.code == 2 and "1 of 25 images cannot be read: dog/broken.png" in sentence.err
     (root / "val" / "dog" / "broken.png").unlink()
-    assert ablate("run", "mine", "--recipe", "mine", "--data", "odd", "data.test_images=24", *QUICK).code == 0
+    words = ("mine", "--recipe", "mine", "--data", "odd", "data.test_images=24", *QUICK)
+    assert ablate("run", *words).code == 0
     record = json.loads(next((tmp_path / "results" / "runs").rglob("record.json")).read_text())
     assert record["remarks"]["orientation"]["train"]["images"] == 1
+    assert record["remarks"]["trained_on"] == {"evaluation": {"images": 1, "names": ["dog/1.png"]}}
+    table = " ".join(ablate("table", *words).out.split())
+    said = "evaluation images are trained on too: they say nothing of images that a net has not seen: 1 (seed 0)"
+    assert said in table
 
 
 def test_what_cannot_be_a_recipe_is_refused(images: Path, tmp_path: Path, ablate: Ablate) -> None:

@@ -22,7 +22,7 @@ from metaformer_ablate.data.coco_files import CocoLocation, missing_images
 from metaformer_ablate.data.datasets import HOLDOUT_EVERY
 from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.loading import read_or_stand_in, why_unreadable
-from metaformer_ablate.data.rules import some
+from metaformer_ablate.data.rules import in_both, some
 from metaformer_ablate.data.sampling import RankShare, derive_seed
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.data.unreadable import Seen
@@ -147,6 +147,10 @@ def open_data(run: RunSections, folder: DataFolder, device: torch.device) -> Det
         positions = {"evaluation": positions["train"][held], "train": positions["train"][~held]}
         _check_held(splits["train"], positions["evaluation"])
     positions["train"] = positions["train"][kept[positions["train"]]]
+    both: tuple[str, ...] = ()
+    if data.evaluate_on == "test":
+        trained = (splits["train"].names[i] for i in positions["train"].tolist())
+        both = in_both((place.images["train"], trained), (place.images["evaluation"], splits["evaluation"].names))
     if len(positions["train"]) < run.train.batch_size:
         raise RequestError(
             f"{place.annotations['train']}: {len(positions['train'])} images are left to train on, and "
@@ -163,6 +167,7 @@ def open_data(run: RunSections, folder: DataFolder, device: torch.device) -> Det
         pinned,
         notes=tuple(f"{place.annotations['train']}: {note}" for note in notes),
         classes=splits["train"].categories,
+        trained_on=both,
     )
 
 
@@ -180,7 +185,7 @@ def _scenes(data: DataSpec, masks: bool) -> tuple[SceneExamples, SceneExamples]:
 
 def check_splits(place: CocoLocation, splits: dict[str, CocoSplit], data: DataSpec) -> None:
     """Raises RequestError where a split has another number of images or categories than the spec says, where the splits
-    have other categories or share images, where images are missing, and where nothing is annotated to be evaluated on.
+    have other categories, where images are missing, and where nothing is annotated to be evaluated on.
     """
     for split, key in (("train", "train_images"), ("evaluation", "test_images")):
         found, wanted = len(splits[split]), getattr(data, key)
@@ -209,13 +214,6 @@ def check_splits(place: CocoLocation, splits: dict[str, CocoSplit], data: DataSp
             f"{evaluation.path}: has other categories than {train.path}: {number} is {other.get(number)} there and "
             f"{one.get(number)} here; allowed: the same ids and names in both".replace("None", "nothing")
         )
-    if data.evaluate_on == "test" and place.images["train"].resolve() == place.images["evaluation"].resolve():
-        trained, evaluated = ({split.names[i] for i in range(len(split))} for split in (train, evaluation))
-        if both := trained & evaluated:
-            raise RequestError(
-                f"{evaluation.path}: {len(both)} of its {len(evaluation)} images are in {train.path} too "
-                f"({some(sorted(both))}); allowed: images that are not trained on, or data.evaluate_on=holdout"
-            )
     if not (~evaluation.crowds).any():
         raise RequestError(f"{evaluation.path}: has no box to evaluate on; allowed: annotations that are no crowds")
 

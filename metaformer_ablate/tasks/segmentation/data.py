@@ -21,6 +21,7 @@ from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.loading import read_or_stand_in, why_unreadable
 from metaformer_ablate.data.mask_files import LAYOUTS, MaskLocation, MaskSplit
 from metaformer_ablate.data.pictures import as_rgb, remark_on
+from metaformer_ablate.data.rules import in_both
 from metaformer_ablate.data.sampling import derive_seed
 from metaformer_ablate.data.scenes import SEED, scene
 from metaformer_ablate.data.spec import DataSpec
@@ -241,6 +242,9 @@ def open_data(run: RunSections, folder: DataFolder, device: torch.device) -> Seg
     train: Pairs
     evaluation: Pairs
     train, evaluation, notes = _scenes(data) if data.in_memory else _files(data, task, folder)
+    both: tuple[str, ...] = ()
+    if isinstance(train, MaskFiles) and isinstance(evaluation, MaskFiles) and data.evaluate_on == "test":
+        both = in_both(*((pairs.files.images, pairs.files.names) for pairs in (train, evaluation)))
     if data.evaluate_on == "holdout":
         every = np.arange(len(train))
         held = every % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
@@ -249,7 +253,12 @@ def open_data(run: RunSections, folder: DataFolder, device: torch.device) -> Seg
     workers = 0 if data.in_memory else data.workers
     pinned = device.type == "cuda"
     return SegmentationData(
-        TrainingPairs(train, training), EvaluationPairs(evaluation, evaluating), workers, pinned, notes=notes
+        TrainingPairs(train, training),
+        EvaluationPairs(evaluation, evaluating),
+        workers,
+        pinned,
+        notes=notes,
+        trained_on=both,
     )
 
 

@@ -308,7 +308,7 @@ def test_other_numbers_of_images_and_categories_than_the_spec_says_are_refused(r
     assert "has other categories than" in found and "1 is ten there and digit 0 here" in found
 
 
-def test_images_in_both_splits_are_refused(root: Path) -> None:
+def test_images_in_both_splits_are_told(root: Path) -> None:
     listed = json.loads(annotation_file(root).read_text())["images"][:2]
     for name in ("train2017", "val2017"):
         for path in (root / name).iterdir():
@@ -320,11 +320,16 @@ def test_images_in_both_splits_are_refused(root: Path) -> None:
             annotation_file(root, split),
             images=lambda found, s=split: [{**x, "file_name": f"{s}2017-{x['file_name']}"} for x in found],
         )
-    assert opened(root).sizes[1] == COUNTS["val"]
+    assert opened(root).trained_on == ()
     name = f"train2017-{listed[0]['file_name']}"
     change(annotation_file(root, "val"), images=lambda found: [{**found[0], "file_name": name}, *found[1:]])
-    said = sentence(root)
-    assert f"1 of its {COUNTS['val']} images are in" in said and f"({name}); allowed: images that are not" in said
+    data, unreadable = opened(root), Unreadable(50)
+    data.evaluation_loader(coco_spec().train, 0, unreadable)
+    assert unreadable.to_record() == {"remarks": {"trained_on": {"evaluation": {"images": 1, "names": [name]}}}}
+    assert opened(root, **{"data.evaluate_on": "holdout"}).trained_on == ()
+    listed_id = listed[0]["id"]
+    change(annotation_file(root), annotations=lambda found: [x for x in found if x["image_id"] != listed_id])
+    assert opened(root).trained_on == (), "an image without boxes is not trained on"
 
 
 def test_nothing_to_train_on_or_to_evaluate_on_is_refused(root: Path) -> None:

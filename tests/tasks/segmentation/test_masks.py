@@ -213,6 +213,19 @@ def test_an_image_that_cannot_be_read_is_noted_and_counts_for_nothing(tmp_path: 
     }
 
 
+def test_images_that_are_evaluated_and_trained_on_are_told(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    assert opened(tmp_path).trained_on == ()
+    for kind in ("images", "annotations"):
+        shutil.rmtree(tmp_path / kind / "val")
+        (tmp_path / kind / "val").symlink_to(tmp_path / kind / "train")
+    settings = {"data.test_images": 16}
+    data, unreadable = opened(tmp_path, **settings), Unreadable(50)
+    data.evaluation_loader(spec(**settings).train, 0, unreadable)
+    assert unreadable.to_record()["remarks"]["trained_on"]["evaluation"]["images"] == 16
+    assert opened(tmp_path, **settings, **{"data.evaluate_on": "holdout"}).trained_on == ()
+
+
 def test_batches_follow_from_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     write_folder(tmp_path)
     data, run = opened(tmp_path), spec(**{"task.distortion": True})

@@ -17,7 +17,7 @@ from metaformer_ablate.data.folder import DataFolder
 from metaformer_ablate.data.layouts import find_location
 from metaformer_ablate.data.loading import why_unreadable
 from metaformer_ablate.data.pictures import as_rgb, remark_on
-from metaformer_ablate.data.readers import Source, check_counts, open_sources
+from metaformer_ablate.data.readers import Source, check_counts, open_sources, trained_on
 from metaformer_ablate.data.rules import check_classes, named
 from metaformer_ablate.data.spec import DataSpec
 from metaformer_ablate.errors import RequestError
@@ -91,13 +91,14 @@ class ImageFiles(Dataset):
 
 @dataclass(frozen=True)
 class Splits:
-    """What is trained on and what is evaluated on, the names of the classes where they are known, and what people have
-    to know of the files."""
+    """What is trained on and what is evaluated on, the names of the classes where they are known, what people have to
+    know of the files, and the names of what is evaluated and trained on."""
 
     train: ImageFiles
     evaluation: ImageFiles
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    trained_on: tuple[str, ...]
 
 
 def open_splits(spec: DataSpec, folder: DataFolder) -> Splits:
@@ -107,6 +108,7 @@ def open_splits(spec: DataSpec, folder: DataFolder) -> Splits:
     sources = open_sources(place)
     check_counts(place, sources, spec)
     train, evaluation = (ImageFiles(sources[split], None) for split in ("train", "evaluation"))
+    both = () if spec.evaluate_on == "holdout" else trained_on(sources)
     if spec.evaluate_on == "holdout":
         every = np.arange(len(train))
         held = every % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
@@ -114,4 +116,4 @@ def open_splits(spec: DataSpec, folder: DataFolder) -> Splits:
     classes = sources["train"].classes
     notes = [check_classes(place.root, train.labels, evaluation.labels, spec.classes, classes)]
     notes += [f"not counted for {split} are {source.left_out}" for split, source in sources.items() if source.left_out]
-    return Splits(train, evaluation, classes, tuple(f"{place.root}: {note}" for note in notes if note))
+    return Splits(train, evaluation, classes, tuple(f"{place.root}: {note}" for note in notes if note), both)

@@ -124,4 +124,12 @@ def open_image_files(spec: DataSpec, folder: DataFolder, device: torch.device) -
     train = TrainingImages(opened.train.source, opened.train.positions, training_transform(spec), erasing=erasing)
     evaluation = EvaluationImages(opened.evaluation.source, opened.evaluation.positions, evaluation_transform(spec))
     gpu = device.type == "cuda"
-    return ImageFileData(train, evaluation, spec.workers, gpu, notes=opened.notes, classes=opened.classes)
+    return ImageFileData(
+        train,
+        evaluation,
+        spec.workers,
+        gpu,
+        notes=opened.notes,
+        classes=opened.classes,
+        trained_on=opened.trained_on,
+    )

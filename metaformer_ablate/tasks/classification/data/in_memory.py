@@ -67,6 +67,7 @@ class InMemoryData:
     files: tuple[str, ...] = ()  # of the evaluation images, where they are files
     notes: tuple[str, ...] = ()
     remarks: dict[str, dict[str, str]] = field(default_factory=dict)  # split: name: kind of `REMARKS`
+    trained_on: tuple[str, ...] = ()  # names of images that are evaluated and trained on
     alternating: bool = False
 
     def to(self, device: torch.device) -> InMemoryData:
@@ -86,6 +87,7 @@ class InMemoryData:
 
     def evaluation_loader(self, train: TrainSpec, rank: int, unreadable: Unreadable) -> DataLoader:
         """A device's share of the images to evaluate."""
+        unreadable.remark("evaluation", dict.fromkeys(self.trained_on, "trained_on"))
         return evaluation_loader(self.evaluation, share=rank, shares=train.world)
 
 
@@ -135,6 +137,7 @@ def _from_folder(spec: DataSpec, folder: DataFolder) -> InMemoryData:
         files=tuple(opened.evaluation.name(i) for i in range(len(opened.evaluation))),
         notes=opened.notes,
         remarks=remarks,
+        trained_on=opened.trained_on,
         alternating=spec.flip == "alternating",
     )
 
