@@ -123,6 +123,19 @@ def test_a_study_says_how_many_seeds_are_whole(study: Study):
         assert not all((RESULTS / "runs" / run_id / "record.json").is_file() for run_id in rest)
 
 
+def test_the_page_says_what_its_tables_of_both_lengths_say():
+    """By the means and by seed, and what is paired over the seeds; of some of the rows, their clear pairs."""
+    for path in sorted(RESULTS.glob("tables/lengths*.md")):
+        text = path.read_text(encoding="utf-8")
+        rows = re.findall(
+            r"^\| \S+ and paper \| \d+ \| ([^|]+) \| .* \| (\d+ of \d+) \| ([^|]+) \|$", text, flags=re.MULTILINE
+        )
+        (change,) = re.findall(r"tau-b by seed (\S+ \[[^]]+\])", text)
+        assert len(rows) == 2
+        told = [cell for row in rows for cell in row] + [change] if path.stem == "lengths" else [row[1] for row in rows]
+        assert all(cell in MIXING.page for cell in told), path.name
+
+
 def test_the_readme_shows_the_table_and_a_figure_of_the_study():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     short = (RESULTS / "tables" / "short.md").read_text(encoding="utf-8")

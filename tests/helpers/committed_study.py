@@ -50,5 +50,5 @@ def _ids(recipe: str, overrides: tuple[str, ...], seeds: range) -> list[str]:
 
 
 FIRST = Study("cifar10_small", {(): 5})
-MIXING = Study("cifar10_mixing", {(): 3, ("train.epochs=4",): 2})
+MIXING = Study("cifar10_mixing", {(): 3, ("train.epochs=4",): 3})
 STUDIES = (FIRST, MIXING)
