@@ -102,7 +102,7 @@ def in_both(train: tuple[Path, Iterable[str]], evaluation: tuple[Path, Iterable[
 
 def _same_bytes(one: Path, other: Path) -> bool:
     try:
-        return filecmp.cmp(one, other, shallow=False)
+        return one.samefile(other) or filecmp.cmp(one, other, shallow=False)  # a link need not be read
     except OSError:  # it cannot be read, which is counted where it would be
         return False
 

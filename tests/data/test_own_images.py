@@ -241,7 +241,7 @@ def test_a_folder_of_classes_without_splits(tmp_path: Path, ablate: Ablate) -> N
 def test_other_names_of_the_evaluation_split(tmp_path: Path) -> None:
     make_folder(tmp_path / "a", {"train": 4, "test": 2})
     assert look_at(tmp_path / "a").test_images == 6
-    make_folder(tmp_path / "a", {"val": 1})
+    make_folder(tmp_path / "a", {"val": 1}, low=1)
     found = look_at(tmp_path / "a")
     assert found.test_images == 3
     assert found.notes == ("not counted are 1 files and folders that are of no split: test/",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -67,8 +67,15 @@ def weights(model: nn.Module) -> Tensor:
 # Optimisers
 
 
+@pytest.fixture
+def no_compiler() -> Iterator[None]:
+    """timm's kron compiles its parts where it can, which takes most of a minute."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 @pytest.mark.parametrize("name", all_optimizers())
-def test_an_optimizer_is_that_of_timms_factory(name: str) -> None:
+def test_an_optimizer_is_that_of_timms_factory(name: str, no_compiler: None) -> None:
     """Bit for bit over five steps, with timm's defaults and groups; and it goes on exactly from a checkpoint."""
     from timm.optim import create_optimizer_v2, param_groups_weight_decay
 
