@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel, Field
@@ -22,7 +23,8 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
     return kinds[0] if kinds else None
 
 
-def _leaves(model: type[BaseModel], prefix: str) -> dict[str, FieldInfo]:
+@cache  # a command resolves thousands of specs
+def _leaves(model: type[BaseModel], prefix: str) -> Mapping[str, FieldInfo]:
     found: dict[str, FieldInfo] = {}
     for name, info in model.model_fields.items():
         path = f"{prefix}.{key_of(name, info)}"
@@ -64,7 +66,7 @@ _OPTIONS = {"seed": "--seeds N", "seeds": "--seeds N", "recipe": "--recipe NAME"
 
 def task_leaves(task: Task) -> dict[str, FieldInfo]:
     """The settings `task.*` of a task; `task.name` is one of every task."""
-    found = _leaves(task.settings, "task") if task.settings is not None else {}
+    found = dict(_leaves(task.settings, "task")) if task.settings is not None else {}
     found.pop("task.semantics", None)  # raised by hand
     return found | {"task.name": Field(description="one of: " + ", ".join(TASKS))}
 
@@ -77,19 +79,19 @@ def all_leaves() -> dict[str, FieldInfo]:
     return found
 
 
-def check_path(path: str, where: str, task: Task) -> None:
+def check_path(path: str, where: Callable[[str], str], task: Task) -> None:
     """Raises RequestError unless a dotted path is a setting of a task's specs."""
-    leaves = LEAVES | task_leaves(task)
-    known = [*LEAVES, *SHORTHANDS, *task_leaves(task)]
-    if path in known or of_open_mapping(path):
+    if path in LEAVES or path in SHORTHANDS or of_open_mapping(path) or path in task_leaves(task):
         return
+    at, leaves = where(path), LEAVES | task_leaves(task)
+    known = [*LEAVES, *SHORTHANDS, *task_leaves(task)]
     inside = [p for p in known if p.startswith(path + ".")]
     if inside:
-        raise RequestError(f"{where}: {path} must be a mapping with: {', '.join(p[len(path) + 1 :] for p in inside)}")
+        raise RequestError(f"{at}: {path} must be a mapping with: {', '.join(p[len(path) + 1 :] for p in inside)}")
     parent = path.rpartition(".")[0]
     if parent in leaves or of_open_mapping(parent):
         described = leaves[parent].description if parent in leaves else "a value, which may be a mapping"
-        raise RequestError(f"{where}: {parent} is set as a whole, to {described}")
+        raise RequestError(f"{at}: {parent} is set as a whole, to {described}")
     siblings = [p for p in known if p.rpartition(".")[0] == parent]
     home = f"{parent} of {task.name}" if parent == "task" else parent
     allowed = f"; allowed in {home}: {', '.join(p[len(parent) + 1 :] for p in siblings)}" if siblings else ""
@@ -97,7 +99,7 @@ def check_path(path: str, where: str, task: Task) -> None:
         allowed = f"; settings begin with {', '.join(f'{s}.' for s in SECTION_NAMES)}"
     if path in _OPTIONS:
         allowed += f"; did you mean the option {_OPTIONS[path]}?"
-    raise RequestError(f"{where}: unknown key {shown(path)}{nearest(path, known)}{allowed}")
+    raise RequestError(f"{at}: unknown key {shown(path)}{nearest(path, known)}{allowed}")
 
 
 def flatten(tree: Mapping[Any, Any], where: Callable[[str], str]) -> dict[str, Any]:
@@ -110,4 +112,6 @@ class _Whole:
 
     def __contains__(self, path: object) -> bool:
         path = str(path)
-        return bool(of_open_mapping(path)) or (path != "model.args" and path in all_leaves())
+        if path in LEAVES:
+            return path != "model.args"
+        return bool(of_open_mapping(path)) or any(path in task_leaves(task) for task in all_tasks())

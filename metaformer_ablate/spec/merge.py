@@ -69,7 +69,7 @@ def merge(layers: Iterable[Layer]) -> Merged:
         if "task.name" in layer.values:
             merged.choose_task(layer.values["task.name"], layer)
         for path in layer.values:
-            check_path(path, layer.where(path), merged.task)
+            check_path(path, layer.where, merged.task)
         values = dict(layer.values)
         _choose_presets(merged, layer, values)
         merged.explicit.update({path: (value, layer) for path, value in values.items()})

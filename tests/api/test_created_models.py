@@ -47,6 +47,7 @@ def test_timm_makes_our_poolformer_which_equals_its_own() -> None:
         torch.testing.assert_close(net(images), logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_timm_knows_every_named_model_whichever_is_imported_first(tmp_path: Path) -> None:
     assert {f"ma_{name}" for name in NAMED} == set(timm.list_models("ma_*"))
     for first in ("timm, metaformer_ablate", "metaformer_ablate, timm", "metaformer_ablate.cli.main, timm"):

@@ -150,6 +150,7 @@ def test_bad_input_is_one_sentence(call: object, said: str, tmp_path: Path, monk
     assert said in str(raised.value) and "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_trains_with_workers(tmp_path: Path) -> None:
     """Workers are spawned, which imports the main module again, unless it is kept from them."""
     script = tmp_path / "script.py"

@@ -26,6 +26,7 @@ def quiet(data: ma.RecipeData, **more: object) -> pl.Trainer:
 
 
 @pytest.mark.parametrize("extra", [(), ("data.mixup=0.5", "train.class_weights=balanced", "train.micro_batch=16")])
+@pytest.mark.slow
 def test_an_epoch_of_digits_is_that_of_a_run(extra: tuple[str, ...], tmp_path: Path) -> None:
     words = ("train.epochs=1", "train.warmup_epochs=0", "model.depths=[1,1,1,1]", *extra)
     study = ma.load_experiment("pooling_size", "digits", words, results=tmp_path)

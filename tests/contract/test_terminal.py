@@ -124,6 +124,7 @@ def read_until(terminal: int, pattern: str, seconds: float = 200) -> str:
     raise AssertionError(plain)
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
     words = ["run", "pooling_size", *TINY_WORDS[1:], "train.epochs=400", "--workers", "2"]
     with on_terminal(*words, width=80, cwd=tmp_path) as (process, terminal):

@@ -121,6 +121,7 @@ def test_classes_are_named_in_all_that_shows_one(images: Path, tmp_path: Path, a
     assert cells[1][1].partition(":")[0] in CLASSES, "the worst class, as the report has it"
 
 
+@pytest.mark.slow
 def test_pictures_of_a_set_on_disk_are_shown_with_their_files(tmp_path: Path, ablate: Ablate) -> None:
     """The net has learnt nothing, so that there are mistakes; ImageNet is read the same way."""
     make_folder(tmp_path / "data" / "imagenet", size=(40, 30), ending="jpg")

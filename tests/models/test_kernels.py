@@ -29,6 +29,7 @@ def run_checks(marks: str, **env: str) -> None:
 
 
 @with_triton
+@pytest.mark.slow
 def test_kernels_are_the_plain_modules_under_the_interpreter() -> None:
     run_checks("not slow", TRITON_INTERPRET="1")
 

@@ -399,6 +399,7 @@ def test_drawing_the_check_changes_no_weights(home: Path) -> None:
 LOADED = "running code of "
 
 
+@pytest.mark.slow
 def test_a_command_says_once_whose_code_it_runs(home: Path, ablate_process: Callable[..., Result]) -> None:
     edit(home / "my_parts.py", "import torch\n", "import torch  # a class that nothing has counted before\n")
     for words in (["show", "rolling"], ["cost", "rolling", "--no-speed"], ["run", "rolling", "--workers", "2"]):

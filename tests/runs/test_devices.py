@@ -57,6 +57,7 @@ def in_parts(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Rec
     return runner(tmp_path_factory.mktemp("parts")).run(shared_spec(micro_batch=16))
 
 
+@pytest.mark.slow
 def test_two_devices_and_one_end_alike(one_device: Record, tmp_path: Path) -> None:
     """Two processes; 355 images to evaluate, which is odd."""
     told: list[Progress] = []

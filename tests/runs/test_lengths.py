@@ -119,6 +119,7 @@ def test_fewer_steps_than_an_epoch_has(tmp_path: Path) -> None:
     assert record.data["epochs"] == 1 and record.data["images_seen"] == 8 * 64
 
 
+@pytest.mark.slow
 def test_in_parts_and_on_two_devices(tmp_path: Path) -> None:
     def spec(**train: Any) -> RunSpec:
         return spec_of({**in_steps_plain, **{f"train.{k}": v for k, v in train.items()}}, words=TINY_WORDS)

@@ -33,6 +33,7 @@ def ablate_here(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*words), capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_two_workers_train_it_and_the_rest_works(home: Path, ablate: Callable[..., Result]) -> None:
     done = ablate_here("run", "gate", *WORDS, "--seeds", "2", "--workers", "2", "--keep-checkpoints")
     assert done.returncode == 0, done.stderr

@@ -363,6 +363,7 @@ def test_a_stop_at_any_moment_of_a_step_saves_the_place(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.slow
 def test_a_job_that_is_stopped_while_a_checkpoint_is_written_saves_its_place(
     number: signal.Signals, undisturbed: Record, tmp_path: Path
 ) -> None:

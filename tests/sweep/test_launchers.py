@@ -182,6 +182,7 @@ KILLED = "os.kill(os.getpid(), 9)"
 CANNOT_IMPORT = "sys.modules['pytorch_lightning'] = None"
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
     at_start = AT_START.format(starts=2, what=KILLED)
     done = sweep_in(tmp_path, *TINY_WORDS, "--workers", "1", at_start=at_start)
@@ -202,6 +203,7 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_again(tmp_path: Path
         ),
     ],
 )
+@pytest.mark.slow
 def test_workers_that_never_start_end_the_sweep_with_a_sentence(what: str, why: str, tmp_path: Path) -> None:
     done = sweep_in(tmp_path, *TINY_WORDS, "--workers", "2", at_start=AT_START.format(starts=1000, what=what))
     assert done.returncode == 1, done.stderr
@@ -226,6 +228,7 @@ def outcome(workers: WorkerPool) -> RunResult:
     return ended[0]
 
 
+@pytest.mark.slow
 def test_a_worker_is_told_apart_from_what_it_trained_before(worker: WorkerPool, tmp_path: Path) -> None:
     """One that was stopped trains the next order to its end; one that was killed while idle costs no run an attempt."""
     store, spec = Store(tmp_path), spec_of({"train.epochs": 400}, words=TINY_WORDS)

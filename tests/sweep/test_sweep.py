@@ -146,6 +146,7 @@ def test_a_worker_that_hangs_is_killed_and_its_run_goes_on(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_saves_the_place_of_each_worker(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:

@@ -924,6 +924,7 @@ def order(run_id: str, kind: str = "run", **values: Any) -> dict[str, Any]:
     return {"type": kind, "run_id": run_id, "program": "ablate", "args": arguments}
 
 
+@pytest.mark.slow
 def test_an_agent_runs_a_trial_and_sees_one_fail(agent: Any, tmp_path: Path) -> None:
     failed = fake_record(Store(tmp_path / "results"), spec_of(words=TINY_WORDS), status="failed")
     commands = [order("first", row="pool5", seed=3), order("second", row="pool3", seed=0)]

@@ -55,6 +55,7 @@ def logits_of_onnx(path: Path, images: np.ndarray) -> np.ndarray:
 # The command
 
 
+@pytest.mark.slow
 def test_a_run_s_files_repeat_its_predictions(ablate, tiny_words, tmp_path):
     words = ("pooling_size", *tiny_words, "--results", "results")
     assert ablate("run", *words, "--keep-checkpoints").code == 0

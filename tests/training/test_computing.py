@@ -114,6 +114,7 @@ def test_a_run_with_averaged_weights_that_was_stopped(steps: int, averaged: Reco
     assert content(runner(tmp_path).run(averaged_spec())) == content(averaged)
 
 
+@pytest.mark.slow
 def test_averaged_weights_of_a_batch_in_parts_and_on_two_devices(tmp_path: Path) -> None:
     one = runner(tmp_path / "one").run(drawn_spec(ema=EMA))
     assert_equal_to_rounding(runner(tmp_path / "parts").run(drawn_spec(ema=EMA, micro_batch=16)), one)
@@ -255,6 +256,7 @@ def test_what_a_cpu_computes_with_is_recorded(plain: Record, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="needs a CPU with AVX2")
+@pytest.mark.slow
 def test_a_difference_that_comes_from_the_cpu_is_explained(tmp_path: Path) -> None:
     """In processes of their own: the same CPU with and without its newer instructions."""
     words = ["trial", "pooling_size", "row=pool3", *TINY_WORDS]

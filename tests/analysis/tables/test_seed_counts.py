@@ -194,6 +194,7 @@ def test_a_registration_may_have_it_as_its_stopping_rule(folder: Path, ablate: A
     assert tree["registration"]["other_seeds"] == []
 
 
+@pytest.mark.slow
 def test_runs_are_trained_for_it(folder: Path, ablate: Ablate) -> None:
     (folder / "experiments" / "two.yaml").write_text(
         "title: Two\nbaseline: a\nrows:\n  a: {label: A}\n  b: {label: B, set: {model.activation: relu}}\n"

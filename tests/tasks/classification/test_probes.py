@@ -335,6 +335,7 @@ def test_maps_of_comparators(settings, expected):
 # The command
 
 
+@pytest.mark.slow
 def test_everything_at_once_and_the_same_bytes_again(kept, ablate, tmp_path):
     store, record, other = kept
     words = (

@@ -149,6 +149,7 @@ def test_loader_processes_change_nothing_and_parts_of_a_batch_only_rounding(
     assert parts == pytest.approx(whole, rel=0.05)
 
 
+@pytest.mark.slow
 def test_scenes_need_no_data(ablate: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "one_row.yaml").write_text(EXPERIMENT.partition("  identity")[0])
