@@ -173,6 +173,8 @@ def page_of(items: list[Item], made: Callable[[Item], str]) -> str:
 
 
 def main() -> None:
+    if "ABLATE_DATA" not in os.environ:
+        raise SystemExit("ABLATE_DATA is not set; allowed: the folder of the images of CIFAR-10")
     PICTURES.mkdir(exist_ok=True)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
