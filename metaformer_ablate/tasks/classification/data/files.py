@@ -108,7 +108,7 @@ def open_splits(spec: DataSpec, folder: DataFolder) -> Splits:
     sources = open_sources(place)
     check_counts(place, sources, spec)
     train, evaluation = (ImageFiles(sources[split], None) for split in ("train", "evaluation"))
-    both = () if spec.evaluate_on == "holdout" else trained_on(sources)
+    both = trained_on(sources) if spec.evaluate_on == "test" else ()
     if spec.evaluate_on == "holdout":
         every = np.arange(len(train))
         held = every % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
